@@ -1,0 +1,64 @@
+"""Errors that a user can act on.
+
+Outside the straight line: every room raises `UserError`; the command line prints it as one line and exits by its class. The table
+`EXIT_CODES` is the whole list of codes. What is not here is a bug and keeps its traceback.
+"""
+
+USAGE, INPUT, CORRUPT, RESOURCE = 2, 3, 4, 5
+
+EXIT_CODES: dict[str, int] = {
+    # the command or the configuration
+    "bad-usage": USAGE,
+    "bad-config": USAGE,
+    "run-differs": USAGE,
+    "missing-stage": USAGE,
+    # what the user gave us
+    "missing-file": INPUT,
+    "not-a-file": INPUT,
+    "empty-file": INPUT,
+    "not-audio": INPUT,
+    "broken-audio": INPUT,
+    "not-finite": INPUT,
+    "too-short": INPUT,
+    "too-long": INPUT,
+    "too-many-channels": INPUT,
+    "bad-sample-rate": INPUT,
+    "bad-table": INPUT,
+    "bad-row": INPUT,
+    "no-label": INPUT,
+    "unknown-label": INPUT,
+    "duplicate-id": INPUT,
+    "split-overlap": INPUT,
+    "no-clips": INPUT,
+    "bad-checkpoint": INPUT,
+    "label-mismatch": INPUT,
+    "bad-scores": INPUT,
+    "not-finite-loss": INPUT,
+    # what we wrote and cannot believe any more
+    "corrupt-artefact": CORRUPT,
+    # the machine
+    "disk-full": RESOURCE,
+    "not-writable": RESOURCE,
+    "busy-folder": RESOURCE,
+    "out-of-memory": RESOURCE,
+}
+
+
+class UserError(Exception):
+    """A problem in the user's hands: what happened, to which file, why, and what to do.
+
+    Args:
+        code: A key of `EXIT_CODES`; stable, meant for programs and ledgers.
+        what: What failed, with the file or field in it.
+        cause: Why, in one clause.
+        remedy: What to do about it, in one clause.
+    """
+
+    def __init__(self, code: str, what: str, cause: str, remedy: str):
+        super().__init__(code, what, cause, remedy)  # all four, so that the error survives pickling between processes
+        self.code, self.what, self.cause, self.remedy = code, what, cause, remedy
+        self.exit_code = EXIT_CODES[code]
+
+    def __str__(self) -> str:
+        line = f"{self.what}: {self.cause}; {self.remedy} [{self.code}]"
+        return " ".join(line.split())

@@ -1,0 +1,27 @@
+"""Bounds on what beatline accepts from outside, in one place.
+
+Outside the straight line: `audio` and `manifest` ask here before they allocate anything.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one input may cost; the defaults suit labelled clips of some seconds."""
+
+    max_clip_seconds: float = 600.0
+    """Longest stretch decoded into one clip, seconds; memory is bounded by it (64 kB a second and channel)."""
+    max_channels: int = 64
+    """Most channels of an input file."""
+    min_sample_rate: int = 1000
+    """Lowest sample rate of an input file, Hz."""
+    max_sample_rate: int = 768_000
+    """Highest sample rate of an input file, Hz."""
+    max_table_bytes: int = 1 << 30
+    """Largest CSV or text table read, bytes."""
+    max_checkpoint_bytes: int = 16 << 30
+    """Largest checkpoint file read, bytes."""
+
+
+LIMITS = Limits()
