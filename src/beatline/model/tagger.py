@@ -1,0 +1,110 @@
+"""waveform -> logits: fbank, encoder, mean over the unpadded tokens, linear head.
+
+In: waveforms `(batch, samples)` with lengths. Out: logits `(batch, labels)`. Owns the two padding rules. Scores are `Tagger.score`'s; files,
+batches and checkpoints are left to others.
+"""
+
+from collections.abc import Collection
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from beatline.config import EncoderConfig
+from beatline.fbank import HOP, WINDOW, fbank
+from beatline.model.encoder import Encoder, initialise
+
+MIN_SAMPLES = 3200  # the recipe repeats shorter clips until they are at least this long
+
+
+def _all_padding(is_padding: Tensor, length: int) -> Tensor:
+    """Shortens a padding mask to `length`: cut the tail, group, and a group is padding only when all of it is."""
+    whole = is_padding.shape[1] // length * length
+    return is_padding[:, :whole].unflatten(1, (length, -1)).all(dim=2)
+
+
+def token_padding(lengths: Tensor, samples: int, encoder: Encoder, rule: Literal["exact", "upstream"]) -> Tensor:
+    """Which tokens of a batch are padding, `(batch, tokens)` bool.
+
+    Args:
+        lengths: Samples of each clip, `(batch,)` int64.
+        samples: Samples of the padded batch.
+        rule: `exact`: a token is padding unless the clip alone has it. `upstream`: the BEATs release's rule, which groups the sample mask into
+            frames and the frame mask into tokens as if tokens followed one another in time.
+    """
+    frames = 1 + (samples - WINDOW) // HOP
+    tokens = encoder.token_count(frames)
+    if rule == "exact":
+        frames_of_clip = (1 + (lengths - WINDOW).div(HOP, rounding_mode="floor")).clamp(min=0)
+        tokens_of_clip = frames_of_clip.div(encoder.config.input_patch_size, rounding_mode="floor") * encoder.mel_patches
+        return torch.arange(tokens, device=lengths.device) >= tokens_of_clip[:, None]
+    past_end = torch.arange(samples, device=lengths.device) >= lengths[:, None]
+    return _all_padding(_all_padding(past_end, frames), tokens)
+
+
+class Tagger(nn.Module):
+    """A BEATs encoder and a linear head.
+
+    Args:
+        config: The encoder's architecture.
+        labels: Number of labels.
+        task: `multi-label` scores by sigmoid, `single-label` by softmax.
+        padding: The rule of `token_padding`.
+        gradient_decay: See `Encoder`.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        labels: int,
+        task: Literal["multi-label", "single-label"] = "multi-label",
+        padding: Literal["exact", "upstream"] = "exact",
+        gradient_decay: Literal["release", "espnet-cut"] = "release",
+    ):
+        super().__init__()
+        self.config, self.task, self.padding = config, task, padding
+        self.encoder = Encoder(config, gradient_decay)
+        self.head = nn.Linear(config.encoder_embed_dim, labels)
+
+    def fbank(self, waveforms: Tensor) -> Tensor:
+        """The normalised filter bank `(batch, frames, 128)`, float32."""
+        return fbank(waveforms, self.config.fbank_mean, self.config.fbank_std)
+
+    def is_padding(self, lengths: Tensor | None, samples: int) -> Tensor | None:
+        """`token_padding` of a batch, or None when no clip is shorter than the batch."""
+        if lengths is None or bool((lengths == samples).all()):
+            return None
+        return token_padding(lengths, samples, self.encoder, self.padding)
+
+    def pool(self, tokens: Tensor, is_padding: Tensor | None) -> Tensor:
+        """Mean over the unpadded tokens, `(batch, width)`."""
+        if is_padding is None:
+            return tokens.mean(dim=1)
+        return tokens.masked_fill(is_padding[:, :, None], 0.0).sum(dim=1) / (~is_padding).sum(dim=1, keepdim=True)
+
+    def from_fbank(self, fbank: Tensor, is_padding: Tensor | None = None, skip: Collection[int] = ()) -> Tensor:
+        """Logits `(batch, labels)` float32 of filter banks `(batch, frames, 128)`; `skip` names layers to leave out."""
+        return self.head(self.pool(self.encoder(fbank, is_padding, skip), is_padding)).float()
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits `(batch, labels)` float32.
+
+        Args:
+            waveforms: `(batch, samples)` float32 in [-1, 1], zero after each clip's end; at least `MIN_SAMPLES` long.
+            lengths: Samples of each clip, `(batch,)` int64, each at least `MIN_SAMPLES`; None when nothing is padded.
+        """
+        return self.from_fbank(self.fbank(waveforms), self.is_padding(lengths, waveforms.shape[1]))
+
+    def score(self, logits: Tensor) -> Tensor:
+        """Scores in [0, 1] of logits, `(batch, labels)`."""
+        return logits.sigmoid() if self.task == "multi-label" else logits.softmax(dim=1)
+
+
+def new_tagger(tagger: Tagger, generator: torch.Generator, encoder_too: bool = True) -> Tagger:
+    """Fills a tagger with random weights: a Xavier-normal head with zero bias, and the encoder if asked."""
+    if encoder_too:
+        initialise(tagger.encoder, generator)
+    with torch.no_grad():
+        nn.init.xavier_normal_(tagger.head.weight, generator=generator)
+        tagger.head.bias.zero_()
+    return tagger
