@@ -6,11 +6,12 @@ Outside the straight line: each room takes the dataclass that bears its name. A 
 
 import dataclasses
 import difflib
-import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from beatline.errors import UserError
 
@@ -121,7 +122,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         sources = [name for name in ("audioset", "kaldi", "csv", "folder") if getattr(self, name) is not None]
         _check(len(sources) <= 1, "data", f"{' and '.join(sources)} are given, but a run has one source")
-        _check(self.validation != "inside-eval" or self.audioset is not None, "data.validation", "inside-eval is a rule for audioset only")
+
         _fraction(self.validation_fraction, "data.validation_fraction")
         _fraction(self.test_fraction, "data.test_fraction")
         _check(0.0 <= self.min_seconds < self.max_seconds, "data.min_seconds", "must be at least 0 and below max_seconds")
@@ -266,8 +267,8 @@ class ScoreConfig:
 
     resamples: int = 1000
     """Bootstrap resamples of the test clips behind each interval, 0 or more."""
-    published: float | None = None
-    """Published mAP of the same recipe, 0 to 1, printed as published beside ours."""
+    baseline: bool = False
+    """Whether a classical baseline is fitted on the train clips and scored beside the model."""
 
     def __post_init__(self) -> None:
         _check(self.resamples >= 0, "score.resamples", "must not be negative")
@@ -306,3 +307,70 @@ def to_dict(config: Any) -> Any:
     if isinstance(config, tuple):
         return list(config)
     return str(config) if isinstance(config, Path) else config
+
+
+def dump_yaml(config: Config) -> str:
+    """The resolved configuration as YAML that `load` reads back."""
+    import yaml
+
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def shipped() -> dict[str, Path]:
+    """The configurations in the package, by name."""
+    return {Path(str(f)).stem: Path(str(f)) for f in (files("beatline") / "conf").iterdir() if f.name.endswith(".yaml")}
+
+
+def find(name: str) -> Path:
+    """The file of a configuration given as a path or as the name of a shipped one.
+
+    Raises:
+        UserError: `missing-file`, with the nearest name.
+    """
+    path, known = Path(name), shipped()
+    if path.is_file():
+        return path
+    if path.stem in known and path.suffix in ("", ".yaml"):
+        return known[path.stem]
+    near = difflib.get_close_matches(path.stem, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(sorted(known))}"
+    raise UserError("missing-file", f"configuration {name}", "no such file, and none shipped has this name", hint)
+
+
+def settings_parser(**options: Any) -> Any:
+    """A parser with every setting as a dotted option; `options` go to it."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, default_env=False, **options)
+    parser.add_argument("--settings", action="config", help="YAML file with settings that differ from the defaults")
+    parser.add_class_arguments(Config, nested_key=None)
+    return parser
+
+
+def _keys(kind: type = Config, prefix: str = "") -> list[str]:
+    names = []
+    for f in dataclasses.fields(kind):
+        nested = f.default_factory if f.default_factory is not dataclasses.MISSING else None
+        names += _keys(nested, f"{prefix}{f.name}.") if isinstance(nested, type) and dataclasses.is_dataclass(nested) else [prefix + f.name]
+    return names
+
+
+def load(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """A configuration from a YAML file (or a shipped name) and dotted overrides like `--optim.lr`, `1e-4`.
+
+    Raises:
+        UserError: `bad-config` naming the setting and the nearest one there is; `missing-file`.
+    """
+    from jsonargparse import ArgumentError
+
+    path = find(str(name))
+    parser = settings_parser()
+    try:
+        parsed = parser.instantiate(parser.parse_args(["--settings", str(path), *overrides]))
+    except (ArgumentError, TypeError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        names = {name for key in _keys() for name in (key, key.split(".")[-1])}
+        words = re.findall(r"--([\w.]+)|'([\w.]+)'", cause)
+        near = [match for pair in words for match in difflib.get_close_matches("".join(pair), names, n=1)]
+        raise UserError("bad-config", f"configuration {path}", cause, f"did you mean {near[0]}?" if near else "`beatline run --help` lists every setting") from error
+    return Config(**{f.name: getattr(parsed, f.name) for f in dataclasses.fields(Config)})

@@ -100,7 +100,7 @@ class Tagger(nn.Module):
         return logits.sigmoid() if self.task == "multi-label" else logits.softmax(dim=1)
 
 
-def new_tagger(tagger: Tagger, generator: torch.Generator, encoder_too: bool = True) -> Tagger:
+def initialise_tagger(tagger: Tagger, generator: torch.Generator, encoder_too: bool = True) -> Tagger:
     """Fills a tagger with random weights: a Xavier-normal head with zero bias, and the encoder if asked."""
     if encoder_too:
         initialise(tagger.encoder, generator)

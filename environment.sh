@@ -1,0 +1,20 @@
+# Sourced by run.sh and test.sh: `make_environment [extra]` makes the virtual environment from the pinned constraints, once for each state of them.
+venv=${BEATLINE_VENV:-.venv}
+
+make_environment() {
+  local extra=${1:-} python=${PYTHON:-} stamp want
+  if [ -z "$python" ]; then
+    for python in python3.11 python3.12 python3.13 python3; do
+      "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && break
+      python=
+    done
+  fi
+  [ -n "$python" ] || { echo "run.sh: no Python 3.11 to 3.13 found: install one, or name it: PYTHON=/path/to/python3.11 ./run.sh" >&2; exit 2; }
+  stamp="$venv/.beatline${extra:+-$extra}"
+  want=$(cat constraints.txt pyproject.toml | cksum)
+  [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return
+  echo "install  $venv from constraints.txt (a few minutes the first time)"
+  "$python" -m venv "$venv"
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".${extra:+[$extra]}" 2> >(grep -v '^WARNING: Location' >&2)
+  echo "$want" > "$stamp"
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The main job: makes .venv, installs the pinned packages, and runs prepare -> train -> predict -> score -> report.
+#   ./run.sh                                      on the embedded real sound (about five minutes on two cores)
+#   ./run.sh conf/as20k.yaml --data.audioset DIR --model.init CHECKPOINT
+#   ./run.sh --help                               this text and every setting
+# Run again, it does only what is missing. PYTHON names another interpreter (3.11 to 3.13), BEATLINE_VENV another environment.
+set -euo pipefail
+cd "$(dirname "$0")"
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,6s/^# \{0,1\}//p' run.sh; fi
+source ./environment.sh
+make_environment
+export OMP_WAIT_POLICY=passive
+exec "$venv/bin/beatline" run "$@"

@@ -1,0 +1,51 @@
+"""Several processes as one: what `train` needs from torch.distributed, and nothing where there is one process.
+
+Outside the straight line. `torchrun` sets the environment; gradients are summed as one flat buffer, so that parameters without gradient
+(layerdrop, a cut gradient) need no special case.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
+    """This process's rank and the number of processes; joins the group that `torchrun` announces."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield dist.get_rank(), world
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_gradients(model: nn.Module) -> None:
+    """Replaces every gradient by its sum over all processes."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The tensor summed over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def wait() -> None:
+    """Returns when every process is here."""
+    if dist.is_initialized():
+        dist.barrier()

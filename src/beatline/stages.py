@@ -1,0 +1,193 @@
+"""prepare -> train -> predict -> score -> report: the stages of a run, each resumable on its own.
+
+In: a configuration. Out: the run folder. A stage says what it will do, does only what is missing, and ends with one line. Its result is a
+published folder whose manifest carries the hash of what it was made from, so a stale result is seen and made anew.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beatline import artefact, manifest, metrics, report, store
+from beatline.baseline import baseline_scores
+from beatline.config import Config, dump_yaml, to_dict
+from beatline.errors import UserError
+from beatline.metrics import Figures
+from beatline.model.checkpoint import load_checkpoint
+from beatline.predict import predict as predict_split
+from beatline.predictions import Predictions
+from beatline.runlog import progress, read_log, say
+from beatline.store import Store
+from beatline.train import Trainer, check_identity, pick_device
+
+
+def _done(folder: Path, made_from: str) -> bool:
+    """Whether a stage's result is there, whole, and made from the same things; a damaged one is named and made anew."""
+    artefact.recover(folder)
+    about = artefact.read_manifest(folder)
+    if about is None or about.get("made_from") != made_from:
+        return False
+    try:
+        artefact.verify(folder)
+    except UserError as error:
+        say("beatline", f"{error}; making it again")
+        return False
+    return True
+
+
+def _manifest_hash(folder: Path) -> str:
+    return artefact.sha256_file(folder / artefact.MANIFEST)
+
+
+def open_store(config: Config) -> Store:
+    """The prepared audio of a run.
+
+    Raises:
+        UserError: `missing-stage`, `corrupt-artefact`.
+    """
+    if artefact.read_manifest(config.store_folder) is None:
+        raise UserError("missing-stage", f"no prepared audio in {config.store_folder}", "the stage before has not run", "run `beatline prepare` with the same configuration first")
+    return Store.open(config.store_folder)
+
+
+def prepare(config: Config) -> None:
+    """Decodes every clip once into the store."""
+    table = manifest.read(config.data)
+    say("prepare", f"{table.inputs} inputs -> {config.store_folder}")
+    with artefact.FolderLock(config.store_folder.parent), progress("prepare", len(table.clips)) as advance:
+        summary = store.prepare(table, config.store_folder, max(1, config.train.workers), lambda count=1: advance(count))
+    clips = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())
+    rejected = sum(summary["rejected"].values())
+    reasons = f" ({', '.join(f'{code} {count}' for code, count in sorted(summary['rejected'].items()))})" if rejected else ""
+    say("prepare", f"{summary['ok']} clips ({clips}), {summary['hours']:.2f} h, {rejected} rejected{reasons}")
+
+
+def train(config: Config) -> None:
+    """Fine-tunes the tagger and publishes `<out>/model`."""
+    clips = open_store(config)
+    trainer = Trainer(config, clips)
+    folder = config.out / "model"
+    artefact.recover(folder)
+    about = artefact.read_manifest(folder)
+    if about is not None:
+        artefact.verify(folder)
+        check_identity(config.out, about["identity"], trainer.identity())
+        say("train", f"{folder} is there already")
+        return
+    say("train", f"{len(trainer.clips)} clips, {config.train.epochs} epochs, {trainer.total_steps} steps of {config.train.batch} on {trainer.device} -> {folder}")
+    config.out.mkdir(parents=True, exist_ok=True)
+    artefact.write_atomic(config.out / "config.yaml", dump_yaml(config))
+    trainer.run()
+
+
+def predict(config: Config) -> None:
+    """Scores every test clip with the trained model."""
+    clips, model_folder, folder = open_store(config), config.out / "model", config.out / "predictions"
+    if artefact.read_manifest(model_folder) is None:
+        raise UserError("missing-stage", f"no model in {model_folder}", "the stage before has not run", "run `beatline train` with the same configuration first")
+    made_from = artefact.hash_json([_manifest_hash(model_folder), _manifest_hash(config.store_folder)])
+    if _done(folder, made_from):
+        say("predict", f"{folder} is there already")
+        return
+    loaded = load_checkpoint(model_folder)
+    if loaded.labels is None or loaded.labels.hash != clips.labels.hash:
+        raise UserError("label-mismatch", f"cannot score {config.store_folder} with {model_folder}", "they have different labels", "prepare and train with the same label table")
+    device = pick_device(config.train.device)
+    test = clips.splits["test"]
+    say("predict", f"{len(test)} test clips with {model_folder} -> {folder}")
+    with progress("predict", len(test)) as advance:
+        result = predict_split(loaded.tagger().to(device), clips, "test", device, precision=config.train.precision, workers=config.train.workers, progress=advance)
+    result.save(folder, {"kind": "predictions", "made_from": made_from})
+    say("predict", f"{len(result.ids)} clips x {len(result.labels)} labels scored")
+
+
+def train_counts(clips: Store) -> np.ndarray:
+    """Training clips of each label, `(labels,)`."""
+    return (clips.targets(clips.splits["train"]) > 0.5).sum(axis=0)
+
+
+def score(config: Config) -> None:
+    """Every figure of the recipe on the test clips, with intervals."""
+    clips, source, folder = open_store(config), config.out / "predictions", config.out / "score"
+    if artefact.read_manifest(source) is None:
+        raise UserError("missing-stage", f"no predictions in {source}", "the stage before has not run", "run `beatline predict` with the same configuration first")
+    made_from = artefact.hash_json([_manifest_hash(source), to_dict(config.score)])
+    if not _done(folder, made_from):
+        predictions = Predictions.load(source)
+        say("score", f"{len(predictions.ids)} clips, {config.score.resamples} bootstrap resamples -> {folder}")
+        order = metrics.frequency_order(train_counts(clips))
+        figures = metrics.figures(predictions.scores, predictions.targets, order=order, clips_hash=predictions.clips_hash, resamples=config.score.resamples)
+        others: dict[str, Any] = {}
+        if config.score.baseline:
+            simple = baseline_scores(clips, clips.splits["train"], clips.splits["test"])
+            others["log-mel statistics + logistic regression"] = mean_ap(simple, predictions.targets)
+        with artefact.publish(folder, {"kind": "score", "made_from": made_from}) as partial:
+            (partial / "figures.json").write_text(json.dumps({"figures": figures.to_dict(), "baselines": others}, indent=1) + "\n")
+            (partial / "labels.csv").write_text(metrics.label_table(figures, clips.labels))
+    figures, others = read_score(folder)
+    print(score_table(figures, others))
+
+
+def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
+    return float(np.nanmean(metrics.average_precision(scores, targets)))
+
+
+def read_score(folder: Path) -> tuple[Figures, dict[str, float]]:
+    """What `score` left in a folder: the figures and the baselines' mAP by name."""
+    content = json.loads((folder / "figures.json").read_text())
+    return Figures.from_dict(content["figures"]), content["baselines"]
+
+
+def score_table(figures: Figures, baselines: dict[str, float]) -> str:
+    """The score table for the console."""
+    rows = [("mAP", "mAP"), ("mean_auc", "mean_auc"), ("d_prime", "d'"), ("mean_acc", "mean_acc"), ("top1_hit_rate", "top-1 hit rate")]
+    lines = [f"{'':24}{'value':>8}   95 % interval (bootstrap over clips)"]
+    for name, title in rows:
+        scale = 1 if name == "d_prime" else 100
+        interval = figures.intervals.get(name)
+        text = f"   {scale * interval[0]:.2f} to {scale * interval[1]:.2f}" if interval else ""
+        lines.append(f"{title:24}{scale * getattr(figures, name):8.2f}{text}")
+    lines.append(f"{'chance (mAP)':24}{100 * figures.chance:8.2f}")
+    lines += [f"{name + ' (mAP)':24}{100 * value:8.2f}" for name, value in baselines.items()]
+    lines.append(f"{figures.n_labels_scored} of {figures.n_labels} labels scored on {figures.n_instances} clips, clip list {figures.clips_hash[:12]}")
+    return "\n".join(lines)
+
+
+def write_report(config: Config) -> None:
+    """RESULTS.md, the table per label and report.html."""
+    clips, folder = open_store(config), config.out / "report"
+    for name in ("predictions", "score"):
+        if artefact.read_manifest(config.out / name) is None:
+            raise UserError("missing-stage", f"nothing in {config.out / name}", "the stage before has not run", f"run `beatline {name.removesuffix('ions')}` with the same configuration first")
+    made_from = artefact.hash_json([_manifest_hash(config.out / name) for name in ("predictions", "score")])
+    if not _done(folder, made_from):
+        figures, baselines = read_score(config.out / "score")
+        log = config.out / "train/log.jsonl"
+        inputs = report.ReportInputs(
+            title=config.out.name,
+            figures=figures,
+            predictions=Predictions.load(config.out / "predictions"),
+            baseline=baselines,
+            log=read_log(log) if log.exists() else [],
+            config=to_dict(config),
+            data_summary=clips.summary,
+            validation_rule=clips.summary["validation"],
+            train_positives=train_counts(clips),
+            samples_of=clips.samples_of,
+            environment=report.environment(),
+            about={"made_from": made_from},
+        )
+        report.write(folder, inputs)
+    say("report", f"{folder / 'report.html'}")
+
+
+STAGES: dict[str, Callable[[Config], None]] = {"prepare": prepare, "train": train, "predict": predict, "score": score, "report": write_report}
+
+
+def run(config: Config) -> None:
+    """All stages in order; each does only what is missing."""
+    for stage in STAGES.values():
+        stage(config)
