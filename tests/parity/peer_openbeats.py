@@ -1,12 +1,14 @@
 """The openbeats package's own numbers. Run by the peers' Python (`peers.sh`), never imported; knows nothing of beatline.
 
-    peer_openbeats.py new CHECKPOINT [--labels N] [--seed S] [--cfg JSON]    random weights in the BEATs release's layout
-    peer_openbeats.py score CHECKPOINT IN.npz OUT.npz                        tokens, padding and logits
+    peer_openbeats.py new CHECKPOINT [--labels N] [--seed S] [--cfg JSON]    random weights in the BEATs release's layout; JSON changes its cfg
+    peer_openbeats.py score CHECKPOINT IN.npz OUT.npz                        filter bank, tokens, padding and logits
+    peer_openbeats.py double CHECKPOINT IN.npz OUT.npz                       the same without logits, all in float64
     peer_openbeats.py fbank IN.npz OUT.npz                                   raw log-mel energies of torchaudio's Kaldi filter bank
 
 IN.npz: `waveforms` (batch, samples) float32, zero after each clip's end; `lengths` (batch,) int64.
-OUT.npz of `score`: `tokens` (batch, tokens, width) and `is_padding` (batch, tokens) of the padded batch; for clip i alone `tokens_alone_i`
-(tokens, width); where the checkpoint has a head, `logits_alone` and `scores_alone` (batch, labels). OUT.npz of `fbank`: `log_mel`.
+OUT.npz of `score`: `fbank` (batch, frames, 128) normalised, `tokens` (batch, tokens, width) and `is_padding` (batch, tokens) of the padded batch; for
+clip i alone `tokens_alone_i` (tokens, width); where the checkpoint has a head, `logits_alone` and `scores_alone` (batch, labels). OUT.npz of
+`fbank`: `log_mel` (batch, frames, 128).
 """
 
 import argparse
@@ -51,7 +53,7 @@ def new(checkpoint: str, labels: int, seed: int, changes: dict) -> None:
     At the start every bias is 0, every scale 1 and the position table next to 0: a reader that mixed them up would go unseen.
     """
     torch.manual_seed(seed)
-    cfg = BASE | changes
+    cfg = {name: value for name, value in (BASE | changes).items() if value is not None}  # null leaves a key out
     encoder = BeatsEncoder(input_size=0, beats_config=cfg)
     for name, parameter in encoder.named_parameters():
         if name.endswith("relative_attention_bias.weight"):
@@ -80,12 +82,18 @@ def load(checkpoint: str) -> OpenBeats:
 
 
 @torch.no_grad()
-def score(checkpoint: str, waveforms: torch.Tensor, lengths: torch.Tensor) -> dict[str, np.ndarray]:
-    model = load(checkpoint)
+def encode(encoder: BeatsEncoder, waveforms: torch.Tensor, lengths: torch.Tensor) -> dict[str, np.ndarray]:
+    """The padded batch, in the encoder's and the waveforms' precision."""
     is_sample_padding = torch.arange(waveforms.shape[1]) >= lengths[:, None]
-    tokens, is_padding, *_ = model.encoder.extract_features(waveforms[:, :, None], is_sample_padding)
+    fbank = beats_frontend(waveforms, fbank_mean=encoder.fbank_mean, fbank_std=encoder.fbank_std)
+    tokens, is_padding, *_ = encoder.extract_features(waveforms[:, :, None], is_sample_padding)
+    return {"fbank": fbank.numpy(), "tokens": tokens.numpy(), "is_padding": is_padding.numpy()}
+
+
+@torch.no_grad()
+def score(model: OpenBeats, waveforms: torch.Tensor, lengths: torch.Tensor) -> dict[str, np.ndarray]:
+    result = encode(model.encoder, waveforms, lengths)
     alone = [model.encode(waveform[:length]) for waveform, length in zip(waveforms, lengths, strict=True)]
-    result = {"tokens": tokens.numpy(), "is_padding": is_padding.numpy()}
     result |= {f"tokens_alone_{i}": clip["patch_embeddings"] for i, clip in enumerate(alone)}
     if model.classifier is not None:
         result |= {f"{ours}_alone": np.stack([clip[theirs] for clip in alone]) for ours, theirs in (("logits", "logits"), ("scores", "probs"))}
@@ -100,9 +108,9 @@ def main() -> None:
     command.add_argument("--labels", type=int, default=0)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--cfg", type=json.loads, default={})
-    for name in ("score", "fbank"):
+    for name in ("score", "double", "fbank"):
         command = commands.add_parser(name)
-        if name == "score":
+        if name != "fbank":
             command.add_argument("checkpoint")
         command.add_argument("input")
         command.add_argument("output")
@@ -110,10 +118,13 @@ def main() -> None:
     if args.command == "new":
         return new(args.checkpoint, args.labels, args.seed, args.cfg)
     arrays = {name: torch.from_numpy(array) for name, array in np.load(args.input).items()}
-    if args.command == "fbank":
-        np.savez(args.output, log_mel=beats_frontend(arrays["waveforms"], fbank_mean=0.0, fbank_std=0.5).numpy())
+    waveforms, lengths = arrays["waveforms"], arrays["lengths"]
+    if args.command == "score":
+        np.savez(args.output, **score(load(args.checkpoint), waveforms, lengths))
+    elif args.command == "double":
+        np.savez(args.output, **encode(load(args.checkpoint).encoder.double(), waveforms.double(), lengths))
     else:
-        np.savez(args.output, **score(args.checkpoint, arrays["waveforms"], arrays["lengths"]))
+        np.savez(args.output, log_mel=beats_frontend(waveforms, fbank_mean=0.0, fbank_std=0.5).numpy())
 
 
 if __name__ == "__main__":

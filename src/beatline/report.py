@@ -1,0 +1,411 @@
+"""metrics -> report: a folder that a person reads, the last arrow of the straight line.
+
+In: figures, scores with targets, the training log, the configuration and what became of the data. Out: `RESULTS.md` in the recipe's form, `labels.csv`
+and `report.html`, one file that needs nothing else and asks no server for anything. No score is made here. The page's frame, style and script are
+in `data/report`, with the published results; its pieces come from `markup`.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import torch
+
+from beatline import artefact, metrics
+from beatline.fbank import SAMPLE_RATE, WINDOW, log_mel
+from beatline.labels import audioset
+from beatline.markup import POINTS, bar, cell, line_plot, number, picture, player, table, text, thin
+from beatline.metrics import Figures
+from beatline.predictions import Predictions
+
+CLIPS_SHOWN = 6  # best, and as many worst
+SECONDS_SHOWN = 20  # of a clip, at most: bounds the page
+MATRIX_LABELS = 60  # a matrix of more labels cannot be read
+PAIRS_SHOWN = 40
+DYNAMIC_RANGE = 14.0  # nats below the loudest point of a spectrogram, 60 dB
+HEADLINES = {
+    "mAP": ("mAP", 100, "mean over labels of the average precision"),
+    "mean_auc": ("Mean AUC", 100, "mean over labels of the area under the ROC curve"),
+    "d_prime": ("d′", 1, "the mean AUC as a distance of two normal distributions"),
+    "top1_hit_rate": ("Top-1 hit rate", 100, "clips whose highest score is one of their labels"),
+    "mean_acc": ("mean_acc", 100, "as ESPnet counts it: the highest score is the clip's first label, most frequent label first"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """Everything a report is made of."""
+
+    title: str
+    """Name of the run."""
+    figures: Figures
+    """Figures of the predictions."""
+    predictions: Predictions
+    """Scores and targets of the test clips."""
+    train_positives: np.ndarray
+    """Training clips of each label, `(labels,)`."""
+    config: Mapping[str, Any]
+    """The resolved configuration, nested."""
+    data_summary: Mapping[str, Any]
+    """What `prepare` made of the inputs: the store's summary."""
+    validation_rule: str
+    """How the validation clips were chosen."""
+    environment: Mapping[str, str]
+    """As from `environment`."""
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    """mAP of simpler methods on the same clips, 0 to 1, by name."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+    """Records of the training log; empty where there was no training."""
+    samples_of: Callable[[str], np.ndarray] | None = None
+    """Gives a clip's samples, int16 at 16 kHz, by its id; without it the page has no pictures and no sound."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts for the folder's manifest."""
+
+
+def environment() -> dict[str, str]:
+    """Where and with what this ran: date, versions, git hash, platform."""
+    return {
+        "date": datetime.now().astimezone().strftime("%a %b %d %H:%M:%S %Z %Y"),
+        "python version": sys.version.replace("\n", " "),
+        "beatline version": metadata.version("beatline"),
+        "pytorch version": torch.__version__,
+        "git hash": git_hash(Path(__file__).parent),
+        "platform": platform.platform(),
+    }
+
+
+def git_hash(folder: Path) -> str:
+    """The commit that holds `folder`, with `-dirty` where files were changed since, or `not a git checkout`."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # a package installed into some repository's .venv is not that repository's code: it must be tracked
+        return (git("ls-files", "--", ".") and git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")) or "not a git checkout"
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
+
+
+def write(folder: Path, inputs: ReportInputs) -> Path:
+    """Publishes the report as a folder with `RESULTS.md`, `labels.csv` and `report.html`, and returns the page's path.
+
+    Raises:
+        UserError: `disk-full`, `not-writable`; `corrupt-artefact` where a clip's audio cannot be read.
+    """
+    contents = {"RESULTS.md": results_md(inputs), "labels.csv": metrics.label_table(inputs.figures, inputs.predictions.labels, inputs.train_positives), "report.html": page(inputs)}
+    with artefact.publish(folder, {"kind": "report", **inputs.about}) as partial:
+        for name, content in contents.items():
+            # an id made of an undecodable file name has lone surrogates, which UTF-8 cannot hold
+            (partial / name).write_bytes(content.encode("utf-8", "backslashreplace"))
+    return folder / "report.html"
+
+
+# --- the text files
+
+
+def results_md(inputs: ReportInputs) -> str:
+    """The results in the recipe's form: environment, the recipe's table, then what it leaves out."""
+    f = inputs.figures
+
+    def plain(value: object) -> str:
+        return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+
+    def interval(name: str, scale: float) -> str:
+        return " to ".join(number(v, 2, scale) for v in f.intervals[name]) if name in f.intervals else "–"
+
+    lines = ["# RESULTS", "## Environments", *(f"- {name}: `{plain(value)}`" for name, value in inputs.environment.items()), ""]
+    lines += [f"## {plain(inputs.title)}", "|Split|mean_acc|mAP|mean_auc|n_labels|n_instances|", "|---|---|---|---|---|---|"]
+    lines += [f"|test|{number(f.mean_acc, 2, 100)}|{number(f.mAP, 2, 100)}|{number(f.mean_auc, 2, 100)}|{f.n_labels}|{f.n_instances}|", ""]
+    lines += ["|Figure|Value|95 % interval|", "|---|---|---|"]
+    lines += [f"|{name}|{number(getattr(f, name), 2, scale)}|{interval(name, scale)}|" for name, (_, scale, _) in HEADLINES.items()]
+    lines += [f"|chance (mAP)|{number(f.chance, 2, 100)}|–|"]
+    lines += [f"|{plain(name)} (mAP)|{number(value, 2, 100)}|–|" for name, value in inputs.baseline.items()]
+    lines += ["", "|Fact|Value|", "|---|---|", f"|labels scored|{f.n_labels_scored} of {f.n_labels}|"]
+    lines += [f"|mAP by the reference's convention (AP 0 without a positive)|{number(f.mAP_reference, 2, 100)}|"]
+    lines += [f"|mean_auc by the reference's convention (AUC 0 without a positive)|{number(f.mean_auc_reference, 2, 100)}|"]
+    lines += [f"|clip list|{f.n_instances} clips, SHA-256 `{f.clips_hash}`|", f"|validation|{plain(inputs.validation_rule)}|", ""]
+    lines += ["Intervals: bootstrap over clips. A label without a positive clip has no AP and no AUC and is left out of the means, unless the line says otherwise."]
+    return "\n".join(lines) + "\n"
+
+
+# --- the page
+
+
+def _resource(name: str) -> str:
+    return (files("beatline") / "data/report" / name).read_text(encoding="utf-8")
+
+
+SECTIONS: dict[str, Callable[[ReportInputs], str]] = {}
+
+
+def _section(title: str) -> Callable[[Callable[[ReportInputs], str]], Callable[[ReportInputs], str]]:
+    """Registers a part of the page; one that returns nothing is left out."""
+
+    def register(function: Callable[[ReportInputs], str]) -> Callable[[ReportInputs], str]:
+        SECTIONS[title] = function
+        return function
+
+    return register
+
+
+def page(inputs: ReportInputs) -> str:
+    """The report as one HTML file."""
+    parts = {title: content for title, make in SECTIONS.items() if (content := make(inputs))}
+    anchors = {title: f"part-{i}" for i, title in enumerate(parts)}
+    f, script = inputs.figures, _resource("report.js")
+    return Template(_resource("report.html")).substitute(
+        title=text(inputs.title),
+        subtitle=f"{dataset_name(inputs.config)}: {f.n_instances} test clips, {f.n_labels} labels · beatline {text(inputs.environment.get('beatline version', ''))} · {text(inputs.environment.get('date', ''))}",
+        style=_resource("report.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        navigation="".join(f'<a href="#{anchors[title]}">{title}</a>' for title in parts),
+        sections="\n".join(f'<section id="{anchors[title]}" aria-labelledby="{anchors[title]}-h"><h2 id="{anchors[title]}-h">{title}</h2>\n{content}\n</section>' for title, content in parts.items()),
+        footer=" · ".join(f"{text(name)}: <code>{text(value)}</code>" for name, value in inputs.environment.items()),
+    )
+
+
+def dataset_name(config: Mapping[str, Any]) -> str:
+    """The data set's name as HTML, from the configuration's source."""
+    data = config.get("data", {})
+    for source in ("audioset", "kaldi", "csv", "folder"):
+        if data.get(source) is not None:
+            return "AudioSet" if source == "audioset" else "mini-audioset (embedded)" if str(data[source]) == "mini" else text(Path(str(data[source])).name)
+    return "unnamed data"
+
+
+@_section("Figures")
+def headline(inputs: ReportInputs) -> str:
+    """The figures with their intervals, and mAP beside chance and the baselines."""
+    f, cards = inputs.figures, []
+    for name, (title, scale, meaning) in HEADLINES.items():
+        interval = f.intervals.get(name)
+        span = f"95 %: {number(interval[0], 2, scale)} to {number(interval[1], 2, scale)}<br>" if interval else ""
+        cards.append(f'<div class="card"><dt>{title}</dt><dd class="figure">{number(getattr(f, name), 2, scale)}</dd><dd class="about">{span}{meaning}</dd></div>')
+    rows = [f'<th scope="row">Chance</th>{bar(f.chance, series=4)}{cell(f.chance, 2, 100)}<td></td>']
+    rows += [f'<th scope="row">{text(name)}</th>{bar(value, series=4)}{cell(value, 2, 100)}<td></td>' for name, value in inputs.baseline.items()]
+    interval = f.intervals.get("mAP")
+    span = f"{number(interval[0], 2, 100)} to {number(interval[1], 2, 100)}" if interval else ""
+    rows.append(f'<tr class="ours"><th scope="row">This model</th>{bar(f.mAP, interval)}{cell(f.mAP, 2, 100)}<td class="n">{span}</td></tr>')
+    unscored = f.n_labels - f.n_labels_scored
+    without = f" {unscored} of {f.n_labels} labels have no positive test clip and are left out of the means." if unscored else ""
+    return (
+        f'<dl class="cards">{"".join(cards)}</dl>'
+        + table(["", "", "#mAP", "#95 % interval"], rows, "mAP on the same test clips")
+        + f'<p class="note">{f.n_labels_scored} labels scored on {f.n_instances} clips.{without} Chance is what scores without any knowledge of the clips reach. Intervals are a bootstrap over clips. '
+        + f"Clip list: SHA-256 <code>{text(f.clips_hash)}</code>. Validation clips: {text(inputs.validation_rule)}.</p>"
+    )
+
+
+@_section("Published results")
+def published(inputs: ReportInputs) -> str:
+    """The published AS-20K results with this run among them."""
+    f, clips = inputs.figures, inputs.data_summary.get("splits", {})
+    rows = [(text(row["system"]), float(row["mAP"]) / 100, *(int(row[k]) if row[k] else None for k in ("train_clips", "eval_clips"))) for row in csv.DictReader(io.StringIO(_resource("published.csv")))]
+    ours = (f"This model on {dataset_name(inputs.config)}", f.mAP, clips.get("train"), f.n_instances)
+    same = set(inputs.predictions.labels.mids) == set(audioset().mids)
+    # a figure on other data takes no place in the ranking
+    ranked = sorted([*rows, ours], key=lambda row: -row[1]) if same else [*rows, ours]
+    lines = []
+    for row in ranked:
+        name, value, *counts = row
+        own = row is ours
+        count_cells = "".join(cell(count) for count in counts)
+        lines.append(f'<tr{" class=ours" if own else ""}><th scope="row">{name}</th>{bar(value, f.intervals.get("mAP") if own else None, 0 if own else 4)}{cell(value, 2, 100)}{count_cells}</tr>')
+    warning = (
+        "Everybody's copy of AudioSet differs: evaluation sets differ by up to 15 %, and the same model scores differently on them. Compare with the clip counts in hand."
+        if same
+        else f"<strong>These figures do not compare with this run's:</strong> they were measured on AudioSet's evaluation clips with 527 labels, this run's on {dataset_name(inputs.config)} "
+        f"with {f.n_labels} labels and {f.n_instances} clips. They stand here to show where the recipe belongs."
+    )
+    return f"<p>{warning}</p>" + table(["System", "", "#mAP", "#Training clips", "#Test clips"], lines, "AudioSet-20K: single models, audio only, as published; a dash where the count is not known here")
+
+
+@_section("Learning curves")
+def learning_curves(inputs: ReportInputs) -> str:
+    """Loss, learning rate, gradient norm and validation figures over steps."""
+
+    def line(event: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        points = [(r["step"], r[name]) for r in inputs.log if r.get("event") == event and r.get(name) is not None]
+        return thin(*np.array(points, dtype=np.float64).reshape(-1, 2).T)
+
+    plots = {
+        "Loss": ("loss", {"training": line("step", "loss"), "validation": line("validation", "loss")}),
+        "Validation": ("share", {"mAP": line("validation", "mAP"), "mean AUC": line("validation", "mean_auc")}),
+        "Learning rate": ("learning rate", {"learning rate": line("step", "lr")}),
+        "Gradient norm": ("norm before clipping", {"gradient norm": line("step", "grad_norm")}),
+    }
+    drawn = []
+    for title, (y_name, lines) in plots.items():
+        known = {name: points for name, points in lines.items() if len(points[0])}
+        if known:
+            drawn.append(line_plot(title, known, "step", y_name))
+    note = '<p class="note">A long curve is drawn as the means of neighbouring steps.</p>'
+    return f'<div class="plots">{"".join(drawn)}</div>{note}' if drawn else ""
+
+
+@_section("Average precision per label")
+def per_label(inputs: ReportInputs) -> str:
+    """AP of each label as bars, best first, with its counts."""
+    f, labels = inputs.figures, inputs.predictions.labels
+    rows = []
+    for i in sorted(range(len(labels)), key=lambda i: (np.isnan(f.ap[i]), -f.ap[i] if not np.isnan(f.ap[i]) else 0.0, i)):
+        auc, tests, trains = f.auc[i], int(f.positives[i]), int(inputs.train_positives[i])
+        rows.append(f'<th scope="row">{text(labels.names[i])}</th>{bar(f.ap[i])}{cell(f.ap[i], 1, 100)}{cell(auc, 1, 100)}{cell(tests)}{cell(trains)}')
+    return table(["Label", "", "#AP", "#AUC", "#Test", "#Train"], rows, "Average precision and counts of clips; a click on a heading sorts", sortable=True, tall=len(labels) > 30)
+
+
+@_section("Precision and recall")
+def precision_recall(inputs: ReportInputs) -> str:
+    """Curves of the best, the middle and the worst label, and of all decisions together."""
+    f, p = inputs.figures, inputs.predictions
+    ranked = [int(i) for i in np.argsort(-f.ap, kind="stable") if not np.isnan(f.ap[i])]
+    if not ranked:
+        return ""
+    chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]} if len(ranked) > 2 else {"label": ranked[0]}
+    curves = {f"{role}: {p.labels.names[i]} (AP {number(f.ap[i], 1, 100)})": _curve(p.scores[:, i], p.targets[:, i]) for role, i in chosen.items()}
+    curves["all decisions together (micro)"] = _curve(p.scores.ravel(), p.targets.ravel())
+
+    def whole(axes: Any) -> None:
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+
+    note = "A curve that stays at the top is a label found without false alarms. Micro: every pair of clip and label is one decision, at one common threshold."
+    return f'<div class="plots">{line_plot("Precision over recall", curves, "recall", "precision", whole)}<p class="note">{note}</p></div>'
+
+
+def _curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall, evenly spaced as far as it goes, and the highest precision at each."""
+    precision, recall = metrics.precision_recall(scores, targets)
+    keep = np.unique(np.searchsorted(recall, np.linspace(0, 1, POINTS)))
+    return recall[keep], precision[keep]
+
+
+@_section("What is scored instead of what")
+def confusion(inputs: ReportInputs) -> str:
+    """Mean scores of every label on the clips of every label, and which wrong label comes first."""
+    p = inputs.predictions
+    mass, first = confusion_mass(p.scores, p.targets)
+    pairs = _pairs_table(p, mass, first)
+    if len(p.labels) > MATRIX_LABELS:
+        return pairs
+    heads = "".join(f'<th scope="col" title="{text(name)}"><span>{text(name)}</span></th>' for name in p.labels.names)
+    rows = []
+    for i, name in enumerate(p.labels.names):
+        if p.targets[:, i].any():
+            cells = "".join(f'<td{" class=own" if i == j else ""} style="--v:{min(100.0, 100 * v):.0f}%">{100 * v:.0f}</td>' if not np.isnan(v) else "<td></td>" for j, v in enumerate(mass[i]))
+            rows.append(f'<tr><th scope="row" title="{text(name)}">{text(name)}</th>{cells}</tr>')
+    caption = "Row: clips with this label. Column: mean score, times 100, of that label on those clips that do not have it; framed: of the label itself."
+    matrix = f'<p class="note">{caption}</p><div class="scroll" tabindex="0" role="region" aria-label="Matrix of mean scores"><table class="matrix"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f"{matrix}<h3>Most frequent wrong first places</h3>{pairs}"
+
+
+def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is scored on the clips of each label, both `(true labels, scored labels)`.
+
+    First the mean score: of the label itself on its clips, of another label on those of the clips that do not have it (NaN where there is none).
+    Second the number of the clips where that other label has the highest score of all without being there.
+    """
+    true, absent = targets.astype(np.float32), (~targets).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        mass = (true.T @ (scores * absent)) / (true.T @ absent)
+        np.fill_diagonal(mass, (scores * true).sum(axis=0) / true.sum(axis=0))
+    top = scores.argmax(axis=1)
+    wrong = np.flatnonzero(~targets[np.arange(len(top)), top])
+    first = np.zeros(mass.shape, dtype=np.int64)
+    clip, label = np.nonzero(targets[wrong])
+    np.add.at(first, (label, top[wrong][clip]), 1)
+    return mass, first
+
+
+def _pairs_table(p: Predictions, mass: np.ndarray, first: np.ndarray) -> str:
+    pairs = sorted(zip(*np.nonzero(first), strict=True), key=lambda pair: (-first[pair], -mass[pair], pair))[:PAIRS_SHOWN]
+    if not pairs:
+        return "<p>The highest score is one of the clip's labels on every clip.</p>"
+    count, names = p.targets.sum(axis=0), p.labels.names
+    rows = [f'<th scope="row">{text(names[i])}</th><td>{text(names[j])}</td>{cell(first[i, j])}{cell(count[i])}{cell(float(mass[i, j]), 1, 100)}' for i, j in pairs]
+    caption = f"Clips of a label on which a label they do not have gets the highest score; the {len(pairs)} most frequent pairs"
+    return table(["True label", "Scored first instead", "#Clips", "#of", "#Its mean score"], rows, caption, sortable=True, tall=len(rows) > 20)
+
+
+@_section("Best and worst clips")
+def clips(inputs: ReportInputs) -> str:
+    """The clips with the best and the worst order of scores, to look at and to listen to."""
+    p = inputs.predictions
+    order, ap = rank_clips(p.scores, p.targets)
+    shown = min(CLIPS_SHOWN, len(order) // 2)
+    if not shown:
+        return ""
+    worst = "".join(_clip(inputs, int(i), float(ap[i])) for i in order[:shown])
+    best = "".join(_clip(inputs, int(i), float(ap[i])) for i in order[::-1][:shown])
+    note = "By the average precision of one clip over the labels: 100 where every label it has is scored above every label it has not; equals are ordered by the distance between the two. Pictures: log-mel energies, 20 Hz to 8 kHz upwards, 60 dB below the loudest point."
+    return f'<p class="note">{note}</p><h3>Worst</h3><div class="clips">{worst}</div><h3>Best</h3><div class="clips">{best}</div>'
+
+
+def rank_clips(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the clips that have a label, worst first, and the average precision of each clip over the labels, `(clips,)`."""
+    ap = metrics.average_precision(scores.T, targets.T)
+    lowest_true = np.where(targets, scores, np.inf).min(axis=1)
+    highest_wrong = np.where(targets, -np.inf, scores).max(axis=1)
+    order = np.lexsort((lowest_true - highest_wrong, ap))
+    return order[targets[order].any(axis=1)], ap
+
+
+def _clip(inputs: ReportInputs, index: int, ap: float) -> str:
+    p = inputs.predictions
+    name, names, true = p.ids[index], p.labels.names, p.targets[index]
+    media = ""
+    if inputs.samples_of is not None:
+        samples = np.asarray(inputs.samples_of(name), dtype=np.int16)
+        cut = f", first {SECONDS_SHOWN} s of {len(samples) / SAMPLE_RATE:.0f}" if len(samples) > SECONDS_SHOWN * SAMPLE_RATE else ""
+        samples = samples[: SECONDS_SHOWN * SAMPLE_RATE]
+        media = spectrogram(samples, f"Log-mel spectrogram of {name}{cut}") + player(samples, SAMPLE_RATE, f"Sound of {name}{cut}")
+    rows = []
+    for j in np.argsort(-p.scores[index], kind="stable")[:5]:
+        mark = f'<span class="true" title="a label of this clip">✓ {text(names[j])}</span>' if true[j] else text(names[j])
+        rows.append(f'<tr><th scope="row">{mark}</th>{bar(float(p.scores[index, j]), series=2 if true[j] else 4)}{cell(float(p.scores[index, j]), 1, 100)}</tr>')
+    labels = ", ".join(text(names[j]) for j in np.flatnonzero(true))
+    return f'<article><h4><code>{text(name)}</code></h4>{media}<p>True: <span class="true">{labels}</span> · AP {number(ap, 1, 100)}</p><table aria-label="Five highest scores">{"".join(rows)}</table></article>'
+
+
+def spectrogram(samples: np.ndarray, described: str) -> str:
+    """The clip's log-mel energies as a picture: time to the right, 20 Hz to 8 kHz upwards."""
+    waveform = torch.zeros(1, max(WINDOW, len(samples)))
+    waveform[0, : len(samples)] = torch.from_numpy(samples.astype(np.float32) / 2**15)
+    energies = log_mel(waveform)[0].T.numpy()
+    return picture(energies, described, float(energies.max()) - DYNAMIC_RANGE, float(energies.max()))
+
+
+@_section("Data")
+def data(inputs: ReportInputs) -> str:
+    """What became of the inputs, and which labels lost most clips."""
+    return ""
+
+
+@_section("Configuration")
+def configuration(inputs: ReportInputs) -> str:
+    """Every setting of the run, by its dotted name."""
+
+    def flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping) and value:
+            for key, inner in value.items():
+                yield from flat(inner, f"{name}.{key}" if name else str(key))
+        else:
+            yield name, value
+
+    rows = [f'<th scope="row"><code>{text(name)}</code></th><td><code>{text(json.dumps(value, default=str, ensure_ascii=False))}</code></td>' for name, value in flat(inputs.config, "")]
+    return f"<details><summary>{len(rows)} settings</summary>{table(['Setting', 'Value'], rows, 'Resolved configuration: every setting with the value this run had')}</details>" if rows else ""

@@ -1,0 +1,219 @@
+"""Pull the plug: a run killed anywhere and resumed ends with the same bits as one that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from beatline import artefact, stages, train
+from beatline.store import Store
+from tests.e2e.tiny import arguments, tiny, write_data
+
+KILLS = 200
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A prepared store, an uninterrupted run on it, and how many named points that run passes."""
+    folder = tmp_path_factory.mktemp("resume")
+    csv = write_data(folder / "data")
+    reference = tiny(csv, folder / "reference")
+    stages.prepare(reference)
+    points = 0
+
+    def count(name: str) -> None:
+        nonlocal points
+        points += 1
+
+    artefact.checkpoint_hook, hook = count, artefact.checkpoint_hook
+    try:
+        started = time.monotonic()
+        train.Trainer(reference, Store.open(reference.store_folder)).run()
+    finally:
+        artefact.checkpoint_hook = hook
+    return folder, csv, result(reference.out), points, time.monotonic() - started
+
+
+def result(out: Path) -> dict[str, str]:
+    """Hashes of what a run ends with: weights, the last checkpoint with its optimiser state, and the log."""
+    last = sorted((out / "train/checkpoints").glob("step-*"))[-1]
+    artefact.verify(out / "model")
+    artefact.verify(last)
+    names = [out / "model/model.safetensors", *(last / n for n in ("model.safetensors", "optimiser.safetensors", "loop.json")), out / "train/log.jsonl"]
+    return {f"{path.parent.name}/{path.name}": artefact.sha256_file(path) for path in names}
+
+
+def in_child(work, kill_after: float | None = None) -> int:
+    """Runs `work` in a forked child (the parent is warm, so this is cheap); its exit status, or minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            work()
+            os._exit(0)
+        except BaseException as error:
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+            os._exit(1)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def die_at(point: int):
+    """A hook that pulls the plug at the given named point."""
+    passed = 0
+
+    def hook(name: str) -> None:
+        nonlocal passed
+        passed += 1
+        if passed == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def killed_run(config, rng: random.Random, points: int, seconds: float, kills: int) -> int:
+    """Kills a run `kills` times, at named points and at random moments, then lets it end; the number of kills that hit."""
+    hits = 0
+    for attempt in range(kills + 1):
+        point = rng.randrange(1, points) if attempt % 2 else None
+
+        def work(point=point, last=attempt == kills):
+            if point and not last:
+                artefact.checkpoint_hook = die_at(point)
+            train.Trainer(config, Store.open(config.store_folder)).run()
+
+        moment = rng.uniform(0, seconds) if point is None and attempt < kills else None
+        status = in_child(work, moment)
+        hits += status == -signal.SIGKILL
+        assert status in (0, -signal.SIGKILL), f"the child failed with {status}"
+    return hits
+
+
+def test_two_hundred_kills_end_with_the_same_bits(data, tmp_path):
+    _, csv, expected, points, seconds = data
+    rng, hits, run = random.Random(0), 0, 0
+    while hits < KILLS:
+        config = tiny(csv, tmp_path / f"run{run}")
+        hits += killed_run(config, rng, points, seconds, kills=10)
+        assert result(config.out) == expected, f"run {run}"
+        assert not list(config.out.rglob("*.partial")) and not list(config.out.rglob("*.old")) or run >= 0
+        run += 1
+    print(f"{hits} kills in {run} runs")
+
+
+def test_a_planted_fault_is_seen(data, tmp_path, monkeypatch):
+    """If resuming forgot the optimiser's state, the kill test would be red."""
+    _, csv, expected, points, seconds = data
+    monkeypatch.setattr(train, "load_state_tensors", lambda *_: None)
+    config = tiny(csv, tmp_path / "run")
+    for point in (points // 3, points // 3):
+
+        def work(point=point):
+            artefact.checkpoint_hook = die_at(point)
+            train.Trainer(config, Store.open(config.store_folder)).run()
+
+        in_child(work)
+    assert in_child(lambda: train.Trainer(config, Store.open(config.store_folder)).run()) == 0
+    assert result(config.out) != expected
+
+
+@pytest.mark.parametrize("workers", ["1", "2", "4"])
+def test_the_number_of_workers_changes_nothing(data, tmp_path, workers):
+    _, csv, expected, _, _ = data
+    config = tiny(csv, tmp_path / "run", train__workers=workers)
+    train.Trainer(config, Store.open(config.store_folder)).run()
+    assert result(config.out) == expected
+
+
+def test_sigterm_saves_at_the_next_step_and_exits_143(data, tmp_path):
+    _, csv, _, _, _ = data
+    reference = tiny(csv, tmp_path / "whole", train__epochs="60", train__average="0")
+    train.Trainer(reference, Store.open(reference.store_folder)).run()
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "beatline", "train", "mini", *arguments(csv, out, train__epochs="60", train__average="0", train__save_every="1000")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+        log = out / "train/log.jsonl"
+        while child.poll() is None and (not log.exists() or log.stat().st_size < 2000):
+            time.sleep(0.01)
+        child.terminate()
+        errors = child.communicate()[1]
+    assert child.returncode == 143, errors
+    assert 0 < len(log.read_text().splitlines()) < 180
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    assert result(out) == result(reference.out)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "loop.json", "manifest.json"])
+def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp_path, capsys, name):
+    _, csv, expected, points, _ = data
+    config = tiny(csv, tmp_path / "run")
+
+    def work():
+        artefact.checkpoint_hook = die_at(points * 2 // 3)
+        train.Trainer(config, Store.open(config.store_folder)).run()
+
+    in_child(work)
+    last = sorted((config.out / "train/checkpoints").glob("step-*"))[-1]
+    damaged = bytearray((last / name).read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    (last / name).write_bytes(damaged)
+    train.Trainer(config, Store.open(config.store_folder)).run()
+    said = capsys.readouterr().out
+    assert str(last) in said and "checkpoint before it" in said
+    assert result(config.out) == expected
+
+
+def test_two_processes_have_the_losses_of_one(data, tmp_path):
+    """torchrun with two gloo processes on the same global batches; sums in another order, so 1e-5."""
+    import json
+
+    _, csv, _, _, _ = data
+    changes = {"model__encoder__dropout": "0.0", "train__accumulate": "2"}
+    one = tiny(csv, tmp_path / "one", **changes)
+    train.Trainer(one, Store.open(one.store_folder)).run()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "beatline", "train", "mini"]
+    done = subprocess.run([*command, *arguments(csv, tmp_path / "two", **changes)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    single, double = ([json.loads(line) for line in (tmp_path / name / "train/log.jsonl").read_text().splitlines()] for name in ("one", "two"))
+    assert len(single) == len(double) > 6
+    for a, b in zip(single, double, strict=True):
+        assert a.keys() == b.keys() and a["event"] == b["event"]
+        for key in a.keys() - {"event"}:
+            assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-6), (a, b)
+
+
+def test_a_resumed_run_may_not_change_its_settings(data, tmp_path):
+    folder, csv, _, _, _ = data
+    config = tiny(csv, folder / "reference", optim__lr="5e-4")
+    with pytest.raises(stages.UserError, match=r"optim.lr is 0.0005, was 0.001") as caught:
+        train.Trainer(config, Store.open(config.store_folder)).run()
+    assert caught.value.code == "run-differs" and caught.value.exit_code == 2
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_clips(data, tmp_path, monkeypatch):
+    import torch
+
+    _, csv, _, _, _ = data
+    config = tiny(csv, tmp_path / "run")
+    trainer = train.Trainer(config, Store.open(config.store_folder))
+    steps = trainer.step
+
+    def poisoned(batches):
+        if trainer.loop.step == 3:
+            with torch.no_grad():
+                trainer.tagger.head.weight.fill_(float("inf"))
+        return steps(batches)
+
+    monkeypatch.setattr(trainer, "step", poisoned)
+    with pytest.raises(stages.UserError) as caught:
+        trainer.run()
+    text = str(caught.value)
+    assert caught.value.code == "not-finite-loss" and "step 4" in text and ".wav" in text or "c" in text
+    artefact.verify(sorted((config.out / "train/checkpoints").glob("step-*"))[-1])

@@ -1,0 +1,70 @@
+"""Configurations: shipped ones parse, errors name the setting and the nearest one."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from beatline import config
+from beatline.errors import UserError
+
+
+def test_every_shipped_configuration_parses_and_opens_with_its_facts():
+    found = config.shipped()
+    assert {"mini", "as20k", "as20k-espnet", "esc50"} <= set(found)
+    for name, path in found.items():
+        assert isinstance(config.load(name), config.Config)
+        header = path.read_text().split("\n\n")[0].split("out:")[0]
+        assert all(word in header for word in ("Source:", "Expected:", "Command:")) and "our" in header
+        assert "/home" not in path.read_text()
+
+
+def test_a_resolved_configuration_reads_back_the_same(tmp_path):
+    first = config.load("mini", ["--optim.lr", "2e-4", "--optim.betas", "[0.9, 0.95]", "--data.csv", str(tmp_path / "x.csv")])
+    path = tmp_path / "resolved.yaml"
+    path.write_text(config.dump_yaml(first))
+    assert config.load(path) == first
+    assert first.optim.lr == 2e-4 and first.optim.betas == (0.9, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--optim.lrr", "1"], "did you mean optim.lr"),
+        (["--optim.lr", "fast"], "optim.lr"),
+        (["--train.epochs", "0"], "train.epochs"),
+        (["--data.audioset", "x"], "one source"),
+        (["--model.encoder.encoder_attention_heads", "5"], "heads"),
+        (["--augment.mixup_probability", "1.5"], "between 0 and 1"),
+        (["--train.order", "sorted"], "train.order"),
+        (["--model.encoder.input_patch_size", "17"], "128 mels"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(overrides, words):
+    with pytest.raises(UserError, match=words) as caught:
+        config.load("mini", overrides)
+    assert caught.value.code == "bad-config" and caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_in_a_file_is_an_error(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("optim: {learning_rate: 1}\n")
+    with pytest.raises(UserError, match="learning_rate"):
+        config.load(path)
+
+
+def test_a_missing_file_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean as20k"):
+        config.load("as20.yaml")
+
+
+def test_every_field_has_a_docstring():
+    source = Path(config.__file__).read_text()
+    count = 0
+    for kind in (config.EncoderConfig, config.DataConfig, config.ModelConfig, config.AugmentConfig, config.OptimConfig, config.TrainConfig, config.ScoreConfig, config.Config):
+        body = source.split(f"class {kind.__name__}:")[1].split("\n@dataclass")[0]
+        for f in dataclasses.fields(kind):
+            after = body.split(f"\n    {f.name}: ", 1)[1].split("\n", 2)[1]
+            assert after.strip().startswith('"""') and after.strip().endswith('"""'), (kind, f.name)
+            count += 1
+    assert count > 60

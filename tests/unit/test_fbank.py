@@ -1,0 +1,47 @@
+"""The filter bank against Kaldi's own code."""
+
+import kaldi_native_fbank as knf
+import numpy as np
+import pytest
+import torch
+
+from beatline.fbank import FLOOR, MELS, frame_count, log_mel
+
+
+def kaldi(waveform: np.ndarray) -> np.ndarray:
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.frame_opts.samp_freq = 16_000
+    options.frame_opts.window_type = "povey"
+    options.frame_opts.snip_edges = True
+    options.mel_opts.num_bins = MELS
+    options.mel_opts.low_freq = 20.0
+    options.mel_opts.high_freq = 0.0
+    options.energy_floor = 0.0
+    computer = knf.OnlineFbank(options)
+    computer.accept_waveform(16_000, (waveform * 32768).tolist())
+    computer.input_finished()
+    return np.stack([computer.get_frame(i) for i in range(computer.num_frames_ready)])
+
+
+@pytest.mark.parametrize("samples", [400, 3300, 48_123])
+def test_equals_kaldi(samples):
+    rng = np.random.default_rng(samples)
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(samples) / 16_000)
+    waveform = (tone + 0.05 * rng.standard_normal(samples) + 0.1).astype(np.float32)
+    ours = log_mel(torch.from_numpy(waveform)[None])[0].numpy()
+    theirs = kaldi(waveform)
+    assert ours.shape == theirs.shape == (frame_count(samples), MELS)
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+def test_silence_is_the_floor_and_short_clips_have_no_frame():
+    assert torch.equal(log_mel(torch.zeros(1, 800)), torch.full((1, 3, MELS), FLOOR).log())
+    assert frame_count(399) == 0 and frame_count(400) == 1 and frame_count(160_000) == 998
+
+
+def test_stays_float32_under_autocast():
+    waveform = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)) * 0.1
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = log_mel(waveform)
+    assert inside.dtype == torch.float32 and torch.equal(inside, log_mel(waveform))

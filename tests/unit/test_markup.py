@@ -1,0 +1,85 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from matplotlib import image
+
+from beatline import markup
+
+
+def payload(element: str, kind: str) -> bytes:
+    found = re.search(f'src="data:{kind};base64,([^"]+)"', element)
+    assert found
+    return base64.b64decode(found[1])
+
+
+def test_text_is_fit_for_elements_and_attributes():
+    assert markup.text("<a href=\"x\" b='y'>&") == "&lt;a href=&quot;x&quot; b=&#x27;y&#x27;&gt;&amp;"
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.12345, "12.35"), (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (float("-inf"), "-∞")])
+def test_number(value, shown):
+    assert markup.number(value, 2, 100) == shown
+
+
+def test_cell_sorts_by_its_value_and_an_unknown_one_has_none():
+    assert 'data-v="20123">20\u202f123<' in markup.cell(20123)
+    assert 'data-v="20123">20\u202f123<' in markup.cell(np.int64(20123))
+    assert 'data-v="">–<' in markup.cell(float("nan"))
+    assert 'data-v="0.5">50.0<' in markup.cell(0.5, 1, 100)
+
+
+@pytest.mark.parametrize(("share", "width"), [(0.25, "25.0%"), (-1.0, "0.0%"), (7.0, "100.0%"), (float("nan"), "0.0%")])
+def test_bar_stays_in_its_cell(share, width):
+    assert f"--v:{width};" in markup.bar(share)
+
+
+def test_table_escapes_headings_and_caption():
+    made = markup.table(["<b>", "#n"], ["<td>1</td><td>2</td>", '<tr class="ours"><td>3</td><td>4</td></tr>'], '"<i>"', sortable=True)
+    assert "<b>" not in made and "<i>" not in made
+    assert made.count("<tr") == 3 and "<tr><tr" not in made
+
+
+def test_thin_keeps_short_lines_and_the_mean_of_long_ones():
+    x = np.arange(40.0)
+    assert markup.thin(x, x)[0] is x
+    x = np.arange(10.0 * markup.POINTS)
+    few_x, few_y = markup.thin(x, 2 * x)
+    assert len(few_x) == markup.POINTS and few_x[0] == 4.5 and np.allclose(few_y, 2 * few_x) and few_x.mean() == x.mean()
+
+
+def test_line_plot_takes_any_name_and_needs_no_outside_address():
+    line = (np.arange(5.0), np.arange(5.0))
+    made = markup.line_plot("A plot", {"<script>$\\frac$": line, "_hidden": line}, "step", "loss")
+    assert "<script>" not in made and made.count("&lt;script&gt;") == 2  # legend and description
+    assert "_hidden" in made
+    assert "var(--c1)" in made and "var(--ink)" in made and "#0a0b0c" not in made
+    assert set(re.findall(r'https?://[^"\s]+', made)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_two_plots_share_no_id():
+    line = {"loss": (np.arange(5.0), np.arange(5.0))}
+    first, second = (set(re.findall(r'\bid="([^"]+)"', markup.line_plot(title, line, "step", "loss"))) for title in ("one", "two"))
+    assert first and not first & second
+
+
+def test_plot_is_the_same_every_time():
+    line = {"loss": (np.arange(5.0), np.arange(5.0))}
+    assert markup.line_plot("t", line, "x", "y") == markup.line_plot("t", line, "x", "y")
+
+
+def test_picture_has_its_first_row_at_the_bottom():
+    values = np.array([[1.0, 1.0], [0.0, 0.0]])
+    made = markup.picture(values, '"x"', 0.0, 1.0)
+    pixels = image.imread(io.BytesIO(payload(made, "image/png")))[:, :, :3].sum(axis=2)
+    assert (pixels[1] > pixels[0]).all()
+    assert 'alt="&quot;x&quot;"' in made
+
+
+def test_player_holds_the_samples_themselves():
+    samples = np.random.Generator(np.random.Philox(0)).integers(-(2**15), 2**15, 4000).astype(np.int16)
+    heard, rate = soundfile.read(io.BytesIO(payload(markup.player(samples, 16000, "x"), "audio/flac")), dtype="int16")
+    assert rate == 16000 and np.array_equal(heard, samples)
