@@ -128,7 +128,7 @@ def results_md(inputs: ReportInputs) -> str:
     def interval(name: str, scale: float) -> str:
         return " to ".join(number(v, 2, scale) for v in f.intervals[name]) if name in f.intervals else "–"
 
-    lines = ["# RESULTS", "## Environments", *(f"- {name}: `{plain(value)}`" for name, value in inputs.environment.items()), ""]
+    lines = ["# RESULTS", "## Environments", *(f"- {plain(name)}: `{plain(value)}`" for name, value in inputs.environment.items()), ""]
     lines += [f"## {plain(inputs.title)}", "|Split|mean_acc|mAP|mean_auc|n_labels|n_instances|", "|---|---|---|---|---|---|"]
     lines += [f"|test|{number(f.mean_acc, 2, 100)}|{number(f.mAP, 2, 100)}|{number(f.mean_auc, 2, 100)}|{f.n_labels}|{f.n_instances}|", ""]
     lines += ["|Figure|Value|95 % interval|", "|---|---|---|"]
@@ -215,25 +215,28 @@ def headline(inputs: ReportInputs) -> str:
 @_section("Published results")
 def published(inputs: ReportInputs) -> str:
     """The published AS-20K results with this run among them."""
-    f, clips = inputs.figures, inputs.data_summary.get("splits", {})
-    rows = [(text(row["system"]), float(row["mAP"]) / 100, *(int(row[k]) if row[k] else None for k in ("train_clips", "eval_clips"))) for row in csv.DictReader(io.StringIO(_resource("published.csv")))]
-    ours = (f"This model on {dataset_name(inputs.config)}", f.mAP, clips.get("train"), f.n_instances)
+    f = inputs.figures
+
+    def line(name: str, value: float, train: int | None, test: int | None, own: bool = False) -> tuple[float, str]:
+        row = f'<th scope="row">{name}</th>{bar(value, f.intervals.get("mAP") if own else None, 0 if own else 4)}{cell(value, 2, 100)}{cell(train)}{cell(test)}'
+        return value, f'<tr class="ours">{row}</tr>' if own else row
+
+    def count(field: str) -> int | None:
+        return int(field) if field else None
+
+    table_of_others = csv.DictReader(io.StringIO(_resource("published.csv")))
+    others = [line(text(row["system"]), float(row["mAP"]) / 100, count(row["train_clips"]), count(row["eval_clips"])) for row in table_of_others]
+    ours = line(f"This model on {dataset_name(inputs.config)}", f.mAP, inputs.data_summary.get("splits", {}).get("train"), f.n_instances, own=True)
     same = set(inputs.predictions.labels.mids) == set(audioset().mids)
     # a figure on other data takes no place in the ranking
-    ranked = sorted([*rows, ours], key=lambda row: -row[1]) if same else [*rows, ours]
-    lines = []
-    for row in ranked:
-        name, value, *counts = row
-        own = row is ours
-        count_cells = "".join(cell(count) for count in counts)
-        lines.append(f'<tr{" class=ours" if own else ""}><th scope="row">{name}</th>{bar(value, f.intervals.get("mAP") if own else None, 0 if own else 4)}{cell(value, 2, 100)}{count_cells}</tr>')
+    rows = sorted([*others, ours], key=lambda pair: -pair[0]) if same else [*others, ours]
     warning = (
         "Everybody's copy of AudioSet differs: evaluation sets differ by up to 15 %, and the same model scores differently on them. Compare with the clip counts in hand."
         if same
         else f"<strong>These figures do not compare with this run's:</strong> they were measured on AudioSet's evaluation clips with 527 labels, this run's on {dataset_name(inputs.config)} "
         f"with {f.n_labels} labels and {f.n_instances} clips. They stand here to show where the recipe belongs."
     )
-    return f"<p>{warning}</p>" + table(["System", "", "#mAP", "#Training clips", "#Test clips"], lines, "AudioSet-20K: single models, audio only, as published; a dash where the count is not known here")
+    return f"<p>{warning}</p>" + table(["System", "", "#mAP", "#Training clips", "#Test clips"], [row for _, row in rows], "AudioSet-20K: single models, audio only, as published; a dash where the count is not known here")
 
 
 @_section("Learning curves")

@@ -3,6 +3,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import itertools
 import re
 import subprocess
 from html.parser import HTMLParser
@@ -113,7 +114,7 @@ def test_page_is_well_formed_and_needs_nothing_from_outside():
     assert not page.all("link") and "@import" not in text
     assert all(image["alt"] for image in page.all("img")) and all(drawing["aria-label"] for drawing in page.all("svg"))
     levels = [int(name[1]) for name, _ in page.tags if re.fullmatch("h[1-6]", name)]
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
 
 def test_only_our_script_may_run():
