@@ -1,141 +1,256 @@
-"""audio file -> waveform: decoding, mixing down and resampling, within bounds.
+"""audio file -> waveform: any file libsndfile reads becomes 16 kHz mono int16.
 
-In: a file, bytes or a file object. Out: 16 kHz mono int16 samples, beatline's canonical waveform (a waveform is these over 32 768), so that a clip
-gives the same bits from its file and from the store. Nothing is allocated by a header's word: blocks are read until the data ends.
+In: a file, bytes or a seekable stream, and the stretch wanted. Out: `Decoded`, whose samples over 32 768 are the waveform. These integers are the
+canonical audio of beatline: a file tagged directly and the same clip read from a store give the same bits. Read in blocks, mean of the
+channels, resampled as a stream, rounded: memory follows the result, never what a header promises. Imports no torch.
 """
 
 import io
+import math
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
 from beatline.errors import UserError
-from beatline.fbank import SAMPLE_RATE
 from beatline.limits import LIMITS
 
-BLOCK_SECONDS = 10
-RESAMPLER = "soxr HQ; channels averaged before; rounded to int16"
+SAMPLE_RATE = 16_000
+FULL_SCALE = 32_768
+RESAMPLER = "soxr HQ, float32"
+BLOCK = 1 << 16  # frames of the source
+LOUDEST = 1e6  # full scale is 1; beyond this a float file holds garbage, and the resampler could overflow
+
+REMEDY = "replace the file or leave it out"
+
+# What a file begins with, by offset; longer and rarer signatures first. True: a form libsndfile reads.
+SIGNATURES: tuple[tuple[int, bytes, str, bool], ...] = (
+    (0, b"RIFF", "WAV", True),
+    (0, b"RIFX", "WAV", True),
+    (0, b"RF64", "RF64", True),
+    (0, b"riff\x2e\x91\xcf\x11", "W64", True),
+    (0, b"FORM", "AIFF", True),
+    (0, b"fLaC", "FLAC", True),
+    (0, b"OggS", "Ogg", True),
+    (0, b".snd", "AU", True),
+    (0, b"caff", "CAF", True),
+    (0, b"ID3", "MP3", True),
+    (4, b"ftyp", "MP4 or M4A", False),
+    (0, b"\x1a\x45\xdf\xa3", "WebM or Matroska", False),
+    (0, b"\x30\x26\xb2\x75", "WMA", False),
+    (0, b"\xff\xf1", "AAC", False),
+    (0, b"\xff\xf9", "AAC", False),
+    (0, b"#!AMR", "AMR", False),
+    (0, b"PK\x03\x04", "a ZIP archive", False),
+    (0, b"\x1f\x8b", "gzip", False),
+    (0, b"%PDF", "PDF", False),
+    (0, b"\x89PNG", "PNG", False),
+    (0, b"GIF8", "GIF", False),
+    (0, b"\xff\xd8\xff", "JPEG", False),
+    (0, b"\xff\xfb", "MP3", True),
+    (0, b"\xff\xfa", "MP3", True),
+    (0, b"\xff\xf3", "MP3", True),
+    (0, b"\xff\xf2", "MP3", True),
+)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded clip: `samples` int16 mono at 16 kHz, and what its file was like."""
+    """One clip's audio and what it was before."""
 
     samples: np.ndarray
-    rate: int
-    """The file's sample rate, Hz."""
-    channels: int
-    """The file's channels."""
+    """16 kHz mono, `(samples,)` int16, at least one."""
+    rate_in: int
+    """Sample rate of the source, Hz."""
+    channels_in: int
+    """Channels of the source."""
+    seconds_in: float
+    """Length of the stretch that was decoded, at the source's rate, seconds."""
+    note: str = ""
+    """What a careful reader should know, e.g. that the file is cut short; empty for most."""
 
 
-def _open(source: Path | bytes) -> tuple[io.BufferedIOBase, str]:
-    """The source as a seekable binary stream, and its name for messages.
-
-    Raises:
-        UserError: `missing-file`, `not-a-file`, `empty-file`.
-    """
-    if isinstance(source, bytes):
-        if not source:
-            raise UserError("empty-file", "audio", "it has no bytes", "give it again")
-        return io.BytesIO(source), "audio"
-    try:
-        facts = os.stat(source)
-        if not stat.S_ISREG(facts.st_mode):
-            raise UserError("not-a-file", f"cannot decode {source}", "it is a folder, pipe or device", "give a regular file")
-        if facts.st_size == 0:
-            raise UserError("empty-file", f"cannot decode {source}", "it has no bytes", "copy or download it again")
-        return open(source, "rb"), str(source)
-    except OSError as error:
-        raise UserError("missing-file", f"cannot decode {source}", os.strerror(error.errno or 0), "check the path and its permissions") from error
+def to_waveform(samples: np.ndarray) -> np.ndarray:
+    """int16 samples as float32 in [-1, 1)."""
+    return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def _looks_like(stream: io.BufferedIOBase) -> str:
-    """What the first bytes of something undecodable resemble."""
-    stream.seek(0)
-    head = stream.read(64).lstrip()
-    known = {b"<": "HTML or XML", b"#EXTM3U": "a playlist", b"%PDF": "a PDF", b"PK": "a zip archive", b"\x1f\x8b": "a gzip archive", b"\x1aE\xdf\xa3": "a WebM or Matroska file"}
-    for start, name in known.items():
-        if head.startswith(start):
-            return f"it looks like {name}"
-    if head[4:8] == b"ftyp":
-        return "it looks like an MP4 or M4A file"
-    return "its content is no audio format that libsndfile knows"
+def decode(source: Path | bytes | BinaryIO, start: float = 0.0, end: float | None = None, max_seconds: float = LIMITS.max_clip_seconds) -> Decoded:
+    """The stretch from `start` to `end` as 16 kHz mono int16.
 
-
-def decode(source: Path | bytes, start: float = 0.0, end: float | None = None, max_seconds: float = LIMITS.max_clip_seconds) -> Decoded:
-    """A clip of a recording as 16 kHz mono int16.
-
-    The format is told by content, not by name. Channels are averaged, then resampled by soxr HQ. A file that ends before its header says is
-    accepted as far as it goes.
+    A file that breaks off in the middle gives what decodes before the break, with a note; so does a recording that ends before `end`.
 
     Args:
-        source: A path, or the file's bytes.
-        start: Begin of the clip, seconds.
-        end: End of the clip, seconds; None is the end of the recording.
-        max_seconds: Longest clip decoded.
+        source: A file (never a pipe or a device), its bytes, or a seekable binary stream. The name's extension means nothing.
+        start: Seconds, exact to a sample of the source.
+        end: Seconds; None is the end of the recording.
+        max_seconds: Longest stretch accepted.
 
     Raises:
-        UserError: `missing-file`, `not-a-file`, `empty-file`, `not-audio`, `broken-audio`, `not-finite`, `too-short`, `too-long`,
-            `too-many-channels`, `bad-sample-rate`.
+        UserError: `missing-file`, `not-a-file`, `empty-file`, `not-audio`, `broken-audio`, `not-finite`, `too-many-channels`, `bad-sample-rate`,
+            `too-short` (nothing there after `start`), `too-long`.
     """
-    stream, name = _open(source)
-
-    def refuse(code: str, cause: str, remedy: str) -> UserError:
-        return UserError(code, f"cannot decode {name}", cause, remedy)
-
-    with stream:
-        try:
-            file = soundfile.SoundFile(stream)
-        except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-            raise refuse("not-audio", _looks_like(stream), "convert it to FLAC or WAV") from error
-        with file:
-            rate, channels = file.samplerate, file.channels
-            if not 1 <= channels <= LIMITS.max_channels:
-                raise refuse("too-many-channels", f"{channels} channels, at most {LIMITS.max_channels} are read", "mix it down")
-            if not LIMITS.min_sample_rate <= rate <= LIMITS.max_sample_rate:
-                raise refuse("bad-sample-rate", f"{rate} Hz is not between {LIMITS.min_sample_rate} and {LIMITS.max_sample_rate}", "resample it")
-            try:
-                mono = _read_mono(file, round(start * rate), None if end is None else round(end * rate), round(max_seconds * rate))
-            except soundfile.LibsndfileError as error:
-                raise refuse("broken-audio", f"the decoder stopped: {error.error_string}", "copy or download it again") from error
-            except _TooLong as error:
-                raise refuse("too-long", f"longer than {max_seconds:g} s", "cut it, or raise the limit") from error
-    if len(mono) == 0:
-        if start > 0:
-            raise refuse("too-short", f"it ends before the clip begins at {start:g} s", "check the clip's times")
-        raise refuse("broken-audio", "no sample could be decoded", "copy or download it again")
-    if not np.isfinite(mono).all():
-        raise refuse("not-finite", "samples are NaN or infinite", "repair or drop it")
-    resampled = mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
-    if len(resampled) == 0:
-        raise refuse("too-short", "nothing is left after resampling", "drop it")
-    samples = np.clip(np.rint(resampled * np.float32(32768)), -32768, 32767).astype(np.int16)
-    return Decoded(samples, rate, channels)
+    name = str(source) if isinstance(source, Path) else "audio"
+    try:
+        with _opened(source) as file:
+            return _decode(file, start, end, max_seconds)
+    except _Refused as refused:
+        raise UserError(refused.code, f"cannot use {name}", refused.cause, refused.remedy) from refused.__cause__
 
 
-class _TooLong(Exception):
-    """More samples than allowed."""
+class _Refused(Exception):
+    """A `UserError` that does not know the file's name yet."""
+
+    def __init__(self, code: str, cause: str, remedy: str = REMEDY):
+        super().__init__(cause)
+        self.code, self.cause, self.remedy = code, cause, remedy
 
 
-def _read_mono(file: soundfile.SoundFile, begin: int, end: int | None, most: int) -> np.ndarray:
-    """Samples `[begin, end)` of a file, channels averaged, read in blocks until they end; float32."""
+@contextmanager
+def _opened(source: Path | bytes | BinaryIO) -> Iterator[soundfile.SoundFile]:
+    if isinstance(source, Path):
+        with _open_regular(source) as file, _sound_file(file.fileno(), os.pread(file.fileno(), 512, 0)) as sound:
+            yield sound
+        return
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    first = stream.read(512)
+    stream.seek(0)
+    if not first:
+        raise _Refused("empty-file", "it has no bytes")
+    # without the stream's name, from which soundfile would guess a headerless form
+    with _sound_file(SimpleNamespace(read=stream.read, seek=stream.seek, tell=stream.tell), first) as sound:
+        yield sound
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """The file opened for reading; asks what it is first, because opening a pipe waits and opening a device may do anything."""
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, a socket or a device"
+            raise _Refused("not-a-file", f"it is {kind}, not a file", "give an audio file")
+        if facts.st_size == 0:
+            raise _Refused("empty-file", "it has no bytes")
+        return path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _Refused("missing-file", cause, "check the path and its permissions") from error
+
+
+@contextmanager
+def _sound_file(file: Any, first: bytes) -> Iterator[soundfile.SoundFile]:
+    """libsndfile's view of a file descriptor or stream that begins with `first`."""
+    try:
+        sound = soundfile.SoundFile(file, closefd=False)
+    except (soundfile.LibsndfileError, OSError) as error:
+        # not libsndfile's own words: some of them depend on what other threads are reading
+        form, readable = looks_like(first)
+        if readable:
+            raise _Refused("broken-audio", f"it looks like {form}, but its header cannot be read") from error
+        raise _Refused("not-audio", f"it looks like {form}, which cannot be read", "convert it to WAV or FLAC, or leave it out") from error
+    with sound:
+        yield sound
+
+
+def looks_like(first: bytes) -> tuple[str, bool]:
+    """What a file that begins with these bytes seems to be, and whether that is a form of audio that can be read."""
+    for offset, signature, form, readable in SIGNATURES:
+        if first[offset:].startswith(signature):
+            return form, readable
+    words = first.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if words.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "HTML", False
+    if words.startswith((b"<?xml", b"<")):
+        return "XML", False
+    if words.startswith((b"{", b"[")):
+        return "JSON", False
+    if first and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in first):
+        return "text", False
+    if not any(first):
+        return "zero bytes", False
+    return f"nothing known (first bytes {first[:4].hex(' ')})", False
+
+
+def _decode(file: soundfile.SoundFile, start: float, end: float | None, max_seconds: float) -> Decoded:
+    rate, channels = file.samplerate, file.channels
+    if not LIMITS.min_sample_rate <= rate <= LIMITS.max_sample_rate:
+        raise _Refused("bad-sample-rate", f"{rate} Hz is not between {LIMITS.min_sample_rate} and {LIMITS.max_sample_rate}")
+    if channels > LIMITS.max_channels:
+        raise _Refused("too-many-channels", f"{channels} channels, at most {LIMITS.max_channels} are read")
+    begin = round(start * rate)
     if begin:
-        if begin >= file.frames:
-            return np.empty(0, np.float32)
-        file.seek(begin)
-    wanted = most + 1 if end is None else min(end - begin, most + 1)
-    blocks, got = [], 0
-    while got < wanted:
-        block = file.read(min(wanted - got, BLOCK_SECONDS * file.samplerate), dtype="float32", always_2d=True)
-        if len(block) == 0:
-            break
-        blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
-        got += len(block)
-    if got > most:
-        raise _TooLong
-    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        try:
+            file.seek(begin)
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise _Refused("too-short", f"nothing can be read at its start, {start:g} s into the recording", "correct the clip's start or leave it out") from error
+    wanted = math.inf if end is None else round(end * rate) - begin
+    longest = round(max_seconds * rate)
+
+    stream = _Resampler(rate)
+    frames, note, pieces = 0, "", []
+    for mono, trouble in _mono_blocks(file, min(wanted, longest + 1)):
+        frames += len(mono)
+        pieces.append(stream.push(mono))
+        if trouble:
+            note = f"broken after {frames / rate:.3f} s ({trouble})"
+    if frames > longest:
+        raise _Refused("too-long", f"it is longer than {max_seconds:g} s", "cut it, or raise the bound if there is a setting for it")
+    if frames == 0:
+        if note:
+            raise _Refused("broken-audio", f"nothing in it can be decoded ({note.split('(', 1)[1]}")
+        if begin:
+            raise _Refused("too-short", f"the recording ends before the clip's start at {start:g} s", "correct the clip's start or leave it out")
+        raise _Refused("empty-file", "it has a header and no samples")
+    samples = np.concatenate([*pieces, stream.finish()])
+    if len(samples) == 0:
+        raise _Refused("too-short", f"{frames} frames at {rate} Hz are less than one sample at {SAMPLE_RATE} Hz")
+    if not note and frames < wanted < math.inf:
+        note = f"ends {(wanted - frames) / rate:.3f} s before the clip's end"
+    return Decoded(samples, rate, channels, frames / rate, note)
+
+
+def _mono_blocks(file: soundfile.SoundFile, most: float) -> Iterator[tuple[np.ndarray, str]]:
+    """Blocks of the channels' mean, float32, up to `most` frames; the last one comes with the decoder's trouble, if any."""
+    block = np.empty((BLOCK, file.channels), np.float32)
+    while most > 0:
+        part = block[: int(min(BLOCK, most))]
+        part.fill(np.nan)
+        trouble = ""
+        try:
+            count = len(file.read(out=part))
+        except (soundfile.LibsndfileError, OSError) as error:
+            # the error hides how many frames came before it: those up to the first that was not written
+            unwritten = np.isnan(part).all(axis=1)
+            count = int(unwritten.argmax()) if unwritten.any() else len(part)
+            trouble = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
+        with np.errstate(all="ignore"):
+            mono = reduce(np.add, part[:count].T) / np.float32(file.channels)
+            if not (np.abs(mono) <= LOUDEST).all():  # also False for NaN
+                raise _Refused("not-finite", "some of its samples are NaN, infinite or absurdly large")
+        yield mono, trouble
+        most -= count
+        if trouble or count == 0:
+            return
+
+
+class _Resampler:
+    """float32 at any rate in, int16 at 16 kHz out; the result does not depend on how the input was cut into blocks."""
+
+    def __init__(self, rate: int):
+        self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+
+    def push(self, mono: np.ndarray, last: bool = False) -> np.ndarray:
+        resampled = mono if self._stream is None else self._stream.resample_chunk(mono, last)
+        return np.rint(resampled * np.float32(FULL_SCALE)).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+    def finish(self) -> np.ndarray:
+        return self.push(np.empty(0, np.float32), last=True)

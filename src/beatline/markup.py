@@ -63,7 +63,8 @@ def table(headings: Sequence[str], rows: Iterable[str], caption: str, sortable: 
         cells.append(f'<th scope="col"{" class=n" if heading.startswith("#") else ""}>{f"<button type=button>{name}</button>" if sortable and name else name}</th>')
     body = "\n".join(row if row.startswith("<tr") else f"<tr>{row}</tr>" for row in rows)
     return (
-        f'<div class="scroll{" tall" if tall else ""}" tabindex="0" role="region" aria-label="{text(caption)}"><table{" class=sortable" if sortable else ""}><caption>{text(caption)}</caption>'
+        f'<div class="scroll{" tall" if tall else ""}" tabindex="0" role="region" aria-label="{text(caption)}">'
+        f"<table{' class=sortable' if sortable else ''}><caption>{text(caption)}</caption>"
         f"<thead><tr>{''.join(cells)}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -115,7 +116,8 @@ def _svg(figure: Figure, name: str, described: str) -> str:
         drawing = drawing.replace(stand_in, variable)
     box = re.search(r'viewBox="[^"]+"', drawing)
     assert box
-    return f'<svg role="img" aria-label="{described}" {box[0]} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{drawing[drawing.index(">") + 1 :]}'
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg role="img" aria-label="{described}" {box[0]} {names}>{drawing[drawing.index(">") + 1 :]}'
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -36,6 +36,7 @@ CLIPS_SHOWN = 6  # best, and as many worst
 SECONDS_SHOWN = 20  # of a clip, at most: bounds the page
 MATRIX_LABELS = 60  # a matrix of more labels cannot be read
 PAIRS_SHOWN = 40
+LOSERS_SHOWN = 40
 DYNAMIC_RANGE = 14.0  # nats below the loudest point of a spectrogram, 60 dB
 HEADLINES = {
     "mAP": ("mAP", 100, "mean over labels of the average precision"),
@@ -107,7 +108,8 @@ def write(folder: Path, inputs: ReportInputs) -> Path:
     Raises:
         UserError: `disk-full`, `not-writable`; `corrupt-artefact` where a clip's audio cannot be read.
     """
-    contents = {"RESULTS.md": results_md(inputs), "labels.csv": metrics.label_table(inputs.figures, inputs.predictions.labels, inputs.train_positives), "report.html": page(inputs)}
+    per_label = metrics.label_table(inputs.figures, inputs.predictions.labels, inputs.train_positives)
+    contents = {"RESULTS.md": results_md(inputs), "labels.csv": per_label, "report.html": page(inputs)}
     with artefact.publish(folder, {"kind": "report", **inputs.about}) as partial:
         for name, content in contents.items():
             # an id made of an undecodable file name has lone surrogates, which UTF-8 cannot hold
@@ -165,28 +167,36 @@ def _section(title: str) -> Callable[[Callable[[ReportInputs], str]], Callable[[
 
 def page(inputs: ReportInputs) -> str:
     """The report as one HTML file."""
-    parts = {title: content for title, make in SECTIONS.items() if (content := make(inputs))}
-    anchors = {title: f"part-{i}" for i, title in enumerate(parts)}
-    f, script = inputs.figures, _resource("report.js")
+    links, sections = [], []
+    for place, (title, make) in enumerate(SECTIONS.items()):
+        if content := make(inputs):
+            links.append(f'<a href="#part-{place}">{title}</a>')
+            heading = f'<h2 id="part-{place}-h">{title}</h2>'
+            sections.append(f'<section id="part-{place}" aria-labelledby="part-{place}-h">{heading}\n{content}\n</section>')
+    f, ran, script = inputs.figures, inputs.environment, _resource("report.js")
+    facts = [f"{dataset_name(inputs.config)}: {f.n_instances} test clips, {f.n_labels} labels"]
+    facts += [f"beatline {text(ran.get('beatline version', ''))}", text(ran.get("date", ""))]
     return Template(_resource("report.html")).substitute(
         title=text(inputs.title),
-        subtitle=f"{dataset_name(inputs.config)}: {f.n_instances} test clips, {f.n_labels} labels · beatline {text(inputs.environment.get('beatline version', ''))} · {text(inputs.environment.get('date', ''))}",
+        subtitle=" · ".join(facts),
         style=_resource("report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        navigation="".join(f'<a href="#{anchors[title]}">{title}</a>' for title in parts),
-        sections="\n".join(f'<section id="{anchors[title]}" aria-labelledby="{anchors[title]}-h"><h2 id="{anchors[title]}-h">{title}</h2>\n{content}\n</section>' for title, content in parts.items()),
-        footer=" · ".join(f"{text(name)}: <code>{text(value)}</code>" for name, value in inputs.environment.items()),
+        navigation="".join(links),
+        sections="\n".join(sections),
+        footer=" · ".join(f"{text(name)}: <code>{text(value)}</code>" for name, value in ran.items()),
     )
 
 
 def dataset_name(config: Mapping[str, Any]) -> str:
     """The data set's name as HTML, from the configuration's source."""
     data = config.get("data", {})
-    for source in ("audioset", "kaldi", "csv", "folder"):
-        if data.get(source) is not None:
-            return "AudioSet" if source == "audioset" else "mini-audioset (embedded)" if str(data[source]) == "mini" else text(Path(str(data[source])).name)
-    return "unnamed data"
+    source = next((name for name in ("audioset", "kaldi", "csv", "folder") if data.get(name) is not None), None)
+    if source is None:
+        return "unnamed data"
+    if source == "audioset":
+        return "AudioSet"
+    return "mini-audioset (embedded)" if str(data[source]) == "mini" else text(Path(str(data[source])).name)
 
 
 @_section("Figures")
@@ -207,7 +217,8 @@ def headline(inputs: ReportInputs) -> str:
     return (
         f'<dl class="cards">{"".join(cards)}</dl>'
         + table(["", "", "#mAP", "#95 % interval"], rows, "mAP on the same test clips")
-        + f'<p class="note">{f.n_labels_scored} labels scored on {f.n_instances} clips.{without} Chance is what scores without any knowledge of the clips reach. Intervals are a bootstrap over clips. '
+        + f'<p class="note">{f.n_labels_scored} labels scored on {f.n_instances} clips.{without} '
+        + "Chance is what scores without any knowledge of the clips reach. Intervals are a bootstrap over clips. "
         + f"Clip list: SHA-256 <code>{text(f.clips_hash)}</code>. Validation clips: {text(inputs.validation_rule)}.</p>"
     )
 
@@ -218,25 +229,32 @@ def published(inputs: ReportInputs) -> str:
     f = inputs.figures
 
     def line(name: str, value: float, train: int | None, test: int | None, own: bool = False) -> tuple[float, str]:
-        row = f'<th scope="row">{name}</th>{bar(value, f.intervals.get("mAP") if own else None, 0 if own else 4)}{cell(value, 2, 100)}{cell(train)}{cell(test)}'
+        drawn = bar(value, f.intervals.get("mAP"), series=0) if own else bar(value, series=4)
+        row = f'<th scope="row">{name}</th>{drawn}{cell(value, 2, 100)}{cell(train)}{cell(test)}'
         return value, f'<tr class="ours">{row}</tr>' if own else row
 
     def count(field: str) -> int | None:
         return int(field) if field else None
 
     table_of_others = csv.DictReader(io.StringIO(_resource("published.csv")))
-    others = [line(text(row["system"]), float(row["mAP"]) / 100, count(row["train_clips"]), count(row["eval_clips"])) for row in table_of_others]
-    ours = line(f"This model on {dataset_name(inputs.config)}", f.mAP, inputs.data_summary.get("splits", {}).get("train"), f.n_instances, own=True)
+    others = [line(text(o["system"]), float(o["mAP"]) / 100, count(o["train_clips"]), count(o["eval_clips"])) for o in table_of_others]
+    train_clips = inputs.data_summary.get("splits", {}).get("train")
+    ours = line(f"This model on {dataset_name(inputs.config)}", f.mAP, train_clips, f.n_instances, own=True)
     same = set(inputs.predictions.labels.mids) == set(audioset().mids)
     # a figure on other data takes no place in the ranking
     rows = sorted([*others, ours], key=lambda pair: -pair[0]) if same else [*others, ours]
-    warning = (
-        "Everybody's copy of AudioSet differs: evaluation sets differ by up to 15 %, and the same model scores differently on them. Compare with the clip counts in hand."
-        if same
-        else f"<strong>These figures do not compare with this run's:</strong> they were measured on AudioSet's evaluation clips with 527 labels, this run's on {dataset_name(inputs.config)} "
-        f"with {f.n_labels} labels and {f.n_instances} clips. They stand here to show where the recipe belongs."
-    )
-    return f"<p>{warning}</p>" + table(["System", "", "#mAP", "#Training clips", "#Test clips"], [row for _, row in rows], "AudioSet-20K: single models, audio only, as published; a dash where the count is not known here")
+    if same:
+        warning = (
+            "Everybody's copy of AudioSet differs: evaluation sets differ by up to 15 %, and the same model scores differently on them. "
+            "Compare with the clip counts in hand."
+        )
+    else:
+        warning = (
+            "<strong>These figures do not compare with this run's:</strong> they were measured on AudioSet's evaluation clips with 527 labels, "
+            f"this run's on {dataset_name(inputs.config)} with {f.n_labels} labels and {f.n_instances} clips. They stand here to show where the recipe belongs."
+        )
+    caption = "AudioSet-20K: single models, audio only, as published; a dash where the count is not known here"
+    return f"<p>{warning}</p>" + table(["System", "", "#mAP", "#Training clips", "#Test clips"], [row for _, row in rows], caption)
 
 
 @_section("Learning curves")
@@ -268,9 +286,10 @@ def per_label(inputs: ReportInputs) -> str:
     f, labels = inputs.figures, inputs.predictions.labels
     rows = []
     for i in sorted(range(len(labels)), key=lambda i: (np.isnan(f.ap[i]), -f.ap[i] if not np.isnan(f.ap[i]) else 0.0, i)):
-        auc, tests, trains = f.auc[i], int(f.positives[i]), int(inputs.train_positives[i])
-        rows.append(f'<th scope="row">{text(labels.names[i])}</th>{bar(f.ap[i])}{cell(f.ap[i], 1, 100)}{cell(auc, 1, 100)}{cell(tests)}{cell(trains)}')
-    return table(["Label", "", "#AP", "#AUC", "#Test", "#Train"], rows, "Average precision and counts of clips; a click on a heading sorts", sortable=True, tall=len(labels) > 30)
+        counts = cell(int(f.positives[i])) + cell(int(inputs.train_positives[i]))
+        rows.append(f'<th scope="row">{text(labels.names[i])}</th>{bar(f.ap[i])}{cell(f.ap[i], 1, 100)}{cell(f.auc[i], 1, 100)}{counts}')
+    caption = f"{len(labels)} labels: average precision and counts of clips; a click on a heading sorts"
+    return table(["Label", "", "#AP", "#AUC", "#Test", "#Train"], rows, caption, sortable=True, tall=len(labels) > 30)
 
 
 @_section("Precision and recall")
@@ -310,11 +329,16 @@ def confusion(inputs: ReportInputs) -> str:
     rows = []
     for i, name in enumerate(p.labels.names):
         if p.targets[:, i].any():
-            cells = "".join(f'<td{" class=own" if i == j else ""} style="--v:{min(100.0, 100 * v):.0f}%">{100 * v:.0f}</td>' if not np.isnan(v) else "<td></td>" for j, v in enumerate(mass[i]))
+            cells = "".join(_matrix_cell(float(v), own=i == j) for j, v in enumerate(mass[i]))
             rows.append(f'<tr><th scope="row" title="{text(name)}">{text(name)}</th>{cells}</tr>')
     caption = "Row: clips with this label. Column: mean score, times 100, of that label on those clips that do not have it; framed: of the label itself."
-    matrix = f'<p class="note">{caption}</p><div class="scroll" tabindex="0" role="region" aria-label="Matrix of mean scores"><table class="matrix"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    return f"{matrix}<h3>Most frequent wrong first places</h3>{pairs}"
+    matrix = f'<table class="matrix"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    scroller = f'<div class="scroll" tabindex="0" role="region" aria-label="Matrix of mean scores">{matrix}</div>'
+    return f'<p class="note">{caption}</p>{scroller}<h3>Most frequent wrong first places</h3>{pairs}'
+
+
+def _matrix_cell(score: float, own: bool) -> str:
+    return "<td></td>" if np.isnan(score) else f'<td{" class=own" if own else ""} style="--v:{100 * score:.0f}%">{100 * score:.0f}</td>'
 
 
 def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -342,7 +366,7 @@ def _pairs_table(p: Predictions, mass: np.ndarray, first: np.ndarray) -> str:
     count, names = p.targets.sum(axis=0), p.labels.names
     rows = [f'<th scope="row">{text(names[i])}</th><td>{text(names[j])}</td>{cell(first[i, j])}{cell(count[i])}{cell(float(mass[i, j]), 1, 100)}' for i, j in pairs]
     caption = f"Clips of a label on which a label they do not have gets the highest score; the {len(pairs)} most frequent pairs"
-    return table(["True label", "Scored first instead", "#Clips", "#of", "#Its mean score"], rows, caption, sortable=True, tall=len(rows) > 20)
+    return table(["True label", "Scored first instead", "#On clips", "#Of its clips", "#Mean score"], rows, caption, sortable=True, tall=len(rows) > 20)
 
 
 @_section("Best and worst clips")
@@ -355,7 +379,10 @@ def clips(inputs: ReportInputs) -> str:
         return ""
     worst = "".join(_clip(inputs, int(i), float(ap[i])) for i in order[:shown])
     best = "".join(_clip(inputs, int(i), float(ap[i])) for i in order[::-1][:shown])
-    note = "By the average precision of one clip over the labels: 100 where every label it has is scored above every label it has not; equals are ordered by the distance between the two. Pictures: log-mel energies, 20 Hz to 8 kHz upwards, 60 dB below the loudest point."
+    note = (
+        "By the average precision of one clip over the labels: 100 where every label it has is scored above every label it has not; equals are ordered by "
+        "the distance between the two. Pictures: log-mel energies, 20 Hz to 8 kHz upwards, down to 60 dB below the loudest point."
+    )
     return f'<p class="note">{note}</p><h3>Worst</h3><div class="clips">{worst}</div><h3>Best</h3><div class="clips">{best}</div>'
 
 
@@ -382,7 +409,8 @@ def _clip(inputs: ReportInputs, index: int, ap: float) -> str:
         mark = f'<span class="true" title="a label of this clip">✓ {text(names[j])}</span>' if true[j] else text(names[j])
         rows.append(f'<tr><th scope="row">{mark}</th>{bar(float(p.scores[index, j]), series=2 if true[j] else 4)}{cell(float(p.scores[index, j]), 1, 100)}</tr>')
     labels = ", ".join(text(names[j]) for j in np.flatnonzero(true))
-    return f'<article><h4><code>{text(name)}</code></h4>{media}<p>True: <span class="true">{labels}</span> · AP {number(ap, 1, 100)}</p><table aria-label="Five highest scores">{"".join(rows)}</table></article>'
+    facts = f'<p>True: <span class="true">{labels}</span> · AP {number(ap, 1, 100)}</p>'
+    return f'<article><h4><code>{text(name)}</code></h4>{media}{facts}<table aria-label="Five highest scores">{"".join(rows)}</table></article>'
 
 
 def spectrogram(samples: np.ndarray, described: str) -> str:
@@ -396,7 +424,29 @@ def spectrogram(samples: np.ndarray, described: str) -> str:
 @_section("Data")
 def data(inputs: ReportInputs) -> str:
     """What became of the inputs, and which labels lost most clips."""
-    return ""
+    summary = inputs.data_summary
+    if not summary:
+        return ""
+    rejected, splits = summary.get("rejected", {}), summary.get("splits", {})
+    sizes = ", ".join(f"{text(name)} {int(count)}" for name, count in splits.items())
+    counted = f"{summary['inputs']} inputs = {summary['ok']} clips accepted + {sum(rejected.values())} rejected"
+    parts = [f"<p>{counted}; {summary['hours']:.2f} hours. Clips: {sizes}.</p>"]
+    if rejected:
+        rows = []
+        for code, count in sorted(rejected.items(), key=lambda item: -item[1]):
+            rows.append(f'<th scope="row"><code>{text(code)}</code></th>{bar(count / summary["inputs"], series=1)}{cell(count)}')
+        parts.append(table(["Reason", "", "#Inputs"], rows, "Rejected inputs by reason; the store's ledger.jsonl names each"))
+    losers = sorted((row for row in summary.get("labels", []) if row["lost"]), key=lambda row: (-row["lost"] / (row["lost"] + row["present"]), -row["lost"]))
+    if losers:
+        rows = []
+        for row in losers[:LOSERS_SHOWN]:
+            share = row["lost"] / (row["lost"] + row["present"])
+            rows.append(f'<th scope="row">{text(row["name"])}</th>{bar(share, series=1)}{cell(share, 1, 100)}{cell(row["lost"])}{cell(row["present"])}')
+        caption = f"Labels that lost clips: {len(losers)} of {len(summary['labels'])}; the largest shares first"
+        parts.append(table(["Label", "", "#% lost", "#Lost", "#Left"], rows, caption, sortable=True, tall=len(rows) > 20))
+    else:
+        parts.append("<p>No label lost a clip.</p>")
+    return "".join(parts)
 
 
 @_section("Configuration")
@@ -404,11 +454,15 @@ def configuration(inputs: ReportInputs) -> str:
     """Every setting of the run, by its dotted name."""
 
     def flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             for key, inner in value.items():
                 yield from flat(inner, f"{name}.{key}" if name else str(key))
         else:
             yield name, value
 
-    rows = [f'<th scope="row"><code>{text(name)}</code></th><td><code>{text(json.dumps(value, default=str, ensure_ascii=False))}</code></td>' for name, value in flat(inputs.config, "")]
-    return f"<details><summary>{len(rows)} settings</summary>{table(['Setting', 'Value'], rows, 'Resolved configuration: every setting with the value this run had')}</details>" if rows else ""
+    rows = []
+    for name, value in flat(inputs.config, ""):
+        shown = json.dumps(value, default=str, ensure_ascii=False)
+        rows.append(f'<th scope="row"><code>{text(name)}</code></th><td><code>{text(shown)}</code></td>')
+    listed = table(["Setting", "Value"], rows, "Resolved configuration: every setting with the value this run had")
+    return f"<details><summary>{len(rows)} settings</summary>{listed}</details>" if rows else ""

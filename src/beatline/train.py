@@ -152,6 +152,10 @@ class Trainer:
     def resume(self) -> None:
         """Continues from the newest checkpoint that is whole, or starts afresh."""
         found = self.checkpoints()
+        if self.rank == 0:  # what a kill left half-written
+            for pattern in ("checkpoints/*.partial", "checkpoints/*.old", "epochs/*.partial", "epochs/*.old"):
+                for rest in self.folder.glob(pattern):
+                    shutil.rmtree(rest, ignore_errors=True)
         for path in reversed(found):
             try:
                 about = artefact.verify(path)

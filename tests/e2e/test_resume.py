@@ -32,16 +32,24 @@ def data(tmp_path_factory):
 
     artefact.checkpoint_hook, hook = count, artefact.checkpoint_hook
     try:
-        started = time.monotonic()
         train.Trainer(reference, Store.open(reference.store_folder)).run()
     finally:
         artefact.checkpoint_hook = hook
+    again = tiny(csv, folder / "again")  # warm: how long a child takes
+    started = time.monotonic()
+    train.Trainer(again, Store.open(again.store_folder)).run()
+    assert result(again.out) == result(reference.out)
     return folder, csv, result(reference.out), points, time.monotonic() - started
+
+
+def newest(out: Path) -> Path:
+    """The last published checkpoint."""
+    return sorted(p for p in (out / "train/checkpoints").glob("step-*") if p.suffix == "")[-1]
 
 
 def result(out: Path) -> dict[str, str]:
     """Hashes of what a run ends with: weights, the last checkpoint with its optimiser state, and the log."""
-    last = sorted((out / "train/checkpoints").glob("step-*"))[-1]
+    last = newest(out)
     artefact.verify(out / "model")
     artefact.verify(last)
     names = [out / "model/model.safetensors", *(last / n for n in ("model.safetensors", "optimiser.safetensors", "loop.json")), out / "train/log.jsonl"]
@@ -96,6 +104,7 @@ def killed_run(config, rng: random.Random, points: int, seconds: float, kills: i
     return hits
 
 
+@pytest.mark.timeout(600)
 def test_two_hundred_kills_end_with_the_same_bits(data, tmp_path):
     _, csv, expected, points, seconds = data
     rng, hits, run = random.Random(0), 0, 0
@@ -103,7 +112,7 @@ def test_two_hundred_kills_end_with_the_same_bits(data, tmp_path):
         config = tiny(csv, tmp_path / f"run{run}")
         hits += killed_run(config, rng, points, seconds, kills=10)
         assert result(config.out) == expected, f"run {run}"
-        assert not list(config.out.rglob("*.partial")) and not list(config.out.rglob("*.old")) or run >= 0
+        assert not [*config.out.rglob("*.partial"), *config.out.rglob("*.old")]
         run += 1
     print(f"{hits} kills in {run} runs")
 
@@ -160,7 +169,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp
         train.Trainer(config, Store.open(config.store_folder)).run()
 
     in_child(work)
-    last = sorted((config.out / "train/checkpoints").glob("step-*"))[-1]
+    last = newest(config.out)
     damaged = bytearray((last / name).read_bytes())
     damaged[len(damaged) // 2] ^= 4
     (last / name).write_bytes(damaged)
@@ -215,5 +224,5 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(data, tmp_path, monkeypa
     with pytest.raises(stages.UserError) as caught:
         trainer.run()
     text = str(caught.value)
-    assert caught.value.code == "not-finite-loss" and "step 4" in text and ".wav" in text or "c" in text
-    artefact.verify(sorted((config.out / "train/checkpoints").glob("step-*"))[-1])
+    assert caught.value.code == "not-finite-loss" and "step 4" in text and ".wav" in text
+    artefact.verify(newest(config.out))

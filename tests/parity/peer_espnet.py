@@ -4,15 +4,18 @@
     peer_espnet.py score FOLDER IN.npz OUT.npz                       logits and scores of a model folder
     peer_espnet.py train FOLDER IN.npz OUT.npz [--decay D] [--clips N]  losses and gradient norms of training steps
 
+Several commands with `+` between them run in one process, which saves the imports.
 FOLDER holds `config.yaml` and one `.pth`, in ESPnet's layout with `frontend: null` and `normalize: null`.
 IN.npz: `waveforms` (batch, samples) float32, zero after each clip's end; `lengths` (batch,) int64; for `train` also `targets` (batch, labels) and
 `train_lr` (steps,).
-OUT.npz of `score`: `logits` of the padded batch, `logits_alone` and `scores_alone` of each clip alone, all (batch, labels).
+OUT.npz of `score`: `logits` of the padded batch, `scores_alone` of each clip alone as its inference program makes them, both (batch, labels).
 OUT.npz of `train`: `loss` and `grad_norm` (before clipping) (steps,), `logits_after` (batch, labels), `parameter_names`, `first_step_grad_norms`.
 Each step is one padded batch of N clips, the data in order and over again; BCE, AdamW (0.01, (0.9, 0.98)), gradient norm clipped at 1.
 """
 
 import argparse
+import sys
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +82,8 @@ def logits_of(model: ESPnetClassificationModel, waveforms: torch.Tensor, lengths
 
 @torch.no_grad()
 def score(model: ESPnetClassificationModel, waveforms: torch.Tensor, lengths: torch.Tensor) -> dict[str, np.ndarray]:
-    clips = [waveform[None, :length] for waveform, length in zip(waveforms, lengths, strict=True)]
-    alone = torch.cat([logits_of(model, clip, torch.tensor([clip.shape[1]])) for clip in clips])
-    scores = torch.cat([model.score(clip) for clip in clips])  # what its inference program does
-    return {"logits": logits_of(model, waveforms, lengths).numpy(), "logits_alone": alone.numpy(), "scores_alone": scores.numpy()}
+    alone = [model.score(waveform[None, :length]) for waveform, length in zip(waveforms, lengths, strict=True)]
+    return {"logits": logits_of(model, waveforms, lengths).numpy(), "scores_alone": torch.cat(alone).numpy()}
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -138,7 +139,7 @@ def train(model: ESPnetClassificationModel, arrays: dict[str, torch.Tensor], dec
     }
 
 
-def main() -> None:
+def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("new")
@@ -154,10 +155,13 @@ def main() -> None:
         if name == "train":
             command.add_argument("--decay", choices=("none", "release", "espnet-cut"), default="espnet-cut")
             command.add_argument("--clips", type=int, default=4)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
     if args.command == "new":
         return new(args.folder, args.checkpoint, args.labels, args.seed)
-    arrays = {name: torch.from_numpy(array) for name, array in np.load(args.input).items() if array.dtype.kind in "fiu"}
+    arrays = {name: torch.from_numpy(array) for name, array in np.load(args.input).items() if array.dtype.kind in "fi"}
     model = load(args.folder)
     if args.command == "score":
         np.savez(args.output, **score(model, arrays["waveforms"], arrays["lengths"]))
@@ -166,4 +170,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for is_plus, words in groupby(sys.argv[1:], key="+".__eq__):
+        if not is_plus:
+            run(parse(list(words)))

@@ -5,6 +5,8 @@
     peer_openbeats.py double CHECKPOINT IN.npz OUT.npz                       the same without logits, all in float64
     peer_openbeats.py fbank IN.npz OUT.npz                                   raw log-mel energies of torchaudio's Kaldi filter bank
 
+Several commands with `+` between them run in one process, which saves the imports.
+
 IN.npz: `waveforms` (batch, samples) float32, zero after each clip's end; `lengths` (batch,) int64.
 OUT.npz of `score`: `fbank` (batch, frames, 128) normalised, `tokens` (batch, tokens, width) and `is_padding` (batch, tokens) of the padded batch; for
 clip i alone `tokens_alone_i` (tokens, width); where the checkpoint has a head, `logits_alone` and `scores_alone` (batch, labels). OUT.npz of
@@ -13,6 +15,8 @@ clip i alone `tokens_alone_i` (tokens, width); where the checkpoint has a head, 
 
 import argparse
 import json
+import sys
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -100,7 +104,7 @@ def score(model: OpenBeats, waveforms: torch.Tensor, lengths: torch.Tensor) -> d
     return result
 
 
-def main() -> None:
+def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("new")
@@ -114,7 +118,10 @@ def main() -> None:
             command.add_argument("checkpoint")
         command.add_argument("input")
         command.add_argument("output")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
     if args.command == "new":
         return new(args.checkpoint, args.labels, args.seed, args.cfg)
     arrays = {name: torch.from_numpy(array) for name, array in np.load(args.input).items()}
@@ -128,4 +135,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for is_plus, words in groupby(sys.argv[1:], key="+".__eq__):
+        if not is_plus:
+            run(parse(list(words)))

@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,15 @@ EVIL = '<script>alert("1")</script>'
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 LOG = [{"event": "start"}, *({"event": "step", "step": i, "epoch": 0, "loss": 1 / (i + 1), "lr": 1e-3, "grad_norm": 0.5} for i in range(20))]
 LOG += [{"event": "validation", "step": i, "epoch": i // 10, "loss": 0.2, "mAP": 0.3, "mean_auc": 0.6} for i in (9, 19)]
-SUMMARY = {"inputs": 45, "ok": 43, "hours": 0.05, "splits": {"train": 20, "validation": 3, "test": 20}, "rejected": {"too-short": 2}, "validation": "given"}
+SUMMARY: dict[str, Any] = {"inputs": 45, "ok": 43, "hours": 0.05, "splits": {"train": 20, "val": 3, "test": 20}, "rejected": {"too-short": 2}, "validation": "given"}
+SUMMARY["labels"] = [{"mid": "a", "name": "Kept", "present": 9, "lost": 0}, {"mid": "b", "name": "Half", "present": 2, "lost": 2}, {"mid": "c", "name": "Few", "present": 9, "lost": 3}]
 
 
 def rng() -> np.random.Generator:
     return np.random.Generator(np.random.Philox(1))
 
 
-def make(clips=20, labels=4, ids=None, label_set=None, **others) -> report.ReportInputs:
+def make(clips=20, labels=4, ids=None, label_set=None, resamples=0, **others) -> report.ReportInputs:
     """Inputs of a report on random scores."""
     names = ids or tuple(f"clip-{i}" for i in range(clips))
     label_set = label_set or LabelSet(tuple(Label(f"/m/{i}", f"Label {i}, rest") for i in range(labels)))
@@ -35,7 +37,7 @@ def make(clips=20, labels=4, ids=None, label_set=None, **others) -> report.Repor
     targets[:, 0] |= ~targets.any(axis=1)
     predictions = Predictions(names, rng().random(targets.shape, dtype=np.float32), targets, label_set)
     defaults = {
-        "title": "a run", "predictions": predictions, "figures": metrics.figures(predictions.scores, targets, clips_hash=predictions.clips_hash, resamples=20),
+        "title": "a run", "predictions": predictions, "figures": metrics.figures(predictions.scores, targets, clips_hash="ab" * 32, resamples=resamples),
         "train_positives": np.arange(len(label_set)), "config": {"out": "runs/x", "data": {"csv": "mini"}, "optim": {"betas": [0.9, 0.98]}}, "data_summary": SUMMARY,
         "validation_rule": "a stratified tenth of train", "environment": {"date": "today", "beatline version": "9"}, "baseline": {"simple": 0.25}, "log": LOG,
         "samples_of": lambda name: (1000 * np.sin(np.arange(16_000) * 0.3)).astype(np.int16),
@@ -75,7 +77,7 @@ class Page(HTMLParser):
 
 
 def test_folder_is_published_whole(tmp_path):
-    inputs = make(about={"made_from": "abc"})
+    inputs = make(resamples=20, about={"made_from": "abc"})
     path = report.write(tmp_path / "report", inputs)
     assert path == tmp_path / "report/report.html"
     assert artefact.verify(path.parent) == {"kind": "report", "made_from": "abc"}
@@ -128,7 +130,8 @@ def test_what_the_user_gave_is_text():
     labels = LabelSet((Label(EVIL, EVIL), Label("b", '" onload="x'), Label("c", "$x_{"), Label("d", "_d")))
     inputs = make(
         ids=(EVIL, *(f"clip-{i}" for i in range(12))), label_set=labels, title=EVIL, validation_rule=EVIL, baseline={EVIL: 0.5}, environment={EVIL: EVIL, "date": EVIL},
-        config={"data": {"folder": f"/data/x{EVIL.replace('/', '')}"}, EVIL: EVIL}, data_summary=SUMMARY | {"rejected": {EVIL: 1}, EVIL: EVIL},
+        config={"data": {"folder": f"/data/x{EVIL.replace('/', '')}"}, EVIL: EVIL},
+        data_summary=SUMMARY | {"rejected": {EVIL: 1}, "splits": {EVIL: 1}, "labels": [{"mid": EVIL, "name": EVIL, "present": 0, "lost": 1}]},
     )  # fmt: skip
     text = report.page(inputs)
     page = Page(text)
@@ -160,14 +163,11 @@ def test_a_long_clip_is_cut_and_says_so():
     assert f"Sound of clip-0, first {report.SECONDS_SHOWN} s of 65" in text
 
 
-@pytest.mark.parametrize("missing", ["log", "samples_of", "baseline", "config", "data_summary", "intervals"])
+@pytest.mark.parametrize("missing", ["log", "samples_of", "baseline", "config", "data_summary"])
 def test_a_part_without_data_is_left_out(missing):
     inputs = make()
-    empty = {"log": [], "samples_of": None, "baseline": {}, "config": {}, "data_summary": {}, "intervals": {}}[missing]
-    if missing == "intervals":
-        inputs = dataclasses.replace(inputs, figures=dataclasses.replace(inputs.figures, intervals={}))
-    else:
-        inputs = dataclasses.replace(inputs, **{missing: empty})
+    empty = {"log": [], "samples_of": None, "baseline": {}, "config": {}, "data_summary": {}}[missing]
+    inputs = dataclasses.replace(inputs, **{missing: empty})
     page = Page(report.page(inputs))
     assert ("Learning curves" in page.words) == (missing != "log")
     assert bool(page.all("audio")) == (missing != "samples_of")
@@ -180,7 +180,7 @@ def test_labels_and_clips_at_the_edge():
     targets = np.zeros((3, 4), bool)
     targets[:, 1] = True  # a label on every clip has no AUC, the others have no AP
     predictions = dataclasses.replace(inputs.predictions, targets=targets)
-    edge = dataclasses.replace(inputs, predictions=predictions, figures=metrics.figures(predictions.scores, targets, resamples=5))
+    edge = dataclasses.replace(inputs, predictions=predictions, figures=metrics.figures(predictions.scores, targets, resamples=0))
     assert "3 of 4 labels have no positive test clip" in report.page(edge)
     nothing = dataclasses.replace(inputs.predictions, targets=np.zeros((3, 4), bool))
     Page(report.page(dataclasses.replace(inputs, predictions=nothing, figures=metrics.figures(nothing.scores, nothing.targets, resamples=0))))
@@ -211,9 +211,9 @@ def test_clips_are_ranked_by_their_own_average_precision():
 
 
 def test_precision_recall_curve_is_bounded_and_ends_where_all_is_found():
-    scores, targets = rng().random(50_000), rng().random(50_000) < 0.3
+    scores, targets = rng().random(50_000), np.arange(50_000) % 3 == 0
     recall, precision = report._curve(scores, targets)
-    assert len(recall) <= 500 and recall[-1] == 1.0 and (np.diff(recall) > 0).all() and ((precision > 0) & (precision <= 1)).all()
+    assert len(recall) <= 500 and recall[-1] == 1.0 and (np.diff(recall) > 0).all() and ((precision >= 0) & (precision <= 1)).all()
 
 
 def test_published_results_stand_apart_on_other_data_and_rank_on_audioset():
@@ -223,6 +223,13 @@ def test_published_results_stand_apart_on_other_data_and_rank_on_audioset():
     assert "do not compare" not in text and "This model on AudioSet<" in text
     for figure in ("37.46", "20\u202f123", "19\u202f536", "38.90", "18\u202f987", "44.00"):
         assert figure in text
+
+
+def test_data_section_accounts_for_every_input():
+    text = report.data(make())
+    assert "45 inputs = 43 clips accepted + 2 rejected" in text and "train 20, val 3, test 20" in text
+    assert "Labels that lost clips: 2 of 3" in text and text.index("Half") < text.index("Few") and "Kept" not in text
+    assert "No label lost a clip" in report.data(make(data_summary=SUMMARY | {"labels": SUMMARY["labels"][:1]}))
 
 
 def test_git_hash(tmp_path):
@@ -235,6 +242,9 @@ def test_git_hash(tmp_path):
     (package / "a.py").write_text("1")
     assert report.git_hash(package) == "not a git checkout"
     git("init")
+    (tmp_path / "other").write_text("1")
+    git("add", "other")
+    git("commit", "-m", "other", "--no-verify")
     assert report.git_hash(package) == "not a git checkout"  # not tracked: somebody else's repository
     git("add", ".")
     git("commit", "-m", "x", "--no-verify")

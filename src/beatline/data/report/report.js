@@ -2,7 +2,8 @@
 for (const table of document.querySelectorAll("table.sortable")) {
   for (const [column, heading] of [...table.tHead.rows[0].cells].entries()) {
     heading.querySelector("button")?.addEventListener("click", () => {
-      const descending = heading.getAttribute("aria-sort") !== "descending";
+      const now = heading.getAttribute("aria-sort");
+      const descending = now ? now === "ascending" : heading.classList.contains("n"); // numbers from the top, names from A
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const key = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent;
