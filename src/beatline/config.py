@@ -158,7 +158,7 @@ class ModelConfig:
 
     def apply(self, encoder: EncoderConfig) -> EncoderConfig:
         """The encoder's configuration with this run's overrides."""
-        wanted = {"layer_wise_gradient_decay_ratio": self.gradient_decay_ratio, "dropout": self.dropout, "encoder_layerdrop": self.layerdrop}
+        wanted: dict[str, Any] = {"layer_wise_gradient_decay_ratio": self.gradient_decay_ratio, "dropout": self.dropout, "encoder_layerdrop": self.layerdrop}
         return dataclasses.replace(encoder, **{name: value for name, value in wanted.items() if value is not None})
 
 
@@ -218,7 +218,7 @@ class OptimConfig:
     """Largest global gradient norm, above 0."""
 
     def __post_init__(self) -> None:
-        _check(0 < self.lr and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0 and not below min_lr")
+        _check(self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0 and not below min_lr")
         _check(self.warmup_steps >= 0, "optim.warmup_steps", "must not be negative")
         _check(self.cycle_steps == 0 or self.cycle_steps > self.warmup_steps, "optim.cycle_steps", "must exceed warmup_steps")
         _check(self.weight_decay >= 0 and self.eps > 0 and self.clip_norm > 0, "optim", "weight_decay must not be negative; eps and clip_norm must be above 0")

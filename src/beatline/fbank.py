@@ -29,7 +29,7 @@ def frame_count(samples: int) -> int:
     return max(0, 1 + (samples - WINDOW) // HOP)
 
 
-def _mel(hertz: np.ndarray | float) -> np.ndarray | float:
+def _mel(hertz: np.ndarray | float) -> np.ndarray:
     return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
 
 

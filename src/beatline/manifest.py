@@ -264,8 +264,8 @@ def _read_folder(root: Path, config: DataConfig) -> Manifest:
 def _drop_duplicates(manifest: Manifest) -> None:
     """Keeps the first clip of each id; the others are rejected."""
     seen: set[str] = set()
-    kept = []
-    moved = {}
+    kept: list[Clip] = []
+    moved: dict[int, int] = {}
     for index, clip in enumerate(manifest.clips):
         if clip.id in seen:
             manifest.rejected.append(Rejected(clip.id, "duplicate-id", "a clip of this id was listed before", clip.labels))

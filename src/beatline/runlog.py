@@ -36,7 +36,8 @@ def progress(stage: str, total: int) -> Iterator[Any]:
         task = bar.add_task(stage, total=total, text="")
 
         def advance(count: int = 1, text: str | None = None) -> None:
-            bar.update(task, advance=count, **({"text": text} if text is not None else {}))
+            fields: dict[str, Any] = {} if text is None else {"text": text}
+            bar.update(task, advance=count, **fields)
 
         yield advance
 

@@ -47,7 +47,7 @@ def _decode_clip(clip: Clip, limits: tuple[float, float] | None) -> tuple[np.nda
     except UserError as error:
         return Rejected(clip.id, error.code, str(error), clip.labels)
     level = samples.astype(np.float32) / 32768
-    facts = {"seconds": round(seconds, 4), "rate": decoded.rate, "channels": decoded.channels}
+    facts: dict[str, Any] = {"seconds": round(seconds, 4), "rate": decoded.rate_in, "channels": decoded.channels_in}
     return samples, facts | {"peak": round(float(np.abs(level).max()), 5), "rms": round(float(np.sqrt(np.mean(level**2))), 6)}
 
 
@@ -151,7 +151,9 @@ def _start(partial: Path, plan: str) -> None:
 def _assemble(partial: Path, manifest: Manifest, shards: int) -> dict[str, Any]:
     """Joins the shards' ledgers into the store's tables; asserts that every input is accounted for."""
     ledger = [{"input": r.input, "status": "rejected", "code": r.code, "reason": r.reason, "labels": list(r.labels)} for r in manifest.rejected]
-    index, rows, kept = [], [], {}
+    index: list[tuple[int, int, int]] = []
+    rows: list[list[Any]] = []
+    kept: dict[int, int] = {}
     for number in range(shards):
         part = partial / f"shard-{number:05d}.part.json"
         offset = 0

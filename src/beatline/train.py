@@ -6,6 +6,7 @@ a handful of integers; everything random is a function of them, so a run killed 
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import time
@@ -40,8 +41,6 @@ def pick_device(name: str) -> torch.device:
         raise UserError("bad-config", "setting train.device", "there is no GPU that PyTorch can use", "set it to cpu or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    import os
-
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
@@ -228,7 +227,7 @@ class Trainer:
                         parallel.wait()
                         raise SystemExit(143)
                 seconds = time.monotonic() - started
-                self._end_epoch(board, np.mean(losses) if losses else float("nan"), clips / seconds)
+                self._end_epoch(board, float(np.mean(losses)) if losses else float("nan"), clips / seconds)
                 if self.stop:
                     raise SystemExit(143)
         if board is not None:

@@ -119,7 +119,7 @@ def test_two_hundred_kills_end_with_the_same_bits(data, tmp_path):
 
 def test_a_planted_fault_is_seen(data, tmp_path, monkeypatch):
     """If resuming forgot the optimiser's state, the kill test would be red."""
-    _, csv, expected, points, seconds = data
+    _, csv, expected, points, _ = data
     monkeypatch.setattr(train, "load_state_tensors", lambda *_: None)
     config = tiny(csv, tmp_path / "run")
     for point in (points // 3, points // 3):

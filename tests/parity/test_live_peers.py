@@ -28,6 +28,7 @@ from beatline.model.layout import to_release
 from beatline.model.tagger import Tagger
 from beatline.optim import adamw, clip_gradients
 
+pytestmark = pytest.mark.xdist_group("peers")  # one worker starts the peers, not all of them
 HERE = Path(__file__).parent
 OUTPUT = 1e-5  # logits and scores in float32: sums in another order over 12 layers (seen: 3e-6)
 LOG_MEL = 1e-3  # raw log-mel energies in float32 within 78 dB of the frame's loudest band (seen: 5e-4)

@@ -332,7 +332,8 @@ def load_tokenizer(path: Path | str, padding: Literal["exact", "upstream"] = "ex
     for name in [name for name in left if name.startswith("quantize_layer.")]:
         state[name] = left.pop(name)
     _check_left(path, left)
-    tokenizer = Tokenizer(config, *state["codebook.weight"].shape, padding=padding)
+    codes, width = state["codebook.weight"].shape
+    tokenizer = Tokenizer(config, codes, width, padding)
     tokenizer.load_state_dict(state)
     return tokenizer.eval()
 
