@@ -13,4 +13,4 @@ fi
 "$venv/bin/ruff" check src tests benchmarks
 "$venv/bin/mypy" src/beatline
 "$venv/bin/lint-imports" --no-cache
-exec "$venv/bin/python" -m pytest -n 2 "$@"
+exec "$venv/bin/python" -m pytest -n 2 --dist loadgroup "$@"

@@ -8,6 +8,7 @@ channels, resampled as a stream, rounded: memory follows the result, never what 
 import io
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ from beatline.limits import LIMITS
 
 SAMPLE_RATE = 16_000
 FULL_SCALE = 32_768
-RESAMPLER = "soxr HQ, float32"
+DECODER = f"libsndfile {soundfile.__libsndfile_version__}"
+RESAMPLER = f"soxr {soxr.__version__} HQ, float32"
 BLOCK = 1 << 16  # frames of the source
 LOUDEST = 1e6  # full scale is 1; beyond this a float file holds garbage, and the resampler could overflow
 
@@ -190,7 +192,7 @@ def _decode(file: soundfile.SoundFile, start: float, end: float | None, max_seco
     if begin:
         try:
             file.seek(begin)
-        except (soundfile.LibsndfileError, OSError) as error:
+        except (soundfile.LibsndfileError, OSError, OverflowError) as error:
             raise _Refused("too-short", f"nothing can be read at its start, {start:g} s into the recording", "correct the clip's start or leave it out") from error
     wanted = math.inf if end is None else round(end * rate) - begin
     longest = round(max_seconds * rate)
@@ -201,9 +203,9 @@ def _decode(file: soundfile.SoundFile, start: float, end: float | None, max_seco
         frames += len(mono)
         pieces.append(stream.push(mono))
         if trouble:
-            note = f"broken after {frames / rate:.3f} s ({trouble})"
+            note = f"decoding stopped after {frames / rate:.3f} s ({trouble})"
     if frames > longest:
-        raise _Refused("too-long", f"it is longer than {max_seconds:g} s", "cut it, or raise the bound if there is a setting for it")
+        raise _Refused("too-long", f"it is longer than {max_seconds:g} s", "cut it into shorter clips")
     if frames == 0:
         if note:
             raise _Refused("broken-audio", f"nothing in it can be decoded ({note.split('(', 1)[1]}")
@@ -215,7 +217,17 @@ def _decode(file: soundfile.SoundFile, start: float, end: float | None, max_seco
         raise _Refused("too-short", f"{frames} frames at {rate} Hz are less than one sample at {SAMPLE_RATE} Hz")
     if not note and frames < wanted < math.inf:
         note = f"ends {(wanted - frames) / rate:.3f} s before the clip's end"
+    if not note and end is None:
+        note = _broken_promise(file, begin + frames)
     return Decoded(samples, rate, channels, frames / rate, note)
+
+
+def _broken_promise(file: soundfile.SoundFile, frames: int) -> str:
+    """A note where the header promised more than there was; libsndfile corrects the length itself and says so in its log."""
+    corrected = re.search(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)", file.extra_info)
+    if corrected:
+        return f"the header promises {corrected[1]} bytes of audio, {corrected[2]} are there"
+    return f"the header promises {file.frames} frames, {frames} are there" if file.frames > frames else ""
 
 
 def _mono_blocks(file: soundfile.SoundFile, most: float) -> Iterator[tuple[np.ndarray, str]]:

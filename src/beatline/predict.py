@@ -29,7 +29,7 @@ def length_batches(lengths: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what the model caches (position buckets) must serve training too
 def score_clips(
     tagger: Tagger, store: Store, clips: np.ndarray, device: torch.device, precision: str = "float32", workers: int = 1, progress: Callable[[int], None] = lambda done: None
 ) -> np.ndarray:

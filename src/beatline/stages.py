@@ -58,7 +58,7 @@ def prepare(config: Config) -> None:
     table = manifest.read(config.data)
     say("prepare", f"{table.inputs} inputs -> {config.store_folder}")
     with artefact.FolderLock(config.store_folder.parent), progress("prepare", len(table.clips)) as advance:
-        summary = store.prepare(table, config.store_folder, (config.data.min_seconds, config.data.max_seconds), max(1, config.train.workers), advance)
+        summary = store.prepare(table, config.store_folder, max(1, config.train.workers), advance)
     clips = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())
     rejected = sum(summary["rejected"].values())
     reasons = f" ({', '.join(f'{code} {count}' for code, count in sorted(summary['rejected'].items()))})" if rejected else ""
@@ -132,6 +132,7 @@ def score(config: Config) -> None:
 
 
 def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
+    """mAP over labels with a positive."""
     return float(np.nanmean(metrics.average_precision(scores, targets)))
 
 

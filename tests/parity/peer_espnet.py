@@ -164,9 +164,9 @@ def run(args: argparse.Namespace) -> None:
     arrays = {name: torch.from_numpy(array) for name, array in np.load(args.input).items() if array.dtype.kind in "fi"}
     model = load(args.folder)
     if args.command == "score":
-        np.savez(args.output, **score(model, arrays["waveforms"], arrays["lengths"]))
+        np.savez(args.output, **score(model, arrays["waveforms"], arrays["lengths"]))  # type: ignore[arg-type]
     else:
-        np.savez(args.output, **train(model, arrays, args.decay, args.clips))
+        np.savez(args.output, **train(model, arrays, args.decay, args.clips))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -127,9 +127,9 @@ def run(args: argparse.Namespace) -> None:
     arrays = {name: torch.from_numpy(array) for name, array in np.load(args.input).items()}
     waveforms, lengths = arrays["waveforms"], arrays["lengths"]
     if args.command == "score":
-        np.savez(args.output, **score(load(args.checkpoint), waveforms, lengths))
+        np.savez(args.output, **score(load(args.checkpoint), waveforms, lengths))  # type: ignore[arg-type]
     elif args.command == "double":
-        np.savez(args.output, **encode(load(args.checkpoint).encoder.double(), waveforms.double(), lengths))
+        np.savez(args.output, **encode(load(args.checkpoint).encoder.double(), waveforms.double(), lengths))  # type: ignore[arg-type]
     else:
         np.savez(args.output, log_mel=beats_frontend(waveforms, fbank_mean=0.0, fbank_std=0.5).numpy())
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the live peers' own Python environment, for tests/parity/test_live_peers.py:
 #
-#   tests/parity/peers.sh [FOLDER]                       (.venv-peers in the repository when left out; 14 s, 1.0 GB)
+#   tests/parity/peers.sh [FOLDER]                       (.venv-peers in the repository when left out; 13 s, 0.8 GB)
 #   BEATLINE_PEERS=$PWD/.venv-peers pytest -m peers
 #
 # An environment of its own, because openbeats and espnet install only without their dependencies, and torchaudio only runs beside a CPU

@@ -36,6 +36,7 @@ IGNORED = re.compile(
     r"|quantize\.cluster_size|quantize\.embedding\.(cluster_size|embed_avg|initted)"  # tokenizer: training statistics
 )
 HEADS = ("predictor", "decoder.linear_out", "classifier", "head", "output_layer", "decoder.output_layer")
+UNSAID = {"deep_norm": False, "relative_position_embedding": False, "gru_rel_pos": False, "max_distance": 1280, "encoder_layerdrop": 0.0}
 TASKS = {"multi-label": "multi-label", "multi-class": "single-label"}
 
 
@@ -156,8 +157,8 @@ def _tensors(path: Path, value: Any) -> dict[str, Tensor]:
     return value
 
 
-def _encoder_config(path: Path, given: dict[str, Any] | None, tensors: dict[str, Tensor]) -> EncoderConfig:
-    """The architecture a checkpoint states, or the one its shapes show where it states none."""
+def _encoder_config(path: Path, given: dict[str, Any] | None, tensors: dict[str, Tensor], partial: bool = False) -> EncoderConfig:
+    """The architecture a checkpoint states, or the one its shapes show where it states none; `partial`: what it states are changes to that."""
     try:
         shown = config_from_shapes(tensors)
     except (KeyError, ValueError) as error:
@@ -168,10 +169,10 @@ def _encoder_config(path: Path, given: dict[str, Any] | None, tensors: dict[str,
     if given.get("activation_fn", "gelu") != "gelu":
         raise _bad(path, f"activation {given['activation_fn']!r} is not supported")
     figures = {name: value for name, value in given.items() if name in known and value is not None}
-    if figures.get("embed_dim") is None or figures.get("encoder_layers") is None:
+    if not partial and (figures.get("embed_dim") is None or figures.get("encoder_layers") is None):
         raise _bad(path, "its configuration states no embed_dim and encoder_layers")
     try:
-        config = EncoderConfig(**figures)
+        config = dataclasses.replace(shown, **figures) if partial else EncoderConfig(**(UNSAID | figures))
     except (TypeError, UserError) as error:
         raise _bad(path, f"its configuration is not usable ({error})") from error
     if config.encoder_layers != shown.encoder_layers:
@@ -257,7 +258,12 @@ def _load_espnet(path: Path, content: Any, recipe_file: Path, architecture: dict
         raise _bad(recipe_file, f"classification_type {kind!r} is not supported")
     everything = _tensors(path, content)
     released = {name.removeprefix("encoder."): t for name, t in everything.items() if name.startswith("encoder.")}
-    config = _encoder_config(path, architecture or conf.get("beats_config"), released)
+    stated = conf.get("beats_config") or {}
+    normalisation = {name: conf[name] for name in ("fbank_mean", "fbank_std") if name in conf}
+    if architecture is not None:
+        config = _encoder_config(path, architecture | stated | normalisation, released)
+    else:
+        config = _encoder_config(path, stated | normalisation, released, partial="encoder_layers" not in stated)
     state, left = _translate(path, released, config)
     left |= {name: tensor for name, tensor in everything.items() if not name.startswith("encoder.")}
     head = _take_head(path, left, config.encoder_embed_dim)
@@ -358,7 +364,7 @@ def export_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
         **{part: None for part in ("frontend", "specaug", "normalize", "preencoder")},
         **{f"{part}_conf": {} for part in ("frontend", "specaug", "normalize", "preencoder")},
         "encoder": "beats",
-        "encoder_conf": {"beats_ckpt_path": None, "beats_config": architecture, "use_weighted_representation": False},
+        "encoder_conf": {"beats_ckpt_path": None, "beats_config": architecture, "use_weighted_representation": False, "fbank_mean": tagger.config.fbank_mean, "fbank_std": tagger.config.fbank_std},
         "decoder": "linear",
         "decoder_conf": {},
         "model": "espnet",

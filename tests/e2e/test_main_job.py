@@ -1,0 +1,142 @@
+"""The program, as a user runs it: every stage, again, on single-label folders, on foreign checkpoints, and with wrong commands."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from beatline import artefact, cli
+from beatline.model.checkpoint import load_checkpoint
+from tests.e2e.tiny import arguments, write_data
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def beatline(capsys, *words: str) -> tuple[int, str, str]:
+    code = cli.main(words)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("main") / "data")
+
+
+def test_run_then_run_again_then_repair(csv, tmp_path, capsys):
+    words = ["run", "mini", *arguments(csv, tmp_path / "run", score__baseline="true")]
+    code, out, err = beatline(capsys, *words)
+    assert code == 0, err
+    for expected in ("12 clips (train 7, val 2, test 3)", "mAP", "chance", "95 % interval", "logistic regression", "report.html"):
+        assert expected in out
+    folder = tmp_path / "run"
+    whole = {m.parent.name for m in folder.rglob(artefact.MANIFEST)}
+    assert {"model", "predictions", "score", "report"} <= whole
+    assert {"RESULTS.md", "labels.csv", "report.html"} <= {p.name for p in (folder / "report").iterdir()}
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".pt", ".pth", ".pkl")]
+    times = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+    code, out, _ = beatline(capsys, *words)
+    assert code == 0 and "epoch" not in out and out.count("is there already") == 2
+    assert times == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+    damaged = folder / "predictions/scores.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
+    code, out, _ = beatline(capsys, *words)
+    assert code == 0 and str(damaged) in out and "making it again" in out and "epoch" not in out
+    assert artefact.verify(folder / "predictions")
+
+    assert beatline(capsys, "doctor", str(folder))[0] == 0
+    with (folder / "model/labels.csv").open("a") as file:
+        file.write("x")
+    code, out, err = beatline(capsys, "doctor", str(folder))
+    assert code == 4 and "labels.csv" in err and err.count("\n") == 1
+    assert beatline(capsys, *words)[0] == 4  # a damaged model is never used
+
+
+def test_stages_out_of_order_say_what_to_do(csv, tmp_path, capsys):
+    for stage, before in (("train", "prepare"), ("predict", "prepare"), ("score", "prepare"), ("report", "prepare")):
+        code, _, err = beatline(capsys, stage, "mini", *arguments(csv, tmp_path / "run"), "--store", str(tmp_path / "nothing"))
+        assert code == 2 and f"beatline {before}" in err and err.count("\n") == 1
+
+
+def test_folders_of_classes_single_label(tmp_path, capsys):
+    data = write_data(tmp_path / "source")
+    for number in range(12):
+        target = tmp_path / "classes" / ("tone" if number % 2 else "noise") / f"{number}.wav"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data.parent / f"c{number}.wav", target)
+    words = arguments(data, tmp_path / "run")
+    place = words.index("--data.csv")
+    words[place : place + 2] = ["--data.csv", "null", "--data.folder", str(tmp_path / "classes")]
+    code, _, err = beatline(capsys, "run", "mini", *words, "--model.task", "single-label", "--data.validation", "clean", "--data.validation_fraction", "0.3")
+    assert code == 0, err
+    scores = torch.from_numpy(__import__("numpy").load(tmp_path / "run/predictions/scores.npy"))
+    assert torch.allclose(scores.sum(1), torch.ones(len(scores)), atol=1e-5)
+
+
+def test_fine_tuning_starts_from_a_foreign_checkpoint(csv, tmp_path, capsys):
+    words = arguments(csv, tmp_path / "run", model__init=str(GOLDEN / "unilm_pretrained.pt"), train__epochs="1", train__average="0")
+    assert beatline(capsys, "prepare", "mini", *words)[0] == 0
+    code, out, err = beatline(capsys, "train", "mini", *words)
+    assert code == 0 and "BEATs release, pre-trained" in out and "new head" in out, err
+    assert load_checkpoint(tmp_path / "run").config.encoder_embed_dim == 48
+
+
+def test_convert_both_ways(tmp_path, capsys):
+    code, out, _ = beatline(capsys, "convert", str(GOLDEN / "espnet_tiny"), str(tmp_path / "own"))
+    assert code == 0 and "ESPnet, 7 labels" in out
+    assert beatline(capsys, "convert", str(tmp_path / "own"), str(tmp_path / "back"), "--to", "espnet")[0] == 0
+    a, b = (load_checkpoint(p).state for p in (GOLDEN / "espnet_tiny", tmp_path / "back"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    code, _, err = beatline(capsys, "convert", str(GOLDEN / "unilm_pretrained.pt"), str(tmp_path / "x"))
+    assert code == 3 and "no head" in err
+    code, _, err = beatline(capsys, "convert", str(GOLDEN / "espnet_tiny"), str(tmp_path / "own"))
+    assert code == 5 and "already" in err
+
+
+def test_score_of_espnets_own_files(tmp_path, capsys):
+    (tmp_path / "score").write_text("a 0.9 0.1\nb 0.2 0.8\nc 0.6 0.3\n")
+    (tmp_path / "text").write_text("a Speech\nb Music\nc Music\n")
+    (tmp_path / "token_list").write_text("Music\nSpeech\n<unk>\n")
+    code, out, err = beatline(capsys, "score", "--scores", str(tmp_path / "score"), "--text", str(tmp_path / "text"), "--tokens", str(tmp_path / "token_list"))
+    assert code == 0 and "on 3 clips" in out, err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tran"], "did you mean train"),
+        (["run", "nothere.yaml"], "no such file"),
+        (["run", "mini", "--optim.lrr", "1"], "did you mean optim.lr"),
+        (["convert", "x"], "SOURCE and TARGET"),
+        (["score", "--scores"], "value is missing"),
+        (["score", "--scores", "x"], "all of"),
+        (["prepare", "as20k"], "no data is named"),
+    ],
+)
+def test_wrong_commands_are_one_line(capsys, words, expected):
+    code, _, err = beatline(capsys, *words)
+    assert code in (2, 3) and expected in err and err.count("\n") == 1
+
+
+def test_help_imports_no_torch_and_lists_every_setting():
+    code = "import sys, beatline.cli; beatline.cli.main(['--help']); beatline.cli.main(['run', '--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for setting in ("--optim.lr", "--data.audioset", "--model.encoder.encoder_layers", "--train.workers", "beatline convert"):
+        assert setting in done.stdout
+
+
+def test_the_log_is_readable(csv, tmp_path, capsys):
+    words = arguments(csv, tmp_path / "run")
+    for stage in ("prepare", "train"):
+        assert beatline(capsys, stage, "mini", *words)[0] == 0
+    records = [json.loads(line) for line in (tmp_path / "run/train/log.jsonl").read_text().splitlines()]
+    assert [r["event"] for r in records] == ["step", "step", "validation"] * 3
+    assert {"step", "epoch", "loss", "lr", "grad_norm"} < set(records[0]) and {"mAP", "mean_auc", "loss"} < set(records[2])
+    assert list((tmp_path / "run/train/tensorboard").iterdir())

@@ -1,0 +1,118 @@
+"""Batches: a pure function of seed and epoch, ESPnet's folding, mixing across shares, and the augmented fbank."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from beatline import config, stages
+from beatline.batches import (
+    augmented_fbank,
+    epoch_batches,
+    make_batch,
+    read_ahead,
+    read_clips,
+    tile_short,
+    tiled_length,
+)
+from beatline.config import AugmentConfig, TrainConfig
+from beatline.model.tagger import Tagger, initialise_tagger
+from beatline.store import Store
+from tests.e2e.tiny import tiny, write_data
+
+PLAIN = AugmentConfig(mixup_probability=0.0, roll=False, time_warp=0, time_masks=0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("batches")
+    settings = tiny(write_data(folder / "data"), folder / "run")
+    stages.prepare(settings)
+    return Store.open(settings.store_folder)
+
+
+@pytest.fixture(scope="module")
+def tagger(store):
+    settings = config.load("mini", ["--model.encoder.encoder_layers", "1"]).model.encoder
+    return initialise_tagger(Tagger(settings, len(store.labels)), torch.Generator().manual_seed(0)).eval()
+
+
+def test_short_clips_are_repeated_as_the_recipe_does():
+    assert np.array_equal(tile_short(np.arange(1500)), np.tile(np.arange(1500), 3))
+    assert len(tile_short(np.arange(3200))) == 3200
+    assert tiled_length(np.array([1, 1500, 3199, 3200, 5000])).tolist() == [3200, 4500, 6398, 3200, 5000]
+
+
+def test_fresh_order_covers_all_clips_and_changes_with_seed_and_epoch(store):
+    clips = store.splits["train"]
+    settings = TrainConfig(batch=3)
+    epochs = [epoch_batches(store, clips, settings, epoch) for epoch in (0, 1)]
+    for batches in epochs:
+        assert sorted(np.concatenate(batches)) == sorted(clips) and [len(b) for b in batches] == [3, 3, 1]
+    assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
+    again = epoch_batches(store, clips, settings, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(epochs[0], again, strict=True))
+    other = epoch_batches(store, clips, dataclasses.replace(settings, seed=1), 0)
+    assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(other))
+
+
+def test_fixed_batches_fold_by_length_and_only_their_order_changes():
+    class Lengths:
+        lengths = np.array([160_000] * 100 + [80_000] * 30)
+
+    settings = TrainConfig(batch=80, fold_seconds=10.0, order="fixed-batches")
+    first, second = (epoch_batches(Lengths, np.arange(130), settings, epoch) for epoch in (0, 1))
+    assert sorted(len(b) for b in first) == [10, 40, 80]  # 30 short and 50 long, then 40, then the rest
+    assert {frozenset(b.tolist()) for b in first} == {frozenset(b.tolist()) for b in second}
+
+
+def test_shares_of_a_step_add_up_to_the_whole(store):
+    clips = store.splits["train"]
+    recipe = AugmentConfig(mixup_probability=1.0, gain=3.0)
+    whole = make_batch(store, clips, slice(None), recipe, 0, 0, 0)
+    parts = [make_batch(store, clips, slice(rank, None, 2), recipe, 0, 0, 0) for rank in (0, 1)]
+    for rank, part in enumerate(parts):
+        for name in ("weights", "lengths", "shifts", "gains", "targets"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[rank::2]), name
+        assert torch.equal(part.samples[part.rows], whole.samples[whole.rows][rank::2])
+        assert torch.equal(part.samples[part.partners], whole.samples[whole.partners][rank::2])
+        assert part.warp == whole.warp and part.time_ranges == whole.time_ranges[rank::2]
+    assert sum(part.share for part in parts) == pytest.approx(1.0)
+    assert bool((whole.targets.sum(1) > 0).all()) and float(whole.targets.max()) <= 1.0
+
+
+def test_mixed_targets_and_lengths(store):
+    clips = store.splits["train"]
+    batch = make_batch(store, clips, slice(None), AugmentConfig(mixup_probability=1.0), 0, 0, 0)
+    targets, lengths = torch.from_numpy(store.targets(clips)), torch.from_numpy(tiled_length(store.lengths[clips]))
+    for row in range(len(clips)):
+        partner = int(batch.partners[row])
+        # the whole step is read, in its own order, so a row's place is its number
+        w = float(batch.weights[row])
+        assert torch.allclose(batch.targets[row], w * targets[row] + (1 - w) * targets[partner])
+        assert int(batch.lengths[row]) == int(min(lengths[row], lengths[partner]))
+
+
+def test_without_augmentation_the_fbank_is_the_clips(store, tagger):
+    clips = store.splits["train"]
+    batch = make_batch(store, clips, slice(None), PLAIN, 0, 0, 0)
+    fbank, is_padding = augmented_fbank(batch, tagger, torch.device("cpu"))
+    waveforms = read_clips(store, clips, int(batch.lengths.max())).float() / 32768
+    assert torch.equal(fbank, tagger.fbank(waveforms))
+    assert torch.equal(is_padding, tagger.is_padding(batch.lengths, waveforms.shape[1]))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_read_ahead_keeps_order_and_passes_errors_on(workers):
+    assert list(read_ahead(range(20), lambda job: job * job, workers)) == [n * n for n in range(20)]
+
+    def fail(job):
+        if job == 3:
+            raise OSError("gone")
+        return job
+
+    reader = read_ahead(range(20), fail, workers)
+    assert [next(reader) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="gone"):
+        next(reader)

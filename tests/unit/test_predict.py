@@ -1,0 +1,55 @@
+"""One scorer: order kept, batches do not matter, and a clip in a batch equals the clip alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from beatline import predict, stages
+from beatline.batches import tile_short
+from beatline.model.tagger import Tagger, initialise_tagger
+from beatline.store import Store
+from tests.e2e.tiny import tiny, write_data
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    settings = tiny(write_data(folder / "data"), folder / "run")
+    stages.prepare(settings)
+    store = Store.open(settings.store_folder)
+    tagger = initialise_tagger(Tagger(settings.model.encoder, len(store.labels)), torch.Generator().manual_seed(0))
+    return store, tagger
+
+
+def test_length_batches_cover_everything_and_bound_the_padded_audio():
+    lengths = np.array([160_000] * 50 + [16_000] * 400 + [16_000 * 900])
+    groups = predict.length_batches(lengths)
+    assert sorted(np.concatenate(groups)) == list(range(len(lengths)))
+    assert all(len(g) == 1 or len(g) * lengths[g].max() <= predict.BATCH_SECONDS * 16_000 for g in groups)
+    assert len(groups[0]) == 1 and lengths[groups[0][0]] == lengths.max()
+
+
+def test_scores_are_those_of_each_clip_alone(scene):
+    store, tagger = scene
+    clips = np.arange(len(store.ids))[::-1]
+    done = []
+    scores = predict.score_clips(tagger.train(), store, clips, torch.device("cpu"), progress=done.append)
+    assert sum(done) == len(clips) and tagger.training
+    tagger.eval()
+    with torch.no_grad():
+        for row, clip in zip(scores, clips, strict=True):
+            waveform = torch.from_numpy(tile_short(store.samples(int(clip))).astype(np.float32) / 32768)[None]
+            assert np.abs(tagger.score(tagger(waveform))[0].numpy() - row).max() < 1e-6
+
+
+def test_bfloat16_stays_near_float32(scene):
+    store, tagger = scene
+    both = [predict.score_clips(tagger.eval(), store, np.arange(12), torch.device("cpu"), precision) for precision in ("float32", "bfloat16")]
+    assert 0 < np.abs(both[0] - both[1]).max() < 0.02
+
+
+def test_predictions_of_a_split(scene):
+    store, tagger = scene
+    result = predict.predict(tagger, store, "test", torch.device("cpu"))
+    assert result.ids == tuple(store.ids[i] for i in store.splits["test"]) and result.targets.dtype == bool
+    assert np.array_equal(result.targets, store.targets(store.splits["test"]) > 0.5)
