@@ -148,11 +148,18 @@ def _open_regular(path: Path) -> BinaryIO:
         raise _Refused("missing-file", cause, "check the path and its permissions") from error
 
 
+class _Sequential(soundfile.SoundFile):
+    """A file read from front to back: soundfile seeks after each read of a seekable one, and MP3 decoding is not the same after a jump."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 @contextmanager
 def _sound_file(file: Any, first: bytes) -> Iterator[soundfile.SoundFile]:
     """libsndfile's view of a file descriptor or stream that begins with `first`."""
     try:
-        sound = soundfile.SoundFile(file, closefd=False)
+        sound = _Sequential(file, closefd=False)
     except (soundfile.LibsndfileError, OSError) as error:
         # not libsndfile's own words: some of them depend on what other threads are reading
         form, readable = looks_like(first)
@@ -191,7 +198,9 @@ def _decode(file: soundfile.SoundFile, start: float, end: float | None, max_seco
     begin = round(start * rate)
     if begin:
         try:
-            file.seek(begin)
+            run_up = min(begin, rate) if file.format == "MP3" else 0  # its first frames after a jump lack what earlier ones left for them
+            file.seek(begin - run_up)
+            file.read(run_up, dtype="float32")
         except (soundfile.LibsndfileError, OSError, OverflowError) as error:
             raise _Refused("too-short", f"nothing can be read at its start, {start:g} s into the recording", "correct the clip's start or leave it out") from error
     wanted = math.inf if end is None else round(end * rate) - begin
@@ -227,7 +236,8 @@ def _broken_promise(file: soundfile.SoundFile, frames: int) -> str:
     corrected = re.search(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)", file.extra_info)
     if corrected:
         return f"the header promises {corrected[1]} bytes of audio, {corrected[2]} are there"
-    return f"the header promises {file.frames} frames, {frames} are there" if file.frames > frames else ""
+    unknown = 2**63 - 1  # what libsndfile says of a FLAC stream without a length
+    return f"the header promises {file.frames} frames, {frames} are there" if frames < file.frames < unknown else ""
 
 
 def _mono_blocks(file: soundfile.SoundFile, most: float) -> Iterator[tuple[np.ndarray, str]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beatline import __version__
+from beatline.artefact import disk_errors
 from beatline.errors import USAGE, UserError
 
 STAGES = {
@@ -155,9 +156,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("beatline: stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if debug or not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):  # torch's, without importing torch
+            raise
+        print("beatline: out of memory; use a smaller --train.batch, or cut the step with --train.accumulate [out-of-memory]", file=sys.stderr)
+        return 5
+    except OSError as error:
         if debug:
             raise
-        print("beatline: out of memory; use a smaller --train.batch or --train.accumulate [out-of-memory]", file=sys.stderr)
-        return 5
+        try:
+            with disk_errors(Path(error.filename or "a file of the run")):
+                raise error
+        except UserError as refused:
+            print(f"beatline: {refused}", file=sys.stderr)
+            return refused.exit_code
     return 0

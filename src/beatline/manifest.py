@@ -285,13 +285,17 @@ def read_folder(folder: Path, data: DataConfig) -> Manifest:
     for split, part in _split_folders(folder) if has_splits else [("", folder)]:
         for class_folder in (entry for entry in _listed(part) if entry.is_dir()):
             for file in _listed(class_folder):
-                # an id is text everywhere, a file's name may be any bytes
-                name = os.fsencode(file.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-                rows.append(_Row(name, file, name, [os.fsencode(class_folder.name).decode("utf-8", "backslashreplace")], (split,) if split else ()))
+                name = _as_text(file.relative_to(folder).as_posix())
+                rows.append(_Row(name, file, name, [_as_text(class_folder.name)], (split,) if split else ()))
     if not rows:
         raise UserError("no-clips", f"cannot use {folder}", "no files in folders named after classes", "arrange the data as <class>/<file> or <split>/<class>/<file>")
     known = read_labels(data.labels) if data.labels else LabelSet.from_names(sorted({label for row in rows for label in row.labels}))
     return _assemble(rows, known, folder, data)
+
+
+def _as_text(name: str) -> str:
+    """A file's name as plain Unicode: names may be any bytes, ids and labels may not."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _listed(folder: Path) -> list[Path]:

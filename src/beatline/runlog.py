@@ -18,7 +18,9 @@ from beatline.errors import UserError
 
 
 def say(stage: str, message: str) -> None:
-    """One line on the console."""
+    """One line on the console, from the first process of several."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(f"{stage:<8} {message}", flush=True)
 
 

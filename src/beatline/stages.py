@@ -5,6 +5,7 @@ published folder whose manifest carries the hash of what it was made from, so a 
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ def train(config: Config) -> None:
         say("train", f"{folder} is there already")
         return
     say("train", f"{len(trainer.clips)} clips, {config.train.epochs} epochs, {trainer.total_steps} steps of {config.train.batch} on {trainer.device} -> {folder}")
-    config.out.mkdir(parents=True, exist_ok=True)
-    artefact.write_atomic(config.out / "config.yaml", dump_yaml(config))
+    if os.environ.get("RANK", "0") == "0":
+        artefact.write_atomic(config.out / "config.yaml", dump_yaml(config))
     trainer.run()
 
 
@@ -185,7 +186,25 @@ def write_report(config: Config) -> None:
     say("report", f"{folder / 'report.html'}")
 
 
-STAGES: dict[str, Callable[[Config], None]] = {"prepare": prepare, "train": train, "predict": predict, "score": score, "report": write_report}
+def _alone(stage: Callable[[Config], None]) -> Callable[[Config], None]:
+    """The stage under the run folder's lock; of several processes the first holds it for all."""
+
+    def locked(config: Config) -> None:
+        if os.environ.get("RANK", "0") != "0":
+            return stage(config)
+        with artefact.FolderLock(config.out):
+            return stage(config)
+
+    return locked
+
+
+STAGES: dict[str, Callable[[Config], None]] = {
+    "prepare": prepare,
+    "train": _alone(train),
+    "predict": _alone(predict),
+    "score": _alone(score),
+    "report": _alone(write_report),
+}
 
 
 def run(config: Config) -> None:

@@ -106,7 +106,8 @@ class Trainer:
         self.steps_per_epoch = len(epoch_batches(store, self.clips, config.train, 0))
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.loop = Loop()
-        self.stop = False
+        self.term = False  # this process was told to stop
+        self.stop = False  # all agree to
 
     # ------------------------------------------------------------ files
 
@@ -200,7 +201,7 @@ class Trainer:
             parallel.wait()
 
     def _on_term(self, *_: object) -> None:
-        self.stop = True
+        self.term = True
 
     def _epochs(self) -> None:
         board = self._tensorboard() if self.rank == 0 else None
@@ -268,7 +269,10 @@ class Trainer:
         if not batches:  # more processes than clips in the last batch: gradients of zero
             self._zero_gradients(skip)
         parallel.sum_gradients(self.tagger)
-        loss_value, norm = float(parallel.sum_over_processes(total)), float(clip_gradients(self.tagger, self.config.optim.clip_norm))
+        # one process's SIGTERM stops all of them at the same step
+        sums = parallel.sum_over_processes(torch.stack([total, torch.tensor(float(self.term), device=self.device)]))
+        loss_value, self.stop = float(sums[0]), bool(sums[1] > 0)
+        norm = float(clip_gradients(self.tagger, self.config.optim.clip_norm))
         if not (np.isfinite(loss_value) and np.isfinite(norm)):
             ids = ", ".join(name for batch in batches for name in batch.ids)
             raise UserError("not-finite-loss", f"training stopped at step {self.loop.step + 1}", f"loss {loss_value}, gradient norm {norm} on the clips {ids}", "look at these clips, or lower optim.lr; the last checkpoint is untouched")
