@@ -375,7 +375,8 @@ def _spellings(labels: LabelSet) -> dict[str, str]:
 
 
 def _sort(rows: Iterable[_Row], labels: LabelSet) -> _Sorted:
-    spellings, seen, table = _spellings(labels), set(), _Sorted()
+    spellings, table = _spellings(labels), _Sorted()
+    first: dict[str, _Row] = {}
     any_split = any(row.splits for row in rows)
     for row in rows:
         mids = tuple(dict.fromkeys(spellings[label] for label in row.labels if label in spellings))
@@ -387,12 +388,14 @@ def _sort(rows: Iterable[_Row], labels: LabelSet) -> _Sorted:
             problem = ("unknown-label", f"label {unknown!r} is not in the label table")
         if problem is None and not mids:
             problem = ("no-label", "it has no label")
-        if problem is None and row.id in seen:
+        if problem is None and row.id in first:
             problem = ("duplicate-id", "an earlier input has the same id")
+            if row.path == first[row.id].path and row.splits != first[row.id].splits:
+                raise _overlap(f"clip {row.id}", first[row.id].splits[0], row.splits[0], "it is listed in both")
         if problem is not None:
             table.rejected.append(Rejected(row.id, *problem, mids, row.splits[0] if row.splits else ""))
             continue
-        seen.add(row.id)
+        first[row.id] = row
         table.clips.append(Clip(row.id, row.recording, row.path, mids, row.start, row.end))
         table.homes.append(row.splits)
     return table
@@ -409,6 +412,8 @@ def _splits(table: _Sorted, data: DataConfig) -> tuple[dict[str, tuple[int, ...]
         raise UserError("bad-config", "setting data.validation", "clean takes validation clips from train, but the data has its own", "set data.validation to given")
     if data.validation == "clean" or (made and data.validation == "given"):
         given["train"], given["val"] = carve(table.clips, given["train"], data.validation_fraction, data.split_seed)
+        if given["train"] and not given["val"] and data.validation == "clean" and data.validation_fraction > 0:
+            raise UserError("no-clips", "setting data.validation", "no clip can leave train without taking the last one of a label", "set data.validation to given, or give more clips")
         return given, f"taken from train (share {data.validation_fraction:g}, stratified by label, whole recordings, seed {data.split_seed}); disjoint from test"
     if data.validation == "inside-eval" and given["val"]:
         return given, "clips that are also test clips, as in ESPnet's recipe (the first tenth of AudioSet's eval list): selection on them leaks slightly"
@@ -465,4 +470,8 @@ def _check_overlap(clips: Sequence[Clip], splits: dict[str, tuple[int, ...]], al
         shared = [key for key in owner[one] if key in owner[other]]
         if shared and (one, other) != allow:
             a, b = clips[owner[one][shared[0]]].id, clips[owner[other][shared[0]]].id
-            raise UserError("split-overlap", f"{shared[0]} is in {one} and in {other}", f"clips {a} and {b}; {len(shared)} such recordings or files", "keep all clips of a recording in one split")
+            raise _overlap(shared[0], one, other, f"clips {a} and {b}; {len(shared)} such recordings or files")
+
+
+def _overlap(what: str, one: str, other: str, cause: str) -> UserError:
+    return UserError("split-overlap", f"{what} is in {one} and in {other}", cause, "keep all clips of a recording in one split")

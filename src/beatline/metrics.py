@@ -19,7 +19,8 @@ import numpy as np
 from beatline.errors import UserError
 from beatline.labels import LabelSet
 
-BOOTSTRAP_CHUNK = 125  # resamples at once: 10 MB of weights for 20 123 clips, which stays in the cache
+BOOTSTRAP_CHUNK = 32  # resamples at once: 0.6 MB of weights for 20 123 clips, which stays in the cache; more was six times slower
+THREADS = min(8, os.cpu_count() or 1)  # NumPy's kernels run without the interpreter's lock
 
 
 def _bad(cause: str) -> UserError:
@@ -27,88 +28,104 @@ def _bad(cause: str) -> UserError:
 
 
 def check(scores: np.ndarray, targets: np.ndarray) -> None:
-    """Scores and targets are tables of one shape, finite and boolean.
+    """Makes sure that scores and targets are tables of one shape, of finite floats and of bools.
 
     Raises:
         UserError: `bad-scores`.
     """
     if scores.ndim != 2 or scores.shape != targets.shape or 0 in scores.shape:
         raise _bad(f"shapes {scores.shape} and {targets.shape} are not one table of clips and labels")
-    if targets.dtype != bool:
-        raise _bad(f"targets are {targets.dtype}, not bool")
+    if targets.dtype != bool or scores.dtype.kind != "f":
+        raise _bad(f"scores are {scores.dtype} and targets {targets.dtype}, not floats and bool")
     if not np.isfinite(scores).all():
         raise _bad(f"clip {int(np.argwhere(~np.isfinite(scores))[0][0])} has a score that is not finite")
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """One label's clips from the highest score down, and the groups of equal scores that hold a positive."""
+    """One label's clips from the highest score down, cut where a group of equal scores that holds a positive begins or ends."""
 
     order: np.ndarray
     """Clips by falling score, `(clips,)`."""
+    borders: np.ndarray
+    """The cuts, as places in `order`: 0, then rising, last the number of clips."""
     begins: np.ndarray
     ends: np.ndarray
-    """Where each such group begins and ends in `order`, `(groups,)`."""
+    """Which borders each group with a positive lies between, `(groups,)`."""
     positives: np.ndarray
     """Positive clips by falling score, `(positives,)`."""
-    group_of_positive: np.ndarray
+    first_positives: np.ndarray
     """Where each group's positives begin in `positives`, `(groups,)`."""
 
 
 def _rank(scores: np.ndarray, targets: np.ndarray) -> _Ranking:
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)  # not stable: the order inside a group of equal scores does not matter
     falling, positive = scores[order], targets[order]
-    new_group = np.concatenate([[True], falling[1:] != falling[:-1]])
-    begins = np.flatnonzero(new_group)
-    ends = np.append(begins[1:], len(order))
-    group = np.cumsum(new_group) - 1
-    held, first = np.unique(group[positive], return_index=True)
-    return _Ranking(order, begins[held], ends[held], order[positive], first)
+    starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
+    group_of_positive = np.searchsorted(starts, np.flatnonzero(positive), side="right") - 1
+    groups, first_positives = np.unique(group_of_positive, return_index=True)
+    begins, ends = starts[groups], np.append(starts, len(order))[groups + 1]
+    borders = np.unique(np.concatenate([[0, len(order)], begins, ends]))
+    return _Ranking(order, borders, np.searchsorted(borders, begins), np.searchsorted(borders, ends), order[positive], first_positives)
+
+
+def _rankings(scores: np.ndarray, targets: np.ndarray) -> list[_Ranking]:
+    check(scores, targets)
+    return [_rank(scores[:, i], targets[:, i]) for i in range(scores.shape[1])]
 
 
 def _ap_auc(ranking: _Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AP and AUC of one label for each column of clip weights `(clips, resamples)`; NaN where they are not defined."""
-    total = weights.sum(axis=0).astype(np.float64)
     if len(ranking.positives) == 0:
-        return np.full(total.shape, np.nan), np.full(total.shape, np.nan)
-    hits = np.add.reduceat(weights[ranking.positives], ranking.group_of_positive, axis=0).astype(np.float64)
-    # cumulative weight at the groups' borders only: sums between borders, then their running total
-    borders = np.unique(np.concatenate([[0], ranking.begins, ranking.ends[ranking.ends < len(ranking.order)]]))
-    between = np.add.reduceat(weights[ranking.order], borders, axis=0).astype(np.float64)
-    before = np.vstack([np.zeros_like(total), between.cumsum(axis=0)])
-    place = np.append(borders, len(ranking.order))
-    at_begin, at_end = before[np.searchsorted(place, ranking.begins)], before[np.searchsorted(place, ranking.ends)]
+        return np.full(weights.shape[1], np.nan), np.full(weights.shape[1], np.nan)
+    between = np.add.reduceat(np.take(weights, ranking.order, axis=0), ranking.borders[:-1], axis=0, dtype=np.int32)
+    at_border = np.vstack([np.zeros((1, weights.shape[1])), between.cumsum(axis=0)])  # clips above it
+    at_begin, at_end = at_border[ranking.begins], at_border[ranking.ends]
+    hits = np.add.reduceat(weights[ranking.positives], ranking.first_positives, axis=0, dtype=np.int32).astype(np.float64)
     found = hits.cumsum(axis=0)
-    positive = found[-1]
-    negative = total - positive
+    positive, negative = found[-1], at_border[-1] - found[-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         ap = np.where(hits > 0, hits * found / at_end, 0.0).sum(axis=0) / positive
         # a positive beats the negatives below its group and half of those inside it
-        in_group = at_end - at_begin - hits
+        inside = at_end - at_begin - hits
         below = negative - (at_end - found)
-        auc = (hits * (below + in_group / 2)).sum(axis=0) / (positive * negative)
+        auc = (hits * (below + inside / 2)).sum(axis=0) / (positive * negative)
     return np.where(positive > 0, ap, np.nan), np.where((positive > 0) & (negative > 0), auc, np.nan)
 
 
-def _per_label(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    check(scores, targets)
-    once = np.ones((len(scores), 1), np.int32)
-    pairs = [_ap_auc(_rank(scores[:, i], targets[:, i]), once) for i in range(scores.shape[1])]
+def _per_label(rankings: list[_Ranking]) -> tuple[np.ndarray, np.ndarray]:
+    once = np.ones((len(rankings[0].order), 1), np.uint8)
+    pairs = [_ap_auc(ranking, once) for ranking in rankings]
     return np.array([ap[0] for ap, _ in pairs]), np.array([auc[0] for _, auc in pairs])
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """AP of each label, `(labels,)` float64, NaN for a label without positives. Equals scikit-learn's average_precision_score."""
-    return _per_label(scores, targets)[0]
+    """AP of each label, `(labels,)` float64, NaN for a label without positives.
+
+    Source: equals scikit-learn's average_precision_score, which gives 0 for such a label.
+
+    Raises:
+        UserError: `bad-scores`.
+    """
+    return _per_label(_rankings(scores, targets))[0]
 
 
 def roc_auc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each label, `(labels,)`, NaN where all or no clips are positive. Equals scikit-learn's roc_auc_score."""
-    return _per_label(scores, targets)[1]
+    """Area under the ROC curve of each label, `(labels,)` float64, NaN where all or no clips are positive.
+
+    Source: equals scikit-learn's roc_auc_score.
+
+    Raises:
+        UserError: `bad-scores`.
+    """
+    return _per_label(_rankings(scores, targets))[1]
 
 
 def d_prime(auc: float) -> float:
-    """Separation of two unit normal distributions with that AUC: sqrt(2) times the normal quantile. Source: AudioSet's papers, PSLA, AST."""
+    """Separation of two unit normal distributions with that AUC: sqrt(2) times the normal quantile; infinite at 0 and 1.
+
+    Source: PSLA and AST, which take it of the mean AUC, as we do.
+    """
     if not 0.0 < auc < 1.0:
         return float("nan") if np.isnan(auc) else float(np.copysign(np.inf, auc - 0.5))
     return 2**0.5 * NormalDist().inv_cdf(auc)
@@ -123,8 +140,12 @@ def precision_recall(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarra
 
 
 def frequency_order(counts: np.ndarray) -> np.ndarray:
-    """Labels by falling training count, `(labels,)`: ESPnet's order of labels. Equal counts keep the table's order."""
-    return np.argsort(-counts, kind="stable")
+    """Labels by falling training count, `(labels,)`: ESPnet's order of labels.
+
+    Source: ESPnet's token list, which puts labels of equal count in the order of their first appearance in its training text. Here they keep the
+    table's order; give the token list itself where that matters.
+    """
+    return np.argsort(-np.asarray(counts, np.int64), kind="stable")
 
 
 def first_positive_hits(scores: np.ndarray, targets: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -136,7 +157,7 @@ def first_positive_hits(scores: np.ndarray, targets: np.ndarray, order: np.ndarr
 
 
 def top1_hits(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Whether the top label is any of the clip's, `(clips,)`."""
+    """Whether the top label is any of the clip's, `(clips,)`; of equal scores the first counts. A clip without labels is a miss."""
     return targets[np.arange(len(scores)), scores.argmax(axis=1)]
 
 
@@ -153,13 +174,13 @@ class Figures:
     mean_acc: float
     """The recipe's accuracy; depends on the label order."""
     top1_hit_rate: float
-    """Share of clips whose top label is one of theirs; depends on no order."""
+    """Share of clips whose top label is one of theirs; depends on no order, but where the highest score occurs twice."""
     chance: float
     """mAP expected of random scores: mean share of positives."""
     mAP_reference: float
     """mAP where a label without positives counts as 0, as in the reference."""
     mean_auc_reference: float
-    """mean_auc likewise."""
+    """mean_auc likewise; a label that every clip has counts as 0 too (scikit-learn leaves it undefined)."""
     n_labels: int
     n_labels_scored: int
     """Labels with at least one positive."""
@@ -168,31 +189,36 @@ class Figures:
     clips_hash: str
     """SHA-256 of the clip list."""
     intervals: dict[str, tuple[float, float]]
-    """95 % bootstrap intervals over clips, by name of the figure."""
+    """95 % bootstrap intervals over clips, by name of the figure; a figure that is not defined has none."""
     ap: np.ndarray
     auc: np.ndarray
     positives: np.ndarray
     """Per label, `(labels,)`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; NaN as None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, np.ndarray):
-                return [plain(v) for v in value.tolist()]
-            if isinstance(value, float) and not np.isfinite(value):
-                return None
-            return value
-
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        """JSON values; NaN as None, infinity as a string, neither of which JSON has."""
+        return {f.name: _to_json(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Figures":
         """What `to_dict` gave."""
-        arrays = {name: np.array([np.nan if v is None else v for v in values[name]], np.float64) for name in ("ap", "auc")}
-        intervals = {name: (low, high) for name, (low, high) in values["intervals"].items()}
-        numbers = {name: float("nan") if value is None else value for name, value in values.items()}
-        return Figures(**(numbers | arrays | {"positives": np.array(values["positives"], np.int64), "intervals": intervals}))
+        arrays = {name: np.array([_from_json(v) for v in values[name]], kind) for name, kind in (("ap", np.float64), ("auc", np.float64), ("positives", np.int64))}
+        intervals = {name: (_from_json(low), _from_json(high)) for name, (low, high) in values["intervals"].items()}
+        return Figures(**({name: _from_json(value) for name, value in values.items()} | arrays | {"intervals": intervals}))
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _to_json(v) for name, v in value.items()}
+    if isinstance(value, (np.ndarray, tuple)):
+        return [_to_json(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None if np.isnan(value) else str(value)
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    return float("nan") if value is None else float(value) if value in ("inf", "-inf") else value
 
 
 def _mean(values: np.ndarray) -> float:
@@ -201,27 +227,33 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _resamples(clips: int, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Weights `(clips, up to BOOTSTRAP_CHUNK)` int32: how often each clip is drawn in each resample."""
+    """Weights `(clips, up to BOOTSTRAP_CHUNK)` uint8: how often each clip is drawn in each resample."""
     rng = np.random.Generator(np.random.Philox(seed))
     for begin in range(0, count, BOOTSTRAP_CHUNK):
         columns = [np.bincount(rng.integers(clips, size=clips), minlength=clips) for _ in range(min(BOOTSTRAP_CHUNK, count - begin))]
-        yield np.stack(columns, axis=1).astype(np.int32)
+        yield np.stack(columns, axis=1).astype(np.uint8)  # a clip is drawn once on average; more than 255 times has a chance below 1e-500
 
 
-def _intervals(scores: np.ndarray, targets: np.ndarray, hits: dict[str, np.ndarray], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-    rankings = [_rank(scores[:, i], targets[:, i]) for i in range(scores.shape[1])]
+def _intervals(rankings: list[_Ranking], hits: dict[str, np.ndarray], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+    clips = len(rankings[0].order)
     values: dict[str, list[np.ndarray]] = {name: [] for name in ("mAP", "mean_auc", *hits)}
-    with ThreadPoolExecutor(os.cpu_count()) as pool, np.errstate(all="ignore"):
-        for weights in _resamples(len(scores), resamples, seed):
+    with ThreadPoolExecutor(THREADS) as pool, np.errstate(invalid="ignore"):
+        for weights in _resamples(clips, resamples, seed):
             pairs = list(pool.map(lambda ranking, weights=weights: _ap_auc(ranking, weights), rankings))
-            for name, rows in (("mAP", [ap for ap, _ in pairs]), ("mean_auc", [auc for _, auc in pairs])):
-                table = np.stack(rows)
+            for k, name in enumerate(("mAP", "mean_auc")):
+                table = np.stack([pair[k] for pair in pairs])
                 values[name].append(np.nansum(table, axis=0) / (~np.isnan(table)).sum(axis=0))
             for name, hit in hits.items():
-                values[name].append(hit @ weights / len(scores))
-    low_high = {name: np.nanpercentile(np.concatenate(parts), [2.5, 97.5]) for name, parts in values.items()}
-    intervals = {name: (float(low), float(high)) for name, (low, high) in low_high.items()}
-    intervals["d_prime"] = tuple(d_prime(edge) for edge in intervals["mean_auc"])  # type: ignore[assignment]
+                values[name].append(weights[hit].sum(axis=0, dtype=np.int64) / clips)
+    intervals = {}
+    for name, parts in values.items():
+        drawn = np.concatenate(parts)
+        if not np.isnan(drawn).all():
+            low, high = np.nanpercentile(drawn, [2.5, 97.5])
+            intervals[name] = (float(low), float(high))
+    if "mean_auc" in intervals:
+        low, high = intervals["mean_auc"]
+        intervals["d_prime"] = (d_prime(low), d_prime(high))
     return intervals
 
 
@@ -233,16 +265,21 @@ def figures(
     Args:
         scores: `(clips, labels)` float.
         targets: `(clips, labels)` bool.
-        order: Label order behind mean_acc, `(labels,)` indices; the table's own when left out.
+        order: Label order behind mean_acc, every label's index once, `(labels,)`; the table's own when left out.
         resamples: Bootstrap resamples; 0 gives no intervals.
 
     Raises:
         UserError: `bad-scores`.
     """
-    ap, auc = _per_label(scores, targets)
+    rankings = _rankings(scores, targets)
+    own_order = np.arange(scores.shape[1])
+    order = own_order if order is None else order
+    if not np.array_equal(np.sort(order), own_order):
+        raise _bad(f"the label order does not name each of the {len(own_order)} labels once")
+    ap, auc = _per_label(rankings)
     positives = targets.sum(axis=0)
     hits = {
-        "mean_acc": first_positive_hits(scores, targets, np.arange(scores.shape[1]) if order is None else order),
+        "mean_acc": first_positive_hits(scores, targets, order),
         "top1_hit_rate": top1_hits(scores, targets),
     }
     mean_auc = _mean(auc)
@@ -259,7 +296,7 @@ def figures(
         n_labels_scored=int((positives > 0).sum()),
         n_instances=len(scores),
         clips_hash=clips_hash,
-        intervals=_intervals(scores, targets, hits, resamples, seed) if resamples else {},
+        intervals=_intervals(rankings, hits, resamples, seed) if resamples else {},
         ap=ap,
         auc=auc,
         positives=positives.astype(np.int64),
