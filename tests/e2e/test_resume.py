@@ -201,7 +201,7 @@ def test_two_processes_have_the_losses_of_one(data, tmp_path):
 def test_a_resumed_run_may_not_change_its_settings(data, tmp_path):
     folder, csv, _, _, _ = data
     config = tiny(csv, folder / "reference", optim__lr="5e-4")
-    with pytest.raises(stages.UserError, match=r"optim.lr is 0.0005, was 0.001") as caught:
+    with pytest.raises(stages.UserError, match=r"optim.lr is 0.0005, was 0.002") as caught:
         train.Trainer(config, Store.open(config.store_folder)).run()
     assert caught.value.code == "run-differs" and caught.value.exit_code == 2
 

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,15 @@ def test_too_long_is_refused_at_the_bound_and_not_before(tmp_path):
     refused(path, "too-long", start=0.5, end=1.1, max_seconds=0.5)
 
 
+def test_what_is_too_long_is_not_read_to_its_end(tmp_path):
+    path = write(tmp_path / "a.flac", np.zeros(60 * SECOND))
+    tracemalloc.start()
+    refused(path, "too-long", max_seconds=0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000  # the whole would be 1.9 MB as int16
+
+
 # --- not audio
 
 
@@ -250,8 +260,6 @@ def test_garbage_in_the_middle_keeps_what_comes_before(tmp_path):
 @pytest.mark.parametrize("promise", [2**31, 2**32 - 1, 2**31 - 1])
 @pytest.mark.parametrize("both", [False, True])
 def test_a_wav_header_that_promises_gigabytes_allocates_none(tmp_path, promise, both):
-    import tracemalloc
-
     samples = noise(20_000)
     path = write(tmp_path / "a.wav", samples)
     content = bytearray(path.read_bytes())

@@ -21,7 +21,7 @@ TRAIN = """# Segments csv created Sun Mar  5 10:54:31 2017
 --aE2O5G5WE, 0.000, 10.000, "/m/03fwl,/m/04rlf,/m/09x0r"
 --aO5cdqSAg, 30.000, 40.000, "/t/dd00003,/t/dd00005"
 """
-EVAL = "# a comment\n# num_ytids=20, num_segs=20\n# another\n" + "".join(f'{"-" * 4}eval{i:03d}, 0.000, 10.000, "/m/068hy,/m/07q6cd_"\n' for i in range(20))
+EVAL = "# a comment\n# num_ytids=29, num_segs=29\n# another\n" + "".join(f'{"-" * 4}eval{i:03d}, 0.000, 10.000, "/m/068hy,/m/07q6cd_"\n' for i in range(29))
 
 
 def check(table: Manifest) -> Manifest:
@@ -64,7 +64,7 @@ def table(tmp_path: Path, text: str, **data: object) -> Manifest:
 def audioset_folder(tmp_path):
     (tmp_path / "balanced_train_segments.csv").write_text(TRAIN)
     (tmp_path / "eval_segments.csv").write_text(EVAL)
-    for folder, names in (("balance_wav", ["--PJHxphWEs.wav", "--aE2O5G5WE.flac", "--aO5cdqSAg.mp3", "--aO5cdqSAg.wav", "other.txt"]), ("eval_wav", [f"----eval{i:03d}.wav" for i in range(20) if i != 1])):
+    for folder, names in (("balance_wav", ["--PJHxphWEs.wav", "--aE2O5G5WE.flac", "--aO5cdqSAg.mp3", "--aO5cdqSAg.wav", "other.txt"]), ("eval_wav", [f"----eval{i:03d}.wav" for i in range(29) if i != 1])):
         (tmp_path / folder).mkdir()
         for name in names:
             (tmp_path / folder / name).touch()
@@ -76,7 +76,7 @@ def test_audioset_ids_count_csv_rows_from_zero_with_gaps_where_audio_is_missing(
     assert ids(found, "train") == ["as20k-train-0", "as20k-train-2", "as20k-train-3"]
     assert [found.clips[i].path.name for i in found.splits["train"]] == ["--PJHxphWEs.wav", "--aE2O5G5WE.flac", "--aO5cdqSAg.wav"]
     assert found.clips[0] == Clip("as20k-train-0", "--PJHxphWEs", audioset_folder / "balance_wav/--PJHxphWEs.wav", ("/m/09x0r", "/t/dd00088"))
-    assert found.labels is audioset() and found.inputs == 24
+    assert found.labels is audioset() and found.inputs == 33
     assert codes(found) == {"as20k-train-1": "missing-file", "as20k-eval-1": "missing-file"}
     assert found.rejected[0].labels == ("/m/012xff",) and found.rejected[0].split == "train"
 
@@ -84,7 +84,7 @@ def test_audioset_ids_count_csv_rows_from_zero_with_gaps_where_audio_is_missing(
 def test_validation_inside_eval_is_the_first_tenth_of_the_csv_not_of_the_audio(audioset_folder):
     found = check(manifest.read(DataConfig(audioset=audioset_folder, validation="inside-eval")))
     assert ids(found, "val") == ["as20k-eval-0"]  # rows 0 and 1, of which 1 has no audio
-    assert len(ids(found, "test")) == 19 and "as20k-eval-0" in ids(found, "test") and "leaks" in found.val
+    assert len(ids(found, "test")) == 28 and "as20k-eval-0" in ids(found, "test") and "leaks" in found.val
 
 
 def test_audioset_with_a_clean_validation(audioset_folder):
@@ -106,7 +106,7 @@ def test_segment_csvs_elsewhere_and_audio_nowhere(audioset_folder, tmp_path_fact
 def test_a_segment_csv_cut_short_is_noticed(audioset_folder):
     path = audioset_folder / "eval_segments.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-5]))
-    assert "states 20 clips, it has 15" in refused("bad-table", audioset=audioset_folder)
+    assert "states 29 clips, it has 24" in refused("bad-table", audioset=audioset_folder)
 
 
 def test_bad_segment_rows_are_rejected_one_by_one_and_shift_no_number(audioset_folder):
