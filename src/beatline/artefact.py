@@ -135,10 +135,11 @@ def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
 
 
 def recover(final: Path) -> None:
-    """Undoes a replacement that was cut between its two renames: the old folder gets its name back."""
+    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new one is in place."""
     old = final.with_name(final.name + ".old")
     if old.exists() and not final.exists():
         old.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -189,7 +189,7 @@ class Figures:
     clips_hash: str
     """SHA-256 of the clip list."""
     intervals: dict[str, tuple[float, float]]
-    """95 % bootstrap intervals over clips, by name of the figure; a figure that is not defined has none."""
+    """95 % bootstrap intervals over clips, by name: where the figure is expected on test sets of this size. An undefined figure has none."""
     ap: np.ndarray
     auc: np.ndarray
     positives: np.ndarray
@@ -234,22 +234,28 @@ def _resamples(clips: int, count: int, seed: int) -> Iterator[np.ndarray]:
         yield np.stack(columns, axis=1).astype(np.uint8)  # a clip is drawn once on average; more than 255 times has a chance below 1e-500
 
 
-def _intervals(rankings: list[_Ranking], hits: dict[str, np.ndarray], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+def _intervals(rankings: list[_Ranking], hits: dict[str, np.ndarray], values: dict[str, float], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+    """95 % intervals of `values`: percentiles over resamples, moved by the difference between the resamples' mean and the value.
+
+    A positive clip drawn twice stands beside itself in the ranking, which lifts AP: with rare labels every resample's mAP lies above the value. Unmoved
+    percentiles then held the mAP expected on such a test set in 80 % of simulated cases, these in 95 %.
+    """
     clips = len(rankings[0].order)
-    values: dict[str, list[np.ndarray]] = {name: [] for name in ("mAP", "mean_auc", *hits)}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in values}
     with ThreadPoolExecutor(THREADS) as pool, np.errstate(invalid="ignore"):
         for weights in _resamples(clips, resamples, seed):
             pairs = list(pool.map(lambda ranking, weights=weights: _ap_auc(ranking, weights), rankings))
             for k, name in enumerate(("mAP", "mean_auc")):
                 table = np.stack([pair[k] for pair in pairs])
-                values[name].append(np.nansum(table, axis=0) / (~np.isnan(table)).sum(axis=0))
+                parts[name].append(np.nansum(table, axis=0) / (~np.isnan(table)).sum(axis=0))
             for name, hit in hits.items():
-                values[name].append(weights[hit].sum(axis=0, dtype=np.int64) / clips)
+                parts[name].append(weights[hit].sum(axis=0, dtype=np.int64) / clips)
     intervals = {}
-    for name, parts in values.items():
-        drawn = np.concatenate(parts)
-        if not np.isnan(drawn).all():
-            low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    for name, value in values.items():
+        drawn = np.concatenate(parts[name])
+        drawn = drawn[~np.isnan(drawn)]
+        if len(drawn):
+            low, high = np.clip(np.percentile(drawn, [2.5, 97.5]) - drawn.mean() + value, 0, 1)
             intervals[name] = (float(low), float(high))
     if "mean_auc" in intervals:
         low, high = intervals["mean_auc"]
@@ -282,13 +288,10 @@ def figures(
         "mean_acc": first_positive_hits(scores, targets, order),
         "top1_hit_rate": top1_hits(scores, targets),
     }
-    mean_auc = _mean(auc)
+    values = {"mAP": _mean(ap), "mean_auc": _mean(auc)} | {name: float(hit.mean()) for name, hit in hits.items()}
     return Figures(
-        mAP=_mean(ap),
-        mean_auc=mean_auc,
-        d_prime=d_prime(mean_auc),
-        mean_acc=float(hits["mean_acc"].mean()),
-        top1_hit_rate=float(hits["top1_hit_rate"].mean()),
+        **values,
+        d_prime=d_prime(values["mean_auc"]),
         chance=float(targets.mean(axis=0)[positives > 0].mean()) if positives.any() else float("nan"),
         mAP_reference=float(np.nan_to_num(ap).mean()),
         mean_auc_reference=float(np.nan_to_num(auc).mean()),
@@ -296,7 +299,7 @@ def figures(
         n_labels_scored=int((positives > 0).sum()),
         n_instances=len(scores),
         clips_hash=clips_hash,
-        intervals=_intervals(rankings, hits, resamples, seed) if resamples else {},
+        intervals=_intervals(rankings, hits, values, resamples, seed) if resamples else {},
         ap=ap,
         auc=auc,
         positives=positives.astype(np.int64),

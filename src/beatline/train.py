@@ -115,7 +115,7 @@ class Trainer:
         """What a run may not change when it is resumed."""
         settings = to_dict(self.config)
         train = {name: value for name, value in settings["train"].items() if name not in ("workers", "device", "save_every")}
-        return {"model": settings["model"], "augment": settings["augment"], "optim": settings["optim"], "train": train, "store": self.store.about["plan"]}
+        return {"model": settings["model"], "augment": settings["augment"], "optim": settings["optim"], "train": train, "store": self.store.about["content"]}
 
     def save(self) -> None:
         """Publishes a checkpoint of this step and drops those no longer needed."""

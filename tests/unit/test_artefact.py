@@ -72,6 +72,9 @@ def test_a_replacement_cut_between_its_renames_is_undone(tmp_path):
     folder.rename(tmp_path / "x.old")
     artefact.recover(folder)
     assert artefact.verify(folder) == {"kind": "test"}
+    make(tmp_path / "x.old")  # cut after the second rename: the new one stands
+    artefact.recover(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_process(tmp_path):
