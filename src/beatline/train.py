@@ -310,7 +310,8 @@ class Trainer:
             self.save()
             with (self.folder / "speed.jsonl").open("a") as file:
                 file.write(json.dumps({"epoch": epoch, "clips_per_second": round(speed, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%S")}) + "\n")
-            say("train", f"epoch {epoch + 1} of {settings.epochs}: loss {train_loss:.4f}{text}, {speed:.0f} clips/s")
+            if due or epoch + 1 == settings.epochs:
+                say("train", f"epoch {epoch + 1} of {settings.epochs}: loss {train_loss:.4f}{text}, {speed:.0f} clips/s")
         parallel.wait()
 
     @torch.no_grad()
