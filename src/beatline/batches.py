@@ -4,9 +4,6 @@ In: a store and the indices of a split. Out: `Batch`es in an order that is a pur
 already turned into numbers. Threads only read; their number cannot change anything. Applying the draws is `apply`'s, on the device.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,22 +146,3 @@ def augmented_fbank(batch: Batch, tagger: Tagger, device: torch.device) -> tuple
         fbank = augment.time_warp(fbank, *batch.warp)
     fbank = augment.apply_masks(fbank, batch.time_ranges, batch.mel_ranges)
     return fbank, tagger.is_padding(lengths, waveforms.shape[1])
-
-
-def read_ahead(jobs: Iterable, make, workers: int) -> Iterator:
-    """`make(job)` for each job, in order, up to two jobs a worker ahead; without workers each when it is asked for."""
-    if workers == 0:
-        yield from map(make, jobs)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-        pending: deque = deque()
-        try:
-            for job in jobs:
-                pending.append(pool.submit(make, job))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from beatline.batches import read_ahead, read_clips, tiled_length, to_waveforms
+from beatline.ahead import in_order
+from beatline.batches import read_clips, tiled_length, to_waveforms
 from beatline.fbank import SAMPLE_RATE
 from beatline.model.tagger import Tagger
 from beatline.predictions import Predictions
@@ -48,7 +49,7 @@ def score_clips(
     def read(group: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
         return group, read_clips(store, clips[group], int(lengths[group].max()))
 
-    for group, samples in read_ahead(length_batches(lengths), read, workers):
+    for group, samples in in_order(length_batches(lengths), read, workers):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = tagger(to_waveforms(samples, device), torch.from_numpy(lengths[group]).to(device))
         scores[group] = tagger.score(logits.float()).cpu().numpy()

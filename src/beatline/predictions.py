@@ -99,7 +99,7 @@ class Predictions:
             raise UserError("missing-file", f"cannot read {folder}", f"it holds no {missing[0]}", "give a folder that `beatline predict` made")
         scores, targets = (np.load(folder / name, allow_pickle=False) for name in FILES[:2])
         clips, labels = ((folder / name).read_bytes().decode("utf-8", "surrogateescape") for name in FILES[2:])
-        ids = tuple(row["id"] for row in csv.DictReader(io.StringIO(clips, newline="")))
+        ids = tuple(row["id"] for row in csv.DictReader(io.StringIO(clips)))
         return Predictions(ids, scores, targets, LabelSet.from_csv(labels, str(folder / "labels.csv")))
 
     @staticmethod

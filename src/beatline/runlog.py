@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from beatline import artefact
 from beatline.artefact import disk_errors
 from beatline.errors import UserError
 
@@ -22,6 +23,20 @@ def say(stage: str, message: str) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     print(f"{stage:<8} {message}", flush=True)
+
+
+def is_whole(stage: str, folder: Path, key: str, value: str) -> bool:
+    """Whether a stage's result is there, made from the same things (`about[key] == value`) and whole; a damaged one is named."""
+    artefact.recover(folder)
+    about = artefact.read_manifest(folder)
+    if about is None or about.get(key) != value:
+        return False
+    try:
+        artefact.verify(folder)
+    except UserError as error:
+        say(stage, f"{error}; making it again")
+        return False
+    return True
 
 
 @contextmanager

@@ -20,23 +20,9 @@ from beatline.metrics import Figures
 from beatline.model.checkpoint import load_checkpoint
 from beatline.predict import predict as predict_split
 from beatline.predictions import Predictions
-from beatline.runlog import progress, read_log, say
+from beatline.runlog import is_whole, progress, read_log, say
 from beatline.store import Store
 from beatline.train import Trainer, check_identity, pick_device
-
-
-def _done(folder: Path, made_from: str) -> bool:
-    """Whether a stage's result is there, whole, and made from the same things; a damaged one is named and made anew."""
-    artefact.recover(folder)
-    about = artefact.read_manifest(folder)
-    if about is None or about.get("made_from") != made_from:
-        return False
-    try:
-        artefact.verify(folder)
-    except UserError as error:
-        say("beatline", f"{error}; making it again")
-        return False
-    return True
 
 
 def _manifest_hash(folder: Path) -> str:
@@ -90,7 +76,7 @@ def predict(config: Config) -> None:
     if artefact.read_manifest(model_folder) is None:
         raise UserError("missing-stage", f"no model in {model_folder}", "the stage before has not run", "run `beatline train` with the same configuration first")
     made_from = artefact.hash_json([_manifest_hash(model_folder), _manifest_hash(config.store_folder)])
-    if _done(folder, made_from):
+    if is_whole("predict", folder, "made_from", made_from):
         say("predict", f"{folder} is there already")
         return
     loaded = load_checkpoint(model_folder)
@@ -116,7 +102,7 @@ def score(config: Config) -> None:
     if artefact.read_manifest(source) is None:
         raise UserError("missing-stage", f"no predictions in {source}", "the stage before has not run", "run `beatline predict` with the same configuration first")
     made_from = artefact.hash_json([_manifest_hash(source), to_dict(config.score)])
-    if not _done(folder, made_from):
+    if not is_whole("score", folder, "made_from", made_from):
         predictions = Predictions.load(source)
         say("score", f"{len(predictions.ids)} clips, {config.score.resamples} bootstrap resamples -> {folder}")
         order = metrics.frequency_order(train_counts(clips))
@@ -165,7 +151,7 @@ def write_report(config: Config) -> None:
         if artefact.read_manifest(config.out / name) is None:
             raise UserError("missing-stage", f"nothing in {config.out / name}", "the stage before has not run", f"run `beatline {name.removesuffix('ions')}` with the same configuration first")
     made_from = artefact.hash_json([_manifest_hash(config.out / name) for name in ("predictions", "score")])
-    if not _done(folder, made_from):
+    if not is_whole("report", folder, "made_from", made_from):
         figures, baselines = read_score(config.out / "score")
         log = config.out / "train/log.jsonl"
         inputs = report.ReportInputs(

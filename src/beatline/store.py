@@ -12,9 +12,8 @@ import json
 import os
 import shutil
 import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -23,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from beatline import artefact
+from beatline.ahead import in_order
 from beatline.audio import DECODER, FULL_SCALE, RESAMPLER, SAMPLE_RATE, decode
 from beatline.errors import UserError
 from beatline.labels import LabelSet
 from beatline.limits import LIMITS
 from beatline.manifest import SPLITS, Clip, Manifest
-from beatline.runlog import say
+from beatline.runlog import is_whole
 
 FORMAT = 1
 SHARD_CLIPS = 512
@@ -55,7 +55,7 @@ def prepare(manifest: Manifest, folder: Path, workers: int = 1, progress: Callab
     """
     artefact.recover(folder)
     plan, work = _plan(manifest), folder.with_name(folder.name + ".partial")
-    if _is_whole(folder, plan):
+    if is_whole("prepare", folder, "plan", plan):
         shutil.rmtree(work, ignore_errors=True)  # left where a kill came between the last two lines below
         progress(len(manifest.clips))
         return json.loads((folder / "summary.json").read_text())
@@ -72,19 +72,6 @@ def prepare(manifest: Manifest, folder: Path, workers: int = 1, progress: Callab
         artefact.put_in_place(work / "store", folder)
         shutil.rmtree(work, ignore_errors=True)
     return summary
-
-
-def _is_whole(folder: Path, plan: str) -> bool:
-    """Whether the store is there, of these inputs, and undamaged to the last bit; damage is named."""
-    about = artefact.read_manifest(folder)
-    if about is None or about.get("plan") != plan:
-        return False
-    try:
-        artefact.verify(folder)
-    except UserError as error:
-        say("prepare", f"{error}; making it again")
-        return False
-    return True
 
 
 def _plan(manifest: Manifest) -> str:
@@ -125,26 +112,10 @@ def _make_shards(manifest: Manifest, work: Path, workers: int, progress: Callabl
     missing = [number for number in range(len(groups)) if number not in shards]
     in_test = set(manifest.splits["test"])
     jobs = ((manifest, i, i in in_test) for number in missing for i in groups[number])
-    with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
-        results = _in_order(pool, _decode_clip, jobs, ahead=2 * workers)
-        for number in missing:
-            shards[number] = _write_shard(work, number, islice(results, len(groups[number])), progress)
+    results = in_order(jobs, lambda job: _decode_clip(*job), workers)
+    for number in missing:
+        shards[number] = _write_shard(work, number, islice(results, len(groups[number])), progress)
     return [shards[number] for number in range(len(groups))]
-
-
-def _in_order(pool: ThreadPoolExecutor, make: Callable, jobs: Iterable[tuple], ahead: int) -> Iterator[Any]:
-    """`make(*job)` for each job, in order; no more than `ahead` results wait to be taken."""
-    pending: deque[Future] = deque()
-    try:
-        for job in jobs:
-            pending.append(pool.submit(make, *job))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
 
 
 def _decode_clip(manifest: Manifest, place: int, in_test: bool) -> tuple[np.ndarray, Row]:

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from beatline import artefact, metrics, parallel
+from beatline.ahead import in_order
 from beatline.augment import generator
-from beatline.batches import Batch, augmented_fbank, epoch_batches, make_batch, read_ahead
+from beatline.batches import Batch, augmented_fbank, epoch_batches, make_batch
 from beatline.config import Config, to_dict
 from beatline.errors import UserError
 from beatline.labels import LabelSet
@@ -245,7 +246,7 @@ class Trainer:
             mine = [slice(part * self.world + self.rank, None, shares) for part in range(settings.accumulate)]
             return [make_batch(self.store, clips, share, self.config.augment, settings.seed, epoch, number) for share in mine if len(clips[share])]
 
-        yield from read_ahead(range(self.loop.batch, len(plan)), make, settings.workers)
+        yield from in_order(range(self.loop.batch, len(plan)), make, settings.workers)
 
     def step(self, batches: list[Batch]) -> tuple[float, float, float]:
         """One optimiser step; the loss, the gradient norm before clipping and the learning rate."""

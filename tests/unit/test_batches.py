@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from beatline import config, stages
+from beatline.ahead import in_order
 from beatline.batches import (
     augmented_fbank,
     epoch_batches,
     make_batch,
-    read_ahead,
     read_clips,
     tile_short,
     tiled_length,
@@ -104,15 +104,15 @@ def test_without_augmentation_the_fbank_is_the_clips(store, tagger):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_read_ahead_keeps_order_and_passes_errors_on(workers):
-    assert list(read_ahead(range(20), lambda job: job * job, workers)) == [n * n for n in range(20)]
+def test_in_order_keeps_order_and_passes_errors_on(workers):
+    assert list(in_order(range(20), lambda job: job * job, workers)) == [n * n for n in range(20)]
 
     def fail(job):
         if job == 3:
             raise OSError("gone")
         return job
 
-    reader = read_ahead(range(20), fail, workers)
+    reader = in_order(range(20), fail, workers)
     assert [next(reader) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="gone"):
         next(reader)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beatline import artefact
@@ -45,6 +45,7 @@ ANY_ID = st.text(st.one_of(st.characters(exclude_categories=["Cs"], exclude_char
 
 
 @settings(max_examples=60, deadline=None)
+@example(["x\r", "\r\n", "y\n", "", '"', "caf\udce9", "a,b"])
 @given(st.lists(ANY_ID, unique=True, min_size=1, max_size=5))
 def test_any_id_survives_the_disk(ids):
     with tempfile.TemporaryDirectory() as folder:
