@@ -84,9 +84,10 @@ def _score_files(arguments: list[str]) -> None:
         predictions = Predictions.from_espnet(Path(scores), Path(text), Path(tokens))
     else:
         raise UserError("bad-usage", "beatline score", "score files need all of --scores, --text and --tokens", "`beatline --help` shows the form")
-    # ESPnet's token list is in its own order already, so mean_acc needs no other
     figures = metrics.figures(predictions.scores, predictions.targets, clips_hash=predictions.clips_hash)
     print(score_table(figures, {}))
+    if folder:
+        print("mean_acc is in the label table's order; `beatline score CONFIG` takes the training frequency's, as ESPnet's files do")
 
 
 def _convert(arguments: list[str]) -> None:
