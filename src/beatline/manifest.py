@@ -45,6 +45,8 @@ class Clip:
     """Seconds into the file."""
     end: float | None = None
     """Seconds into the file; None is its end."""
+    member: str = ""
+    """What of the file it is: a tar member's name, a Parquet or HDF5 row; empty where the file is the audio itself."""
 
 
 @dataclass(frozen=True, slots=True)
