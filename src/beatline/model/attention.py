@@ -4,34 +4,28 @@ In and out: tokens `(batch, tokens, width)`. The gated bias and the padding beco
 Source: BEATs (arXiv 2212.09058) section 3 and the released checkpoints; T5's buckets (arXiv 1910.10683), WavLM's gate (arXiv 2110.13900).
 """
 
+import itertools
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
+from beatline.model.linear import Linear, on_cpu_in_float32, product
 
 
-@lru_cache(maxsize=8)
-def relative_buckets(tokens: int, buckets: int, max_distance: int, device: torch.device) -> Tensor:
-    """The bucket of every distance key - query from -(tokens - 1) to tokens - 1, `(2 tokens - 1,)` int64.
+def relative_buckets(buckets: int, max_distance: int) -> Tensor:
+    """The bucket of every distance key - query from -max_distance to max_distance, `(2 max_distance + 1,)` int64; beyond, the last one goes on.
 
     Half the buckets for each sign; below a quarter each distance has its own, above they grow with the logarithm up to `max_distance`.
     """
-    distance = torch.arange(-(tokens - 1), tokens, device=device)
+    distance = torch.arange(-max_distance, max_distance + 1)
     per_sign, single = buckets // 2, buckets // 4
     far = torch.log(distance.abs().clamp(min=1).float() / single) / math.log(max_distance / single) * (per_sign - single)
     within = torch.where(distance.abs() < single, distance.abs(), (single + far.long()).clamp(max=per_sign - 1))
     return within + per_sign * (distance > 0)
-
-
-@lru_cache(maxsize=8)
-def _toeplitz(tokens: int, device: torch.device) -> Tensor:
-    """Where distance key - query stands in a row of all distances, `(tokens, tokens)` int64."""
-    position = torch.arange(tokens, device=device)
-    return position[None, :] - position[:, None] + tokens - 1
 
 
 class RelativeBias(nn.Embedding):
@@ -40,12 +34,74 @@ class RelativeBias(nn.Embedding):
     def __init__(self, config: EncoderConfig):
         super().__init__(config.num_buckets, config.encoder_attention_heads)
         self.max_distance = config.max_distance
+        with torch.device("cpu"):
+            self.buckets = relative_buckets(config.num_buckets, config.max_distance)
 
     def forward(self, tokens: int) -> Tensor:  # type: ignore[override]
         """The bias of every query (row) and key (column), `(heads, tokens, tokens)`."""
-        device = self.weight.device
-        row = super().forward(relative_buckets(tokens, self.num_embeddings, self.max_distance, device)).T
-        return row[:, _toeplitz(tokens, device)]
+        place = torch.arange(tokens, device=self.weight.device)
+        distance = (place[None, :] - place[:, None]).clamp(-self.max_distance, self.max_distance)
+        return super().forward(self.buckets.to(self.weight.device)).T[:, distance + self.max_distance]
+
+
+class _Recomputed(torch.autograd.Function):
+    """Attention on a CPU, a head of a clip at a time, so that its weights stay in the cache; the backward pass makes them again."""
+
+    @staticmethod
+    def weights(at: tuple[int, int], query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None, is_padding: Tensor | None) -> Tensor:
+        """The attention weights of one clip's head, `(tokens, tokens)`."""
+        clip, head = at
+        logits = product(query[at] * query.shape[-1] ** -0.5, key[at])
+        if gate is not None and bias is not None:
+            logits.addcmul_(gate[at], bias[head])
+        elif bias is not None:
+            logits.add_(bias[head])
+        if is_padding is not None:
+            logits.masked_fill_(is_padding[clip], -math.inf)
+        return torch.softmax(logits, -1)
+
+    @staticmethod
+    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None, bias: Tensor | None, is_padding: Tensor | None, dropout: float) -> Tensor:
+        clips, heads, tokens, _ = query.shape
+        dropped = torch.empty(clips, heads, tokens, tokens, dtype=torch.bool).bernoulli_(dropout) if dropout else None
+        attended = torch.empty_like(query)
+        for at in itertools.product(range(clips), range(heads)):
+            weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
+            if dropped is not None:
+                weights.masked_fill_(dropped[at], 0.0)
+            attended[at] = product(weights, value[at].t())
+        attended /= 1 - dropout
+        ctx.save_for_backward(query, key, value, gate, bias, is_padding, dropped, attended)
+        ctx.dropout = dropout
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, gate, bias, is_padding, dropped, attended = ctx.saved_tensors
+        scale = query.shape[-1] ** -0.5
+        to_query, to_key, to_value = (torch.empty_like(t) for t in (query, key, value))
+        to_gate = None if gate is None else torch.empty_like(gate)
+        to_bias = None if bias is None else torch.zeros_like(bias)
+        through = (gradient * attended).sum(-1, keepdim=True)  # what the softmax takes off each row
+        gradient = gradient / (1 - ctx.dropout)
+        for at in itertools.product(range(query.shape[0]), range(query.shape[1])):
+            weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
+            to_weights = product(gradient[at], value[at])
+            used = weights
+            if dropped is not None:
+                used = weights.masked_fill(dropped[at], 0.0)
+                to_weights.masked_fill_(dropped[at], 0.0)
+            to_value[at] = product(gradient[at].t(), used.t()).t()
+            to_logits = to_weights.sub_(through[at]).mul_(weights)
+            to_query[at] = product(to_logits, key[at].t()).mul_(scale)
+            to_key[at] = product(query[at].t(), to_logits.t()).t().mul_(scale)
+            if to_gate is not None:
+                to_gate[at] = (to_logits * bias[at[1]]).sum(-1, keepdim=True)
+                to_bias[at[1]].addcmul_(to_logits, gate[at])
+            elif to_bias is not None:
+                to_bias[at[1]].add_(to_logits)
+        return to_query, to_key, to_value, to_gate, to_bias, None, None
 
 
 class Attention(nn.Module):
@@ -54,8 +110,8 @@ class Attention(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         width, self.heads = config.encoder_embed_dim, config.encoder_attention_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
         self.dropout = config.attention_dropout
         self.gated = config.relative_position_embedding and config.gru_rel_pos
         if self.gated:
@@ -64,7 +120,9 @@ class Attention(nn.Module):
 
     def gate_values(self, query: Tensor) -> Tensor:
         """The factor on the bias of each query, `(batch, heads, tokens, 1)`, from unscaled queries `(batch, heads, tokens, head width)`."""
-        a, b = self.gate(query).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
+        # eight outputs, summed in two groups of four: the same as two outputs of summed weights
+        weight, bias = self.gate.weight.unflatten(0, (2, 4)).sum(1), self.gate.bias.unflatten(0, (2, 4)).sum(1)
+        a, b = F.linear(query, weight, bias).sigmoid().chunk(2, dim=-1)
         return a * (b * self.gate_scale[:, None, None] - 1.0) + 2.0
 
     def forward(self, tokens: Tensor, bias: Tensor | None, is_padding: Tensor | None) -> Tensor:
@@ -75,12 +133,16 @@ class Attention(nn.Module):
             is_padding: `(batch, tokens)` bool, or None when nothing is padded.
         """
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mask = None
-        if bias is not None:
-            mask = self.gate_values(query) * bias if self.gated else bias[None]
-            mask = mask.to(query.dtype)
-        if is_padding is not None:
-            keep_out = torch.zeros_like(is_padding, dtype=query.dtype).masked_fill(is_padding, -math.inf)[:, None, None, :]
-            mask = keep_out if mask is None else mask + keep_out
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
+        gate = self.gate_values(query) if bias is not None and self.gated else None
+        dropout = self.dropout if self.training else 0.0
+        if torch.is_grad_enabled() and on_cpu_in_float32(query):
+            attended = _Recomputed.apply(query.contiguous(), key.contiguous(), value.contiguous(), gate, bias, is_padding, dropout)
+        else:
+            mask = None
+            if bias is not None:
+                mask = (bias[None] if gate is None else gate * bias).to(query.dtype)
+            if is_padding is not None:
+                keep_out = torch.zeros_like(is_padding, dtype=query.dtype).masked_fill(is_padding, -math.inf)[:, None, None, :]
+                mask = keep_out if mask is None else mask + keep_out
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return self.out(attended.transpose(1, 2).flatten(2))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from beatline.config import EncoderConfig
 from beatline.fbank import MELS
 from beatline.model.attention import Attention, RelativeBias
+from beatline.model.linear import Linear
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -57,8 +58,8 @@ class Layer(nn.Module):
         width = config.encoder_embed_dim
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, config.encoder_ffn_embed_dim)
-        self.down = nn.Linear(config.encoder_ffn_embed_dim, width)
+        self.up = Linear(width, config.encoder_ffn_embed_dim)
+        self.down = Linear(config.encoder_ffn_embed_dim, width)
         self.norm = nn.LayerNorm(width)
         self.pre_norm = config.layer_norm_first
         self.alpha = (2 * config.encoder_layers) ** 0.25 if config.deep_norm else 1.0
@@ -91,7 +92,7 @@ class Encoder(nn.Module):
         width, patch = config.encoder_embed_dim, config.input_patch_size
         self.patches = nn.Conv2d(1, config.embed_dim, patch, stride=patch, bias=config.conv_bias)
         self.patch_norm = nn.LayerNorm(config.embed_dim)
-        self.project = nn.Linear(config.embed_dim, width) if config.embed_dim != width else nn.Identity()
+        self.project = Linear(config.embed_dim, width) if config.embed_dim != width else nn.Identity()
         self.input_dropout = nn.Dropout(config.dropout_input)
         self.conv_position = ConvPosition(config)
         self.norm = nn.LayerNorm(width)
