@@ -1,39 +1,32 @@
 """beatline's scorer against ESPnet's way (scikit-learn label by label: AP, AUC and both curves) on a table of AudioSet's evaluation size, with ties.
 
-OMP_NUM_THREADS=1 python benchmarks/metrics.py [--pairs 7] [--json FILE]     (some 75 seconds on two cores; prints text, then one line of JSON)
-
-Both are timed in turn in one process, ours first, on the same scores: float32 and bool for ours, float64 for theirs, as each program holds them.
+./bench.sh metrics        Same scores to all: float32 and bool for ours, float64 for scikit-learn, as each program holds them. Also memory beyond the inputs, the
+bootstrap, and the exact modes of torchmetrics and torcheval (AP only, which is what ESPnet takes from it in training).
 """
 
-import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
-import time
-import tracemalloc
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
+import harness
 import numpy as np
-import sklearn
+import peers
 from sklearn import metrics as sk
 
 from beatline import metrics
 
 CLIPS, LABELS = 20_123, 527  # the recipe's evaluation set
 RESAMPLES = 1000
+FASTER, EXACT, MEMORY, BOOTSTRAP = 5.0, 1e-12, 500.0, 120.0
 
 
-def table() -> tuple[np.ndarray, np.ndarray]:
+def table(smoke: bool) -> tuple[np.ndarray, np.ndarray]:
     """Scores rounded to four digits (so with ties) and targets: from 2 clips a label to 30 % of them, one label without any."""
+    clips, labels = (200, 30) if smoke else (CLIPS, LABELS)
     rng = np.random.default_rng(0)
-    rate = np.clip(rng.pareto(1.0, LABELS) * 0.001, 0.0003, 0.3)
-    targets = rng.random((CLIPS, LABELS)) < rate
+    rate = np.clip(rng.pareto(1.0, labels) * 0.001, 0.0003, 0.3)
+    targets = rng.random((clips, labels)) < rate
     targets[:, 17] = False
-    logits = rng.normal(-4, 1.5, (CLIPS, LABELS)) + 2.5 * targets
+    logits = rng.normal(-4, 1.5, (clips, labels)) + 2.5 * targets
     return np.round(1 / (1 + np.exp(-logits)), 4).astype(np.float32), targets
 
 
@@ -51,72 +44,65 @@ def espnets_way(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np
     return ap, auc
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+def torchmetrics_way(scores: np.ndarray, targets: np.ndarray) -> None:
+    """AP and AUC by torchmetrics, exact."""
+    import torch
+    from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+
+    arguments = torch.from_numpy(scores), torch.from_numpy(targets).long()
+    multilabel_average_precision(*arguments, num_labels=scores.shape[1], average="none")
+    multilabel_auroc(*arguments, num_labels=scores.shape[1], average="none")
 
 
-def megabytes(work: Callable[[], object]) -> float:
-    """Most memory that `work` holds at once beyond its inputs."""
-    tracemalloc.start()
-    work()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak / 1e6
+def torcheval_way(scores: np.ndarray, targets: np.ndarray) -> None:
+    """AP by torcheval."""
+    import torch
+    from torcheval.metrics.functional import multilabel_auprc
+
+    multilabel_auprc(torch.from_numpy(scores), torch.from_numpy(targets).long(), num_labels=scores.shape[1], average=None)
 
 
-def processor() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+OTHERS = {"torchmetrics": torchmetrics_way, "torcheval": torcheval_way}
 
 
-def main() -> None:
-    """Checks that both agree, times them in pairs, and prints the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    scores, targets = table()
+def scoring(smoke: bool, way: str, resamples: int = 0) -> harness.Work:
+    """One way of scoring the table, for a process whose memory is watched."""
+    scores, targets = table(smoke)
+    if way == "ours":
+        return lambda: metrics.figures(scores, targets, resamples=resamples)
+    work = OTHERS[way]
+    work(scores[:100], targets[:100])  # what it imports is no memory of the work
+    return lambda: work(scores, targets)
+
+
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """Speed, exactness, memory and bootstrap."""
+    scores, targets = table(options.smoke)
     theirs = scores.astype(np.float64), targets.astype(np.float64)
 
-    ours = metrics.figures(scores, targets, resamples=0)  # the warm-up of both
-    ap, auc = espnets_way(*theirs)
-    difference = max(np.abs(np.nan_to_num(ours.ap) - ap).max(), np.abs(np.nan_to_num(ours.auc) - auc).max())
-    assert difference <= 1e-12, difference
+    def ours() -> metrics.Figures:
+        return metrics.figures(scores, targets, resamples=0)
 
-    pairs = [(seconds(lambda: metrics.figures(scores, targets, resamples=0)), seconds(lambda: espnets_way(*theirs))) for _ in range(options.pairs)]
-    ratios = [b / a for a, b in pairs]
-    result = {
-        "what": f"AP, AUC and all other figures of {CLIPS} x {LABELS}, with ties, without intervals",
-        "ours_s": statistics.median(a for a, _ in pairs),
-        "espnets_way_s": statistics.median(b for _, b in pairs),
-        "ratio": statistics.median(ratios),
-        "ratio_spread": [min(ratios), max(ratios)],
-        "pairs": len(pairs),
-        "largest_difference": difference,
-        "bootstrap_s": seconds(lambda: metrics.figures(scores, targets, resamples=RESAMPLES)),
-        "bootstrap_resamples": RESAMPLES,
-        "memory_mb": megabytes(lambda: metrics.figures(scores, targets, resamples=0)),
-        "memory_with_bootstrap_mb": megabytes(lambda: metrics.figures(scores, targets, resamples=3 * metrics.BOOTSTRAP_CHUNK)),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-        "commit": subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip(),
-    }
-    print(f"{result['what']}: {result['ours_s']:.2f} s against {result['espnets_way_s']:.2f} s")
-    print(f"median ratio {result['ratio']:.1f}x, from {min(ratios):.1f}x to {max(ratios):.1f}x over {len(pairs)} pairs; largest difference of an AP or AUC {difference:.1e}")
-    print(f"with {RESAMPLES} bootstrap resamples {result['bootstrap_s']:.1f} s")
-    print(f"memory beyond the inputs {result['memory_mb']:.0f} MB, with bootstrap {result['memory_with_bootstrap_mb']:.0f} MB")
-    print(json.dumps(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    size = f"{scores.shape[0]} x {scores.shape[1]} with ties"
+    what = f"AP, AUC, d' and all other figures of {size}"
+    yield harness.compare("metrics/espnet", f"{what}, against ESPnet's way", ours, lambda: espnets_way(*theirs), options.pairs, harness.at_least(FASTER))
+    ap, auc = espnets_way(*theirs)
+    found = ours()
+    difference = max(np.abs(np.nan_to_num(found.ap) - ap).max(), np.abs(np.nan_to_num(found.auc) - auc).max())
+    yield harness.state("metrics/exact", "largest difference of an AP or AUC from scikit-learn", difference, "", harness.at_most(EXACT))
+    memory = harness.memory_of("metrics:scoring", smoke=options.smoke, way="ours", resamples=0)
+    yield harness.state("metrics/memory", f"memory beyond the inputs, {size}", memory.peak - memory.before, "MB", harness.below(MEMORY))
+    some = 3 * metrics.BOOTSTRAP_CHUNK
+    memory = harness.memory_of("metrics:scoring", smoke=options.smoke, way="ours", resamples=some)
+    yield harness.state("metrics/memory-bootstrap", f"the same with bootstrap ({some} resamples, made in chunks)", memory.peak - memory.before, "MB", harness.below(MEMORY))
+    resamples = 10 if options.smoke else RESAMPLES
+    took = harness.seconds(lambda: metrics.figures(scores, targets, resamples=resamples))
+    yield harness.state("metrics/bootstrap", f"{what}, with intervals from {resamples} resamples", took, "s", harness.below(BOOTSTRAP))
+    for name, way in OTHERS.items():
+        if peers.available(name):
+            memory = harness.memory_of("metrics:scoring", smoke=options.smoke, way=name)
+            yield harness.compare(f"metrics/{name}", f"{what}, against {name}", ours, lambda way=way: way(scores, targets), min(3, options.pairs), its_memory_MB=memory.peak - memory.before)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(rows, __doc__)

@@ -1,8 +1,10 @@
 """Work done ahead by threads, its results taken in order.
 
-Outside the straight line: `store` decodes with it and `batches` reads with it. The number of threads changes nothing but speed.
+Outside the straight line: `store` decodes with it, `batches` reads with it, `tag` reads files with it. The number of threads changes nothing but speed.
 """
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,3 +31,38 @@ def in_order(jobs: Iterable[Job], make: Callable[[Job], Result], workers: int) -
         finally:
             for future in pending:
                 future.cancel()
+
+
+def buffered(items: Iterable[Result], size: int) -> Iterator[Result]:
+    """The same items, made by one thread up to `size` ahead; what making them raises is raised here."""
+    ready: queue.Queue[tuple[str, Result | BaseException | None]] = queue.Queue(size)
+    over = threading.Event()
+
+    def put(kind: str, item: Result | BaseException | None) -> None:
+        while not over.is_set():
+            try:
+                return ready.put((kind, item), timeout=0.1)
+            except queue.Full:
+                pass
+
+    def fill() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if over.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:  # handed to the reader
+            put("error", error)
+
+    threading.Thread(target=fill, name="buffered", daemon=True).start()
+    try:
+        while True:
+            kind, item = ready.get()
+            if kind == "error":
+                raise item  # type: ignore[misc]
+            if kind == "end":
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        over.set()

@@ -12,15 +12,18 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from beatline.errors import UserError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+CHANGED = "SHA-256 differs from the manifest"
+UNLISTED = "the file is not in the manifest"
 
 
 def checkpoint_hook(name: str) -> None:
@@ -81,12 +84,19 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         _fsync(path.parent)
 
 
-def seal(folder: Path, about: dict[str, Any]) -> None:
-    """Lists every file below `folder` with size and SHA-256 in its manifest, written last and synced."""
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+def seal(folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> None:
+    """Lists every file below `folder` with size and SHA-256 in its manifest, written last and synced.
+
+    Args:
+        known: `bytes` and `sha256` of files that need not be read again, by name; they may also be elsewhere for now.
+    """
+    files = dict(known)
+    for path in (p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        name = path.relative_to(folder).as_posix()
+        if name not in known:
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
         _fsync(path)
+    files = dict(sorted(files.items()))
     checkpoint_hook("files-written")
     body = {"format": FORMAT, "about": about, "files": files}
     write_atomic(folder / MANIFEST, json.dumps(body | {"self": hash_json(body)}, indent=1) + "\n")
@@ -142,50 +152,80 @@ def recover(final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def parse_manifest(text: str | bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]], bool]:
+    """A manifest's `about`, its files with `bytes` and `sha256`, and whether it matches its own hash.
+
+    Raises:
+        ValueError: It is no manifest at all.
+    """
+    try:
+        body = json.loads(text)
+        own, about, files = body.pop("self"), body["about"], body["files"]
+        if any(not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str) for facts in files.values()):
+            raise ValueError("sizes and hashes are not of their form")
+        return about, files, own == hash_json(body) and body["format"] == FORMAT
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The `about` part of a folder's manifest, or None where there is no folder with a readable, self-consistent manifest."""
     try:
-        body = json.loads((folder / MANIFEST).read_text())
-        own = body.pop("self")
-        return body["about"] if own == hash_json(body) and body["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        about, _, good = parse_manifest((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
         return None
+    return about if good else None
+
+
+def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, str]]:
+    """Name and cause of every file of a published folder that is missing, cut, changed or not listed; the manifest itself comes first.
+
+    Args:
+        folder: A folder made by `publish`.
+        select: Which files to read in full (by relative name); of the others only presence and size are checked.
+    """
+    try:
+        _, files, good = parse_manifest((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        yield MANIFEST, f"no readable manifest ({type(error).__name__})"
+        return
+    if not good:
+        yield MANIFEST, "the manifest does not match its own hash"
+    there = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    for name, facts in files.items():
+        try:
+            cause = difference(facts, there[name].stat().st_size if name in there else None)
+            if not cause and select(name) and sha256_file(there[name]) != facts["sha256"]:
+                cause = CHANGED
+        except OSError as error:  # what a dying disk says
+            cause = error.strerror or str(error)
+        if cause:
+            yield name, cause
+    for name in there:
+        if name not in files and name != MANIFEST:
+            yield name, UNLISTED
+
+
+def difference(facts: dict[str, Any], size: int | None) -> str:
+    """What a file's size says against its facts in the manifest, empty where nothing; None is a file that is not there."""
+    if size is None:
+        return "the file is missing"
+    return "" if size == facts["bytes"] else f"{size} bytes instead of {facts['bytes']}"
 
 
 def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
     """Checks a published folder's files against its manifest, and returns the manifest's `about`.
 
     Args:
-        folder: A folder made by `publish`.
-        select: Which files to read in full (by relative name); of the others only presence and size are checked.
+        folder: As `damaged`.
+        select: As `damaged`.
 
     Raises:
         UserError: `corrupt-artefact`, naming the first file that is missing, cut, changed or not listed.
     """
-
-    def corrupt(what: Path, cause: str) -> UserError:
-        return UserError("corrupt-artefact", f"cannot use {what}", cause, f"delete {folder} and run again to make it anew")
-
-    try:
-        body = json.loads((folder / MANIFEST).read_text())
-        own, files = body.pop("self"), body["files"]
-        good = own == hash_json(body) and body["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise corrupt(folder / MANIFEST, f"no readable manifest ({type(error).__name__})") from error
-    if not good:
-        raise corrupt(folder / MANIFEST, "the manifest does not match its own hash")
-    for name, facts in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise corrupt(path, "the file is missing")
-        if path.stat().st_size != facts["bytes"]:
-            raise corrupt(path, f"{path.stat().st_size} bytes instead of {facts['bytes']}")
-        if select(name) and sha256_file(path) != facts["sha256"]:
-            raise corrupt(path, "SHA-256 differs from the manifest")
-    extra = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - set(files) - {MANIFEST}
-    if extra:
-        raise corrupt(folder / sorted(extra)[0], "the file is not in the manifest")
-    return body["about"]
+    for name, cause in damaged(folder, select):
+        raise UserError("corrupt-artefact", f"cannot use {folder / name}", cause, f"delete {folder} and run again to make it anew")
+    return parse_manifest((folder / MANIFEST).read_bytes())[0]
 
 
 class FolderLock:

@@ -10,13 +10,13 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import soundfile
@@ -36,6 +36,7 @@ REMEDY = "replace the file or leave it out"
 
 # What a file begins with, by offset; longer and rarer signatures first. True: a form libsndfile reads.
 SIGNATURES: tuple[tuple[int, bytes, str, bool], ...] = (
+    (8, b"AVI ", "AVI", False),
     (0, b"RIFF", "WAV", True),
     (0, b"RIFX", "WAV", True),
     (0, b"RF64", "RF64", True),
@@ -52,6 +53,19 @@ SIGNATURES: tuple[tuple[int, bytes, str, bool], ...] = (
     (0, b"\xff\xf1", "AAC", False),
     (0, b"\xff\xf9", "AAC", False),
     (0, b"#!AMR", "AMR", False),
+    (0, b"FLV\x01", "Flash video", False),
+    (0, b".RMF", "RealMedia", False),
+    (0, b".ra\xfd", "RealAudio", False),
+    (0, b"wvpk", "WavPack", False),
+    (0, b"MAC ", "Monkey's Audio", False),
+    (0, b"TTA1", "TTA", False),
+    (0, b"tBaK", "TAK", False),
+    (0, b"MPCK", "Musepack", False),
+    (0, b"MP+", "Musepack", False),
+    (0, b"DSD ", "DSF", False),
+    (0, b"\x7f\xfe\x80\x01", "DTS", False),
+    (0, b"\x0b\x77", "AC-3", False),
+    (0, b"\x00\x00\x01\xba", "MPEG", False),
     (0, b"PK\x03\x04", "a ZIP archive", False),
     (0, b"\x1f\x8b", "gzip", False),
     (0, b"%PDF", "PDF", False),
@@ -101,15 +115,11 @@ def decode(source: Path | bytes | BinaryIO, start: float = 0.0, end: float | Non
         UserError: `missing-file`, `not-a-file`, `empty-file`, `not-audio`, `broken-audio`, `not-finite`, `too-many-channels`, `bad-sample-rate`,
             `too-short` (nothing there after `start`), `too-long`.
     """
-    name = str(source) if isinstance(source, Path) else "audio"
-    try:
-        with _opened(source) as file:
-            return _decode(file, start, end, max_seconds)
-    except _Refused as refused:
-        raise UserError(refused.code, f"cannot use {name}", refused.cause, refused.remedy) from refused.__cause__
+    with refusals_about(str(source) if isinstance(source, Path) else "audio"), opened(source) as file:
+        return collect(Stretch(file, start, end, max_seconds))
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """A `UserError` that does not know the file's name yet."""
 
     def __init__(self, code: str, cause: str, remedy: str = REMEDY):
@@ -118,34 +128,66 @@ class _Refused(Exception):
 
 
 @contextmanager
-def _opened(source: Path | bytes | BinaryIO) -> Iterator[soundfile.SoundFile]:
+def refusals_about(name: str) -> Iterator[None]:
+    """Turns what is refused inside into a `UserError` that names the file."""
+    try:
+        yield
+    except Refused as refused:
+        raise UserError(refused.code, f"cannot use {name}", refused.cause, refused.remedy) from refused.__cause__
+
+
+class Source(Protocol):
+    """A recording opened by one of the decoders; its frames are read once, in order."""
+
+    rate: int
+    """Frames a second."""
+    channels: int
+    """Channels of a frame."""
+
+    def skip(self, frames: int) -> None:
+        """Lets the first block begin this many frames into the recording."""
+
+    def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
+        """Blocks of the channels' mean, float32, up to `most` frames; the last one comes with the decoder's trouble, if any."""
+
+    def broken_promise(self, frames: int) -> str:
+        """A note where the header promised more than these frames, which were all there is; else empty."""
+
+
+@contextmanager
+def opened(source: Path | bytes | BinaryIO) -> Iterator[Source]:
+    """The recording opened by libsndfile.
+
+    Raises:
+        Refused: `missing-file`, `not-a-file`, `empty-file`, `not-audio`, `broken-audio`.
+    """
     if isinstance(source, Path):
-        with _open_regular(source) as file, _sound_file(file.fileno(), os.pread(file.fileno(), 512, 0)) as sound:
+        with open_regular(source) as file, _sound_file(file.fileno(), os.pread(file.fileno(), 512, 0)) as sound:
             yield sound
         return
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     first = stream.read(512)
     stream.seek(0)
     if not first:
-        raise _Refused("empty-file", "it has no bytes")
+        raise Refused("empty-file", "it has no bytes")
     # without the stream's name, from which soundfile would guess a headerless form
     with _sound_file(SimpleNamespace(read=stream.read, seek=stream.seek, tell=stream.tell), first) as sound:
         yield sound
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BinaryIO:
     """The file opened for reading; asks what it is first, because opening a pipe waits and opening a device may do anything."""
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
             kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, a socket or a device"
-            raise _Refused("not-a-file", f"it is {kind}, not a file", "give an audio file")
+            raise Refused("not-a-file", f"it is {kind}, not a file", "give an audio file")
         if facts.st_size == 0:
-            raise _Refused("empty-file", "it has no bytes")
-        return path.open("rb")
+            raise Refused("empty-file", "it has no bytes")
+        return open(path, "rb", opener=_open_without_waiting)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _Refused("missing-file", cause, "check the path and its permissions") from error
+        raise Refused("missing-file", cause, "check the path and its permissions") from error
 
 
 class _Sequential(soundfile.SoundFile):
@@ -156,7 +198,7 @@ class _Sequential(soundfile.SoundFile):
 
 
 @contextmanager
-def _sound_file(file: Any, first: bytes) -> Iterator[soundfile.SoundFile]:
+def _sound_file(file: Any, first: bytes) -> Iterator[Source]:
     """libsndfile's view of a file descriptor or stream that begins with `first`."""
     try:
         sound = _Sequential(file, closefd=False)
@@ -164,10 +206,19 @@ def _sound_file(file: Any, first: bytes) -> Iterator[soundfile.SoundFile]:
         # not libsndfile's own words: some of them depend on what other threads are reading
         form, readable = looks_like(first)
         if readable:
-            raise _Refused("broken-audio", f"it looks like {form}, but its header cannot be read") from error
-        raise _Refused("not-audio", f"it looks like {form}, which cannot be read", "convert it to WAV or FLAC, or leave it out") from error
+            raise Refused("broken-audio", f"it looks like {form}, but its header cannot be read") from error
+        raise Refused("not-audio", f"it looks like {form}, which cannot be read", "convert it to WAV or FLAC, or leave it out") from error
     with sound:
-        yield sound
+        yield _SoundFile(sound)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """`os.open`, refusing what took the file's place since it was asked."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is no longer a file")
+    return descriptor
 
 
 def looks_like(first: bytes) -> tuple[str, bool]:
@@ -189,79 +240,123 @@ def looks_like(first: bytes) -> tuple[str, bool]:
     return f"nothing known (first bytes {first[:4].hex(' ')})", False
 
 
-def _decode(file: soundfile.SoundFile, start: float, end: float | None, max_seconds: float) -> Decoded:
-    rate, channels = file.samplerate, file.channels
-    if not LIMITS.min_sample_rate <= rate <= LIMITS.max_sample_rate:
-        raise _Refused("bad-sample-rate", f"{rate} Hz is not between {LIMITS.min_sample_rate} and {LIMITS.max_sample_rate}")
-    if channels > LIMITS.max_channels:
-        raise _Refused("too-many-channels", f"{channels} channels, at most {LIMITS.max_channels} are read")
-    begin = round(start * rate)
-    if begin:
-        try:
-            run_up = min(begin, rate) if file.format == "MP3" else 0  # its first frames after a jump lack what earlier ones left for them
-            file.seek(begin - run_up)
-            file.read(run_up, dtype="float32")
-        except (soundfile.LibsndfileError, OSError, OverflowError) as error:
-            raise _Refused("too-short", f"nothing can be read at its start, {start:g} s into the recording", "correct the clip's start or leave it out") from error
-    wanted = math.inf if end is None else round(end * rate) - begin
-    longest = round(max_seconds * rate)
+class Stretch:
+    """The samples of a source from `start` to `end`, 16 kHz int16, piece by piece; it can be iterated once.
 
-    stream = _Resampler(rate)
-    frames, note, pieces = 0, "", []
-    for mono, trouble in _mono_blocks(file, min(wanted, longest + 1)):
-        frames += len(mono)
-        pieces.append(stream.push(mono))
-        if trouble:
-            note = f"decoding stopped after {frames / rate:.3f} s ({trouble})"
-    if frames > longest:
-        raise _Refused("too-long", f"it is longer than {max_seconds:g} s", "cut it into shorter clips")
-    if frames == 0:
-        if note:
-            raise _Refused("broken-audio", f"nothing in it can be decoded ({note.split('(', 1)[1]}")
-        if begin:
-            raise _Refused("too-short", f"the recording ends before the clip's start at {start:g} s", "correct the clip's start or leave it out")
-        raise _Refused("empty-file", "it has a header and no samples")
-    samples = np.concatenate([*pieces, stream.finish()])
-    if len(samples) == 0:
-        raise _Refused("too-short", f"{frames} frames at {rate} Hz are less than one sample at {SAMPLE_RATE} Hz")
-    if not note and frames < wanted < math.inf:
-        note = f"ends {(wanted - frames) / rate:.3f} s before the clip's end"
-    if not note and end is None:
-        note = _broken_promise(file, begin + frames)
-    return Decoded(samples, rate, channels, frames / rate, note)
+    Raises:
+        Refused: as `decode`; while iterating too.
+    """
+
+    frames = 0
+    """Frames of the source behind the pieces so far."""
+    note = ""
+    """As `Decoded.note`; final after the last piece."""
+
+    def __init__(self, source: Source, start: float, end: float | None, max_seconds: float):
+        rate = source.rate
+        if not LIMITS.min_sample_rate <= rate <= LIMITS.max_sample_rate:
+            raise Refused("bad-sample-rate", f"{rate} Hz is not between {LIMITS.min_sample_rate} and {LIMITS.max_sample_rate}")
+        if source.channels > LIMITS.max_channels:
+            raise Refused("too-many-channels", f"{source.channels} channels, at most {LIMITS.max_channels} are read")
+        self.source, self._start, self._begin, self._max_seconds = source, start, round(start * rate), max_seconds
+        self._wanted = math.inf if end is None else round(end * rate) - self._begin
+        if self._begin:
+            try:
+                source.skip(self._begin)
+            except (soundfile.LibsndfileError, OSError, OverflowError) as error:
+                raise Refused("too-short", f"nothing can be read at its start, {start:g} s into the recording", "correct the clip's start or leave it out") from error
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        rate, count = self.source.rate, 0
+        longest = math.inf if self._max_seconds == math.inf else round(self._max_seconds * rate)
+        resampler = _Resampler(rate)
+        for mono, trouble in self.source.blocks(min(self._wanted, longest + 1)):
+            self.frames += len(mono)
+            piece = resampler.push(mono)
+            count += len(piece)
+            yield piece
+            if trouble:
+                self.note = f"decoding stopped after {self.frames / rate:.3f} s ({trouble})"
+        if self.frames > longest:
+            raise Refused("too-long", f"it is longer than {self._max_seconds:g} s", "cut it into shorter clips")
+        if self.frames == 0:
+            raise self._nothing_there()
+        piece = resampler.finish()
+        if count + len(piece) == 0:
+            raise Refused("too-short", f"{self.frames} frames at {rate} Hz are less than one sample at {SAMPLE_RATE} Hz")
+        yield piece
+        if not self.note and self.frames < self._wanted < math.inf:
+            self.note = f"ends {(self._wanted - self.frames) / rate:.3f} s before the clip's end"
+        if not self.note and self._wanted == math.inf:
+            self.note = self.source.broken_promise(self._begin + self.frames)
+
+    def _nothing_there(self) -> Refused:
+        if self.note:
+            return Refused("broken-audio", f"nothing in it can be decoded ({self.note.split('(', 1)[1]}")
+        if self._begin:
+            return Refused("too-short", f"the recording ends before the clip's start at {self._start:g} s", "correct the clip's start or leave it out")
+        return Refused("empty-file", "it has a header and no samples")
 
 
-def _broken_promise(file: soundfile.SoundFile, frames: int) -> str:
-    """A note where the header promised more than there was; libsndfile corrects the length itself and says so in its log."""
-    corrected = re.search(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)", file.extra_info)
-    if corrected:
-        return f"the header promises {corrected[1]} bytes of audio, {corrected[2]} are there"
-    unknown = 2**63 - 1  # what libsndfile says of a FLAC stream without a length
-    return f"the header promises {file.frames} frames, {frames} are there" if frames < file.frames < unknown else ""
+def collect(stretch: Stretch) -> Decoded:
+    """The whole stretch in one piece.
+
+    Raises:
+        Refused: as `Stretch`.
+    """
+    samples = np.concatenate(list(stretch))
+    return Decoded(samples, stretch.source.rate, stretch.source.channels, stretch.frames / stretch.source.rate, stretch.note)
 
 
-def _mono_blocks(file: soundfile.SoundFile, most: float) -> Iterator[tuple[np.ndarray, str]]:
-    """Blocks of the channels' mean, float32, up to `most` frames; the last one comes with the decoder's trouble, if any."""
-    block = np.empty((BLOCK, file.channels), np.float32)
-    while most > 0:
-        part = block[: int(min(BLOCK, most))]
-        part.fill(np.nan)
-        trouble = ""
-        try:
-            count = len(file.read(out=part))
-        except (soundfile.LibsndfileError, OSError) as error:
-            # the error hides how many frames came before it: those up to the first that was not written
-            unwritten = np.isnan(part).all(axis=1)
-            count = int(unwritten.argmax()) if unwritten.any() else len(part)
-            trouble = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
-        with np.errstate(all="ignore"):
-            mono = reduce(np.add, part[:count].T) / np.float32(file.channels)
-            if not (np.abs(mono) <= LOUDEST).all():  # also False for NaN
-                raise _Refused("not-finite", "some of its samples are NaN, infinite or absurdly large")
-        yield mono, trouble
-        most -= count
-        if trouble or count == 0:
-            return
+def mean_of(channels: Sequence[np.ndarray]) -> np.ndarray:
+    """The channels' mean, float32, of float32 channels.
+
+    Raises:
+        Refused: `not-finite`.
+    """
+    with np.errstate(all="ignore"):
+        mono = reduce(np.add, channels) / np.float32(len(channels))
+        if not (np.abs(mono) <= LOUDEST).all():  # also False for NaN
+            raise Refused("not-finite", "some of its samples are NaN, infinite or absurdly large")
+    return mono
+
+
+class _SoundFile:
+    """A `Source` read by libsndfile."""
+
+    def __init__(self, file: soundfile.SoundFile):
+        self._file, self.rate, self.channels = file, file.samplerate, file.channels
+
+    def skip(self, frames: int) -> None:
+        run_up = min(frames, self.rate) if self._file.format == "MP3" else 0  # its first frames after a jump lack what earlier ones left for them
+        self._file.seek(frames - run_up)
+        self._file.read(run_up, dtype="float32")
+
+    def broken_promise(self, frames: int) -> str:
+        # libsndfile corrects the length itself and says so in its log
+        corrected = re.search(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)", self._file.extra_info)
+        if corrected:
+            return f"the header promises {corrected[1]} bytes of audio, {corrected[2]} are there"
+        unknown = 2**63 - 1  # what libsndfile says of a FLAC stream without a length
+        return f"the header promises {self._file.frames} frames, {frames} are there" if frames < self._file.frames < unknown else ""
+
+    def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
+        block = np.empty((BLOCK, self.channels), np.float32)
+        while most > 0:
+            part = block[: int(min(BLOCK, most))]
+            part.fill(np.nan)
+            trouble = ""
+            try:
+                count = len(self._file.read(out=part))
+            except (soundfile.LibsndfileError, OSError) as error:
+                # the error hides how many frames came before it: those up to the first that was not written
+                unwritten = np.isnan(part).all(axis=1)
+                count = int(unwritten.argmax()) if unwritten.any() else len(part)
+                trouble = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
+            yield mean_of(list(part[:count].T)), trouble
+            most -= count
+            if trouble or count == 0:
+                return
 
 
 class _Resampler:

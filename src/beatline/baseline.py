@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from beatline.batches import read_clips, tiled_length, to_waveforms
+from beatline.batches import read_clips, to_waveforms
 from beatline.fbank import log_mel
 from beatline.store import Store
+from beatline.windows import tiled_length
 
 PENALTY = 1e-3  # weight of the squared coefficients; chosen once on the embedded train clips by cross-validation
 

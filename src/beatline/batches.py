@@ -13,18 +13,9 @@ from torch import Tensor
 from beatline import augment
 from beatline.config import AugmentConfig, TrainConfig
 from beatline.fbank import SAMPLE_RATE, frame_count
-from beatline.model.tagger import MIN_SAMPLES, Tagger
+from beatline.model.tagger import Tagger
 from beatline.store import Store
-
-
-def tile_short(samples: np.ndarray) -> np.ndarray:
-    """A clip repeated until it has at least `MIN_SAMPLES`, as the recipe does; longer ones are returned as they are."""
-    return samples if len(samples) >= MIN_SAMPLES else np.tile(samples, -(-MIN_SAMPLES // len(samples)))
-
-
-def tiled_length(lengths: np.ndarray) -> np.ndarray:
-    """What `tile_short` makes of lengths in samples."""
-    return np.where(lengths >= MIN_SAMPLES, lengths, lengths * -(-MIN_SAMPLES // np.maximum(lengths, 1)))
+from beatline.windows import tile_short, tiled_length
 
 
 def read_clips(store: Store, indices: np.ndarray, width: int) -> Tensor:

@@ -92,12 +92,22 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which recordings, labels and splits; one of audioset, kaldi, csv, folder."""
+    """Which recordings, labels and splits; one of audioset, dataset, kaldi, csv, folder."""
 
     audioset: Path | None = None
-    """Folder of AudioSet in ESPnet's layout: `balance_wav/<ytid>.wav`, `eval_wav/<ytid>.wav`."""
+    """Folder with AudioSet's audio in any layout: files named after their ids, tar, Parquet or HDF5 files, lists of files."""
     audioset_csv: Path | None = None
-    """Folder of the official segment CSVs; the audioset folder itself when left out."""
+    """Folder of the official tables; looked for below the audioset folder when left out."""
+    audioset_train: tuple[str, ...] = ("balanced",)
+    """Tables of train: `balanced`, `unbalanced`, `strong`, or names or paths of CSVs of the same form; AS-2M is `[balanced, unbalanced]`."""
+    audioset_eval: str = "eval"
+    """Table of test: `eval`, `strong-eval`, or the name or path of a CSV of the same form."""
+    dataset: Literal["esc50", "fsd50k", "urbansound8k", "speech-commands-v1", "speech-commands-v2", "vggsound"] | None = None
+    """A data set with its official splits, from the local copy in root; Speech Commands V1 is KS1 (12 classes), V2 is KS2 (35)."""
+    root: Path | None = None
+    """Folder of the data set's local copy, as its publisher packs it."""
+    fold: int | None = None
+    """Fold held out for test: 1 to 5 of ESC-50, 1 to 10 of UrbanSound8K; the official figure is the mean over all."""
     kaldi: Path | None = None
     """Folder with `train`, `val` and `test` folders of `wav.scp` and `text`."""
     csv: Path | None = None
@@ -108,6 +118,8 @@ class DataConfig:
     """Label table `mid,display_name`; found beside the data or derived from it when left out."""
     validation: Literal["given", "clean", "inside-eval"] = "given"
     """Validation split: as the data gives it, a stratified part of train, or (AudioSet) the first tenth of eval as in the recipe."""
+    validation_list: Path | None = None
+    """List of validation clips, a clip's or a recording's id a line; with validation `given` only, and instead of the data's own val."""
     validation_fraction: float = 0.1
     """Share of train that a clean validation split takes, 0 to 1."""
     test_fraction: float = 0.2
@@ -120,8 +132,11 @@ class DataConfig:
     """Longer training and validation clips are rejected, seconds."""
 
     def __post_init__(self) -> None:
-        sources = [name for name in ("audioset", "kaldi", "csv", "folder") if getattr(self, name) is not None]
+        sources = [name for name in ("audioset", "dataset", "kaldi", "csv", "folder") if getattr(self, name) is not None]
         _check(len(sources) <= 1, "data", f"{' and '.join(sources)} are given, but a run has one source")
+        _check(len(self.audioset_train) > 0, "data.audioset_train", "must name at least one table")
+        _check(self.dataset is not None or (self.root is None and self.fold is None), "data.dataset", "root and fold are given, but no dataset")
+        _check(self.validation_list is None or self.validation == "given", "data.validation_list", "cannot be combined with validation clean or inside-eval")
 
         _fraction(self.validation_fraction, "data.validation_fraction")
         _fraction(self.test_fraction, "data.test_fraction")

@@ -1,15 +1,18 @@
-"""Pieces of an HTML page: text, tables, bars, line plots, pictures and sound, each as a string.
+"""An HTML page and its pieces: frame, text, tables, bars, line plots, histograms, pictures and sound, each as a string.
 
-Outside the straight line: `report` puts them together. In: plain values; what comes from a user goes through `text`. Out: HTML that names no outside
-address. Colours are the page's own variables (`var(--ink)`), so that one plot serves light and dark.
+Outside the straight line: `report` and `inspection_page` put them together. In: plain values; what comes from a user goes through `text`. Out: HTML
+that names no outside address. The page's frame, style and script are in `data/report`. Colours are the page's own variables (`var(--ink)`), so that one plot serves light and dark.
 """
 
 import base64
+import hashlib
 import html
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from string import Template
 from typing import Any
 
 import matplotlib
@@ -27,6 +30,40 @@ COLOURS = {f"#0{i}0{i}0{i}": f"var(--c{i})" for i in range(SERIES)} | {INK: "var
 def text(value: object) -> str:
     """The value as HTML text, also fit for an attribute in quotes."""
     return html.escape(str(value))
+
+
+def resource(name: str) -> str:
+    """The text of a file in `data/report`."""
+    return (files("beatline") / "data/report" / name).read_text(encoding="utf-8")
+
+
+def frame(title: str, kind: str, subtitle: str, sections: Mapping[str, str], footer: str) -> str:
+    """A whole page: one HTML file that needs nothing else and may ask no server for anything.
+
+    Args:
+        title: Plain text.
+        kind: What the page is, one plain word.
+        subtitle: HTML.
+        sections: HTML by heading, in order; an empty one is left out.
+        footer: HTML.
+    """
+    links, parts = [], []
+    for place, (heading, content) in enumerate(sections.items()):
+        if content:
+            links.append(f'<a href="#part-{place}">{heading}</a>')
+            parts.append(f'<section id="part-{place}" aria-labelledby="part-{place}-h"><h2 id="part-{place}-h">{heading}</h2>\n{content}\n</section>')
+    script = resource("report.js")
+    return Template(resource("report.html")).substitute(
+        title=text(title),
+        kind=kind,
+        subtitle=subtitle,
+        style=resource("report.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        navigation="".join(links),
+        sections="\n".join(parts),
+        footer=footer,
+    )
 
 
 def number(value: float | None, digits: int = 2, scale: float = 1.0) -> str:
@@ -77,12 +114,13 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([x[p].mean() for p in parts]), np.array([y[p].mean() for p in parts])
 
 
-def line_plot(title: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], x_name: str, y_name: str, adjust: Callable[[Any], object] | None = None) -> str:
+def line_plot(title: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], x_name: str, y_name: str, adjust: Callable[[Any], object] | None = None, legend: bool = True) -> str:
     """A figure with lines over a common axis, as inline SVG, its legend as a list.
 
     Args:
         lines: Up to five lines `(x, y)` by name; the names appear in HTML only, so that they may be anything.
         adjust: Called with the axes at the end.
+        legend: Whether to name the lines; not needed where there is one and the axis says what it is.
     """
     figure = Figure(figsize=(4.8, 3.0), layout="constrained")
     axes = figure.add_subplot()
@@ -98,9 +136,16 @@ def line_plot(title: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], x_nam
         offset.set(color=SOFT, fontsize=8)
     if adjust:
         adjust(axes)
-    legend = "".join(f'<li style="--series:var(--c{i})">{text(name)}</li>' for i, name in enumerate(lines))
+    entries = "".join(f'<li style="--series:var(--c{i})">{text(name)}</li>' for i, name in enumerate(lines))
     described = text(f"{title}: {y_name} over {x_name}; lines: {', '.join(lines)}")
-    return f'<figure><h3>{text(title)}</h3>{_svg(figure, title, described)}<ul class="legend">{legend}</ul></figure>'
+    names = f'<ul class="legend">{entries}</ul>' if legend else ""
+    return f'<figure><h3>{text(title)}</h3>{_svg(figure, title, described)}{names}</figure>'
+
+
+def histogram(title: str, edges: Sequence[float], counts: Sequence[int], x_name: str, y_name: str) -> str:
+    """A figure with counts between edges as a filled outline, as inline SVG."""
+    x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(counts, 2), [0]])
+    return line_plot(title, {y_name: (x, y)}, x_name, y_name, lambda axes: axes.fill_between(x, y, color=SOFT, alpha=0.25, linewidth=0), legend=False)
 
 
 def _svg(figure: Figure, name: str, described: str) -> str:

@@ -234,14 +234,10 @@ def _resamples(clips: int, count: int, seed: int) -> Iterator[np.ndarray]:
         yield np.stack(columns, axis=1).astype(np.uint8)  # a clip is drawn once on average; more than 255 times has a chance below 1e-500
 
 
-def _intervals(rankings: list[_Ranking], hits: dict[str, np.ndarray], values: dict[str, float], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-    """95 % intervals of `values`: percentiles over resamples, moved by the difference between the resamples' mean and the value.
-
-    A positive clip drawn twice stands beside itself in the ranking, which lifts AP: with rare labels every resample's mAP lies above the value. Unmoved
-    percentiles then held the mAP expected on such a test set in 80 % of simulated cases, these in 95 %.
-    """
+def _draws(rankings: list[_Ranking], hits: dict[str, np.ndarray], resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Figures of each resample by name, `(resamples,)`; two sets of scores of the same clips meet the same resamples."""
     clips = len(rankings[0].order)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in values}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("mAP", "mean_auc", *hits)}
     with ThreadPoolExecutor(THREADS) as pool, np.errstate(invalid="ignore"):
         for weights in _resamples(clips, resamples, seed):
             pairs = list(pool.map(lambda ranking, weights=weights: _ap_auc(ranking, weights), rankings))
@@ -250,17 +246,55 @@ def _intervals(rankings: list[_Ranking], hits: dict[str, np.ndarray], values: di
                 parts[name].append(np.nansum(table, axis=0) / (~np.isnan(table)).sum(axis=0))
             for name, hit in hits.items():
                 parts[name].append(weights[hit].sum(axis=0, dtype=np.int64) / clips)
-    intervals = {}
-    for name, value in values.items():
-        drawn = np.concatenate(parts[name])
-        drawn = drawn[~np.isnan(drawn)]
-        if len(drawn):
-            low, high = np.clip(np.percentile(drawn, [2.5, 97.5]) - drawn.mean() + value, 0, 1)
-            intervals[name] = (float(low), float(high))
+    return {name: np.concatenate(drawn) for name, drawn in parts.items()}
+
+
+def _interval(drawn: np.ndarray, value: float, lowest: float, highest: float) -> tuple[float, float] | None:
+    """The 95 % interval of a value: percentiles over resamples, moved by the difference between the resamples' mean and the value.
+
+    A positive clip drawn twice stands beside itself in the ranking, which lifts AP: with rare labels every resample's mAP lies above the value. Unmoved
+    percentiles then held the mAP expected on such a test set in 80 % of simulated cases, these in 95 %.
+    """
+    known = drawn[np.isfinite(drawn)]
+    if len(known) == 0 or not np.isfinite(value):
+        return None
+    low, high = np.clip(np.percentile(known, [2.5, 97.5]) - known.mean() + value, lowest, highest)
+    return float(low), float(high)
+
+
+def _intervals(rankings: list[_Ranking], hits: dict[str, np.ndarray], values: dict[str, float], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+    """95 % intervals of `values`, by name."""
+    drawn = _draws(rankings, hits, resamples, seed)
+    intervals = {name: found for name, value in values.items() if (found := _interval(drawn[name], value, 0.0, 1.0))}
     if "mean_auc" in intervals:
         low, high = intervals["mean_auc"]
         intervals["d_prime"] = (d_prime(low), d_prime(high))
     return intervals
+
+
+def difference_intervals(scores: np.ndarray, others: np.ndarray, targets: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % intervals of `others` less `scores` in mAP, mean_auc, d_prime and top1_hit_rate, by name: a paired bootstrap over clips.
+
+    Both are scored on the same resamples, so that what makes a resample hard for both drops out. An undefined difference has none.
+
+    Args:
+        scores: `(clips, labels)` float.
+        others: Scores of the same clips and labels by something else.
+        targets: `(clips, labels)` bool.
+
+    Raises:
+        UserError: `bad-scores`.
+    """
+    values, draws = [], []
+    for table in (scores, others):
+        rankings, hit = _rankings(table, targets), top1_hits(table, targets)
+        ap, auc = _per_label(rankings)
+        drawn = _draws(rankings, {"top1_hit_rate": hit}, resamples, seed)
+        values.append({"mAP": _mean(ap), "mean_auc": _mean(auc), "d_prime": d_prime(_mean(auc)), "top1_hit_rate": float(hit.mean())})
+        draws.append(drawn | {"d_prime": np.array([d_prime(value) for value in drawn["mean_auc"]])})
+    with np.errstate(invalid="ignore"):  # d' may be infinite on both sides
+        differences = {name: (draws[1][name] - draws[0][name], values[1][name] - values[0][name]) for name in values[0]}
+    return {name: found for name, (drawn, value) in differences.items() if (found := _interval(drawn, value, -np.inf, np.inf))}
 
 
 def figures(

@@ -10,21 +10,22 @@ import numpy as np
 import torch
 
 from beatline.ahead import in_order
-from beatline.batches import read_clips, tiled_length, to_waveforms
+from beatline.batches import read_clips, to_waveforms
 from beatline.fbank import SAMPLE_RATE
 from beatline.model.tagger import Tagger
 from beatline.predictions import Predictions
 from beatline.store import Store
+from beatline.windows import tiled_length
 
-BATCH_SECONDS = 320  # padded audio in one forward: bounds memory, 32 clips of 10 s
+BATCH_SECONDS = {"cpu": 20, "cuda": 640}  # padded audio in one forward: what fits a CPU's cache, or keeps a GPU busy
 
 
-def length_batches(lengths: np.ndarray) -> list[np.ndarray]:
-    """Positions grouped by length, longest first, each group at most `BATCH_SECONDS` of padded audio (or one clip)."""
+def length_batches(lengths: np.ndarray, seconds: float) -> list[np.ndarray]:
+    """Positions grouped by length, longest first, each group at most `seconds` of padded audio (or one clip)."""
     order = np.argsort(-lengths, kind="stable")
     groups, begin = [], 0
     while begin < len(order):
-        size = max(1, int(BATCH_SECONDS * SAMPLE_RATE // lengths[order[begin]]))
+        size = max(1, int(seconds * SAMPLE_RATE // lengths[order[begin]]))
         groups.append(order[begin : begin + size])
         begin += size
     return groups
@@ -49,7 +50,7 @@ def score_clips(
     def read(group: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
         return group, read_clips(store, clips[group], int(lengths[group].max()))
 
-    for group, samples in in_order(length_batches(lengths), read, workers):
+    for group, samples in in_order(length_batches(lengths, BATCH_SECONDS[device.type]), read, workers):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = tagger(to_waveforms(samples, device), torch.from_numpy(lengths[group]).to(device))
         scores[group] = tagger.score(logits.float()).cpu().numpy()

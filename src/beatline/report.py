@@ -1,13 +1,11 @@
 """metrics -> report: a folder that a person reads, the last arrow of the straight line.
 
 In: figures, scores with targets, the training log, the configuration and what became of the data. Out: `RESULTS.md` in the recipe's form, `labels.csv`
-and `report.html`, one file that needs nothing else and asks no server for anything. No score is made here. The page's frame, style and script are
-in `data/report`, with the published results; its pieces come from `markup`.
+and `report.html`, one file that needs nothing else and asks no server for anything. No score is made here. The published results are in
+`data/report`; the page's frame and its pieces come from `markup`.
 """
 
-import base64
 import csv
-import hashlib
 import io
 import json
 import platform
@@ -17,9 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -28,7 +24,7 @@ import torch
 from beatline import artefact, metrics
 from beatline.fbank import SAMPLE_RATE, WINDOW, log_mel
 from beatline.labels import audioset
-from beatline.markup import POINTS, bar, cell, line_plot, number, picture, player, table, text, thin
+from beatline.markup import POINTS, bar, cell, frame, line_plot, number, picture, player, resource, table, text, thin
 from beatline.metrics import Figures
 from beatline.predictions import Predictions
 
@@ -148,10 +144,6 @@ def results_md(inputs: ReportInputs) -> str:
 # --- the page
 
 
-def _resource(name: str) -> str:
-    return (files("beatline") / "data/report" / name).read_text(encoding="utf-8")
-
-
 SECTIONS: dict[str, Callable[[ReportInputs], str]] = {}
 
 
@@ -167,25 +159,11 @@ def _section(title: str) -> Callable[[Callable[[ReportInputs], str]], Callable[[
 
 def page(inputs: ReportInputs) -> str:
     """The report as one HTML file."""
-    links, sections = [], []
-    for place, (title, make) in enumerate(SECTIONS.items()):
-        if content := make(inputs):
-            links.append(f'<a href="#part-{place}">{title}</a>')
-            heading = f'<h2 id="part-{place}-h">{title}</h2>'
-            sections.append(f'<section id="part-{place}" aria-labelledby="part-{place}-h">{heading}\n{content}\n</section>')
-    f, ran, script = inputs.figures, inputs.environment, _resource("report.js")
+    f, ran = inputs.figures, inputs.environment
     facts = [f"{dataset_name(inputs.config)}: {f.n_instances} test clips, {f.n_labels} labels"]
     facts += [f"beatline {text(ran.get('beatline version', ''))}", text(ran.get("date", ""))]
-    return Template(_resource("report.html")).substitute(
-        title=text(inputs.title),
-        subtitle=" · ".join(facts),
-        style=_resource("report.css"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        navigation="".join(links),
-        sections="\n".join(sections),
-        footer=" · ".join(f"{text(name)}: <code>{text(value)}</code>" for name, value in ran.items()),
-    )
+    footer = " · ".join(f"{text(name)}: <code>{text(value)}</code>" for name, value in ran.items())
+    return frame(inputs.title, "report", " · ".join(facts), {title: make(inputs) for title, make in SECTIONS.items()}, footer)
 
 
 def dataset_name(config: Mapping[str, Any]) -> str:
@@ -236,7 +214,7 @@ def published(inputs: ReportInputs) -> str:
     def count(field: str) -> int | None:
         return int(field) if field else None
 
-    table_of_others = csv.DictReader(io.StringIO(_resource("published.csv")))
+    table_of_others = csv.DictReader(io.StringIO(resource("published.csv")))
     others = [line(text(o["system"]), float(o["mAP"]) / 100, count(o["train_clips"]), count(o["eval_clips"])) for o in table_of_others]
     train_clips = inputs.data_summary.get("splits", {}).get("train")
     ours = line(f"This model on {dataset_name(inputs.config)}", f.mAP, train_clips, f.n_instances, own=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from beatline import artefact, manifest, metrics, report, store
+from beatline import artefact, manifest, metrics, report
 from beatline.baseline import baseline_scores
 from beatline.config import Config, dump_yaml, to_dict
 from beatline.errors import UserError
@@ -20,6 +20,7 @@ from beatline.metrics import Figures
 from beatline.model.checkpoint import load_checkpoint
 from beatline.predict import predict as predict_split
 from beatline.predictions import Predictions
+from beatline.prepare import prepare as prepare_store
 from beatline.runlog import is_whole, progress, read_log, say
 from beatline.store import Store
 from beatline.train import Trainer, check_identity, pick_device
@@ -45,7 +46,7 @@ def prepare(config: Config) -> None:
     table = manifest.read(config.data)
     say("prepare", f"{table.inputs} inputs -> {config.store_folder}")
     with artefact.FolderLock(config.store_folder.parent), progress("prepare", len(table.clips)) as advance:
-        summary = store.prepare(table, config.store_folder, max(1, config.train.workers), advance)
+        summary = prepare_store(table, config.store_folder, max(1, config.train.workers), advance)
     clips = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())
     rejected = sum(summary["rejected"].values())
     reasons = f" ({', '.join(f'{code} {count}' for code, count in sorted(summary['rejected'].items()))})" if rejected else ""

@@ -16,10 +16,10 @@ from beatline.store import Store
 PREPARE = """
 import resource, sys
 from pathlib import Path
-from beatline import manifest, store
+from beatline import manifest, prepare
 from beatline.config import DataConfig
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-summary = store.prepare(manifest.read(DataConfig(csv=Path(sys.argv[1]))), Path(sys.argv[2]), 2)
+summary = prepare.prepare(manifest.read(DataConfig(csv=Path(sys.argv[1]))), Path(sys.argv[2]), 2)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 

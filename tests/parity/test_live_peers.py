@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from beatline.batches import tile_short
+from beatline.windows import tile_short
 from beatline.config import OptimConfig
 from beatline.fbank import SAMPLE_RATE, log_mel
 from beatline.model.checkpoint import export_espnet, load_checkpoint

@@ -13,12 +13,11 @@ from beatline.batches import (
     epoch_batches,
     make_batch,
     read_clips,
-    tile_short,
-    tiled_length,
 )
 from beatline.config import AugmentConfig, TrainConfig
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.store import Store
+from beatline.windows import tile_short, tiled_length
 from tests.e2e.tiny import tiny, write_data
 
 PLAIN = AugmentConfig(mixup_probability=0.0, roll=False, time_warp=0, time_masks=0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from beatline import predict, stages
-from beatline.batches import tile_short
+from beatline.windows import tile_short
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.store import Store
 from tests.e2e.tiny import tiny, write_data
@@ -23,9 +23,9 @@ def scene(tmp_path_factory):
 
 def test_length_batches_cover_everything_and_bound_the_padded_audio():
     lengths = np.array([160_000] * 50 + [16_000] * 400 + [16_000 * 900])
-    groups = predict.length_batches(lengths)
+    groups = predict.length_batches(lengths, 320)
     assert sorted(np.concatenate(groups)) == list(range(len(lengths)))
-    assert all(len(g) == 1 or len(g) * lengths[g].max() <= predict.BATCH_SECONDS * 16_000 for g in groups)
+    assert all(len(g) == 1 or len(g) * lengths[g].max() <= 320 * 16_000 for g in groups)
     assert len(groups[0]) == 1 and lengths[groups[0][0]] == lengths.max()
 
 

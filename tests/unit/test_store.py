@@ -2,10 +2,6 @@
 
 import json
 import os
-import random
-import subprocess
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,73 +9,38 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import artefact, manifest, store
+from beatline import artefact, manifest, shards, tables
 from beatline.audio import decode
 from beatline.config import DataConfig
 from beatline.errors import UserError
-from beatline.manifest import Manifest
-from beatline.store import Store, prepare
-
-CLIPS = 23
+from beatline.prepare import prepare
+from beatline.store import Store
+from tests.stores import CLIPS, SHARD_CLIPS, contents, copy_of, refused, table, write_data
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(store, "SHARD_CLIPS", 4)
+    monkeypatch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """23 clips of several rates, lengths and forms; three of them unusable."""
-    folder = tmp_path_factory.mktemp("data")
-    rng, rows = np.random.default_rng(0), ["file,labels,split"]
-    for i in range(CLIPS):
-        rate, extension = [(16_000, "wav"), (22_050, "flac"), (44_100, "ogg"), (8000, "wav")][i % 4]
-        soundfile.write(folder / f"{i}.{extension}", rng.uniform(-0.5, 0.5, (int(rate * rng.uniform(0.2, 0.6)), 1 + i % 2)), rate)
-        rows.append(f"{i}.{extension},{'a;b' if i % 3 else 'c'},{'train' if i < 15 else 'val' if i < 18 else 'test'}")
-    (folder / "4.wav").write_bytes(b"<html></html>")
-    (folder / "8.wav").unlink()
-    soundfile.write(folder / "12.wav", np.zeros(100), 16_000)
-    rows.append("x.wav,,train")
-    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
-def table(data: Path, **options: object) -> Manifest:
-    return manifest.read(DataConfig(csv=data / "clips.csv", **options))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def reference(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reference") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "SHARD_CLIPS", 4)
+        patch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
         prepare(table(data), folder)
     return folder
-
-
-def copy_of(folder: Path, target: Path) -> Path:
-    target.mkdir()
-    for name, content in contents(folder).items():
-        (target / name).write_bytes(content)
-    return target
-
-
-def refused(code: str, call: object, *arguments: object, **options: object) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*arguments, **options)
-    assert caught.value.code == code, caught.value
-    return str(caught.value)
 
 
 def test_what_comes_out_is_what_decoding_gives(data, reference):
     opened, inputs = Store.open(reference), table(data)
     good = [clip for i, clip in enumerate(inputs.clips) if i not in (4, 8, 12)]
-    assert opened.ids == [clip.id for clip in good] and opened.labels == inputs.labels
+    assert list(opened.ids) == [clip.id for clip in good] and opened.labels == inputs.labels
     for i, clip in enumerate(good):
         expected = decode(clip.path).samples
         assert np.array_equal(opened.samples(i), expected) and opened.lengths[i] == len(expected)
@@ -129,7 +90,7 @@ def test_the_number_of_workers_changes_no_byte(data, reference, tmp_path, worker
 def test_a_whole_store_is_left_alone_and_a_stale_one_made_anew(data, reference, tmp_path, monkeypatch):
     folder = copy_of(reference, tmp_path / "store")
     with monkeypatch.context() as patch:
-        patch.setattr(store, "decode", None)
+        patch.setattr(shards, "Decoders", None)
         assert prepare(table(data), folder) == json.loads((folder / "summary.json").read_text())
     assert prepare(table(data, max_seconds=0.4), folder)["rejected"]["too-long"] > 1
     path, facts = data / "0.wav", (data / "0.wav").stat()
@@ -171,7 +132,7 @@ def test_a_clip_in_val_and_test_leaves_only_val(tmp_path):
         soundfile.write(tmp_path / f"eval_wav/recording{i:02d}.wav", np.full(16_000 * 13 if i == 1 else 8000, 0.1), 16_000)
         soundfile.write(tmp_path / f"balance_wav/Recording{i:02d}.wav", np.full(8000, 0.1), 16_000)
     for name, letter in (("eval", "r"), ("balanced_train", "R")):
-        (tmp_path / f"{name}_segments.csv").write_text("".join(f'{letter}ecording{i:02d}, 0.0, 10.0, "/m/09x0r"\n' for i in range(30)))
+        (tmp_path / f"{name}_segments.csv").write_text("".join(f'{letter}ecording{i:02d}, 20.0, 30.0, "/m/09x0r"\n' for i in range(30)))
     prepare(manifest.read(DataConfig(audioset=tmp_path, validation="inside-eval")), tmp_path / "store")
     opened = Store.open(tmp_path / "store")
     assert [opened.ids[i] for i in opened.splits["val"]] == ["as20k-eval-0", "as20k-eval-2"] and len(opened.splits["test"]) == 30
@@ -190,7 +151,7 @@ def test_a_split_of_which_nothing_is_left_is_an_error_that_says_where_to_look(da
 # --- damage
 
 
-@pytest.mark.parametrize("name", ["shard-00002.i16", "index.npy", "ids.json", "labels.csv", "splits.json", "ledger.jsonl", "summary.json", "clips.csv", "label_starts.npy", "label_places.npy", "manifest.json"])
+@pytest.mark.parametrize("name", ["shard-00002.i16", "shard-00003.json", *tables.NAMES, "manifest.json"])
 def test_a_flipped_bit_anywhere_is_found_and_named(data, reference, tmp_path, name, capsys):
     folder = copy_of(reference, tmp_path / "store")
     content = bytearray((folder / name).read_bytes())
@@ -199,7 +160,7 @@ def test_a_flipped_bit_anywhere_is_found_and_named(data, reference, tmp_path, na
         (folder / name).write_bytes(content)
         content[place] ^= 4
         assert name in refused("corrupt-artefact", Store.open, folder, full=True)
-        if not name.endswith(".i16"):
+        if not name.startswith("shard-"):
             assert name in refused("corrupt-artefact", Store.open, folder)
     prepare(table(data), folder)
     assert contents(folder) == contents(reference)
@@ -225,7 +186,7 @@ def test_a_flipped_bit_in_a_shard_is_found_when_the_clip_is_read(reference, tmp_
 
 def test_a_shard_cut_or_deleted_before_or_after_opening_is_found(reference, tmp_path):
     folder = copy_of(reference, tmp_path / "store")
-    opened, last = Store.open(folder), len(json.loads((folder / "ids.json").read_text())) - 1
+    opened, last = Store.open(folder), len(Store.open(folder).ids) - 1
     path = sorted(folder.glob("*.i16"))[-1]
     os.truncate(path, path.stat().st_size - 2)
     assert "bytes instead of" in refused("corrupt-artefact", Store.open, folder)
@@ -273,86 +234,21 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(data, reference, tmp_pat
 
 
 def test_decoding_stays_a_few_clips_ahead(data, tmp_path, monkeypatch):
-    alive, most, lock = [0], [0], threading.Lock()
+    """Jobs are handed out as results are taken, so memory does not grow with the number of clips."""
+    out, most = [0], [0]
 
-    def counted(*arguments):
-        with lock:
-            alive[0] += 1
-            most[0] = max(most[0], alive[0])
-        return decode(*arguments)
+    class Counted(shards.Decoders):
+        def submit(self, job):
+            out[0] += 1
+            most[0] = max(most[0], out[0])
+            return super().submit(job)
 
     def taken(count):
-        with lock:
-            alive[0] -= count
+        out[0] -= count
 
-    monkeypatch.setattr(store, "decode", counted)
-    monkeypatch.setattr(store, "SHARD_CLIPS", 100)
+    monkeypatch.setattr(shards, "Decoders", Counted)
     prepare(table(data), tmp_path / "store", 2, taken)
-    assert 1 < most[0] <= 5
-
-
-# --- kills
-
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from beatline import artefact, manifest, store
-from beatline.config import DataConfig
-store.SHARD_CLIPS = 4
-left = int(sys.argv[3])
-def hook(name):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-artefact.checkpoint_hook = hook
-table = manifest.read(DataConfig(csv=Path(sys.argv[1])))
-print("ready", flush=True)
-store.prepare(table, Path(sys.argv[2]), 2)
-print("points", -left, flush=True)
-"""
-
-
-def child(data: Path, folder: Path, point: int = 0) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(data / "clips.csv"), str(folder), str(point)], stdout=subprocess.PIPE, text=True)
-
-
-def ended(process: subprocess.Popen) -> str:
-    with process:
-        return process.communicate()[0]
-
-
-@pytest.mark.slow
-def test_killed_at_each_named_point_in_turn_it_ends_with_the_same_bytes(data, reference, tmp_path):
-    points = int(ended(child(data, tmp_path / "count")).split()[-1])
-    assert points == 2 * 6 + 3  # two per shard, then files-written, sealed, renamed
-    copy_of(reference, tmp_path / "store")
-    os.truncate(tmp_path / "store/shard-00000.i16", 2)  # damaged, so that there is something to replace
-    for point in [1] + 6 * [2] + [1, 2, 3, 4]:  # in each shard, then files-written, sealed, old-moved, renamed
-        process = child(data, tmp_path / "store", point)
-        assert "points" not in ended(process) and process.returncode == -9
-        if (tmp_path / "store.partial/store/splits.json").exists():  # what a kill inside the last write leaves
-            (tmp_path / "store.partial/store/manifest.json.partial").write_text("{")
-    assert "points 0" in ended(child(data, tmp_path / "store"))
-    assert contents(tmp_path / "store") == contents(reference) and not (tmp_path / "store.partial").exists()
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(data, reference, tmp_path):
-    rng = random.Random(5)
-    for attempt in range(12):
-        process = child(data, tmp_path / "store")
-        assert process.stdout.readline() == "ready\n"
-        try:
-            process.wait(rng.uniform(0, 0.06))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        ended(process)
-        if attempt % 4 == 3:
-            prepare(table(data), tmp_path / "store")
-            assert contents(tmp_path / "store") == contents(reference)
-            for path in tmp_path.iterdir():
-                artefact.shutil.rmtree(path)
+    assert 1 < most[0] <= 4 * 2 + 2 < CLIPS
 
 
 def test_a_shard_damaged_after_a_kill_is_made_again(data, reference, tmp_path, monkeypatch):
@@ -365,11 +261,11 @@ def test_a_shard_damaged_after_a_kill_is_made_again(data, reference, tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             prepare(table(data), tmp_path / "store")
     work = tmp_path / "store.partial"
-    content = bytearray((work / "store/shard-00001.i16").read_bytes())
+    content = bytearray((work / "shard-00001.i16").read_bytes())
     content[3] ^= 1
-    (work / "store/shard-00001.i16").write_bytes(content)
-    (work / "rows-00003.json").write_text((work / "rows-00003.json").read_text().replace("crc", "CRC", 1))
-    (work / "rows-00004.json").unlink()
+    (work / "shard-00001.i16").write_bytes(content)
+    (work / "shard-00003.json").write_text((work / "shard-00003.json").read_text().replace("crc", "CRC", 1))
+    (work / "shard-00004.json").unlink()
     done = []
     prepare(table(data), tmp_path / "store", 1, done.append)
     assert done[0] == CLIPS - 12 and contents(tmp_path / "store") == contents(reference)

@@ -96,7 +96,7 @@ class _Recomputed(torch.autograd.Function):
             to_logits = to_weights.sub_(through[at]).mul_(weights)
             to_query[at] = product(to_logits, key[at].t()).mul_(scale)
             to_key[at] = product(query[at].t(), to_logits.t()).t().mul_(scale)
-            if to_gate is not None:
+            if to_gate is not None and to_bias is not None:
                 to_gate[at] = (to_logits * bias[at[1]]).sum(-1, keepdim=True)
                 to_bias[at[1]].addcmul_(to_logits, gate[at])
             elif to_bias is not None:
@@ -145,4 +145,4 @@ class Attention(nn.Module):
                 keep_out = torch.zeros_like(is_padding, dtype=query.dtype).masked_fill(is_padding, -math.inf)[:, None, None, :]
                 mask = keep_out if mask is None else mask + keep_out
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        return self.out(attended.transpose(1, 2).flatten(2))
+        return self.out(attended.transpose(1, 2).reshape(tokens.shape))

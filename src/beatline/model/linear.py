@@ -17,14 +17,14 @@ def on_cpu_in_float32(tensor: Tensor) -> bool:
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     """`left @ right.T + bias` of `(..., k)` and `(n, k)` for what `on_cpu_in_float32` allows; has no gradient."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or left.numel() == 0 or right.numel() == 0:
         return F.linear(left, right, bias)
     return torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right), bias, "none", [], "")
 
 
 def _dense(matrix: Tensor) -> Tensor:
     """The matrix without gaps between its rows or its columns: oneDNN is a thousand times slower with them."""
-    return matrix if matrix.is_contiguous() or matrix.dim() == 2 and matrix.t().is_contiguous() else matrix.contiguous()
+    return matrix if matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous()) else matrix.contiguous()
 
 
 class _Linear(torch.autograd.Function):

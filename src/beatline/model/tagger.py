@@ -14,8 +14,6 @@ from beatline.config import EncoderConfig
 from beatline.fbank import HOP, WINDOW, fbank
 from beatline.model.encoder import Encoder, initialise
 
-MIN_SAMPLES = 3200  # the recipe repeats shorter clips until they are at least this long
-
 
 def _all_padding(is_padding: Tensor, length: int) -> Tensor:
     """Shortens a padding mask to `length`: cut the tail, group, and a group is padding only when all of it is."""
@@ -82,16 +80,25 @@ class Tagger(nn.Module):
             return tokens.mean(dim=1)
         return tokens.masked_fill(is_padding[:, :, None], 0.0).sum(dim=1) / (~is_padding).sum(dim=1, keepdim=True)
 
+    def embed(self, fbank: Tensor, is_padding: Tensor | None = None, skip: Collection[int] = ()) -> Tensor:
+        """What the head takes, `(batch, width)`, of filter banks `(batch, frames, 128)`; `skip` names layers to leave out."""
+        return self.pool(self.encoder(fbank, is_padding, skip), is_padding)
+
     def from_fbank(self, fbank: Tensor, is_padding: Tensor | None = None, skip: Collection[int] = ()) -> Tensor:
-        """Logits `(batch, labels)` float32 of filter banks `(batch, frames, 128)`; `skip` names layers to leave out."""
-        return self.head(self.pool(self.encoder(fbank, is_padding, skip), is_padding)).float()
+        """Logits `(batch, labels)` float32 of filter banks; see `embed`."""
+        return self.head(self.embed(fbank, is_padding, skip)).float()
+
+    def logits_and_embeddings(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, and the pooled tokens `(batch, width)` the logits come from."""
+        embeddings = self.embed(self.fbank(waveforms), self.is_padding(lengths, waveforms.shape[1]))
+        return self.head(embeddings).float(), embeddings
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits `(batch, labels)` float32.
 
         Args:
-            waveforms: `(batch, samples)` float32 in [-1, 1], zero after each clip's end; at least `MIN_SAMPLES` long.
-            lengths: Samples of each clip, `(batch,)` int64, each at least `MIN_SAMPLES`; None when nothing is padded.
+            waveforms: `(batch, samples)` float32 in [-1, 1], zero after each clip's end; at least `windows.MIN_SAMPLES` long.
+            lengths: Samples of each clip, `(batch,)` int64, each at least `windows.MIN_SAMPLES`; None when nothing is padded.
         """
         return self.from_fbank(self.fbank(waveforms), self.is_padding(lengths, waveforms.shape[1]))
 

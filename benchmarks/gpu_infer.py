@@ -1,0 +1,57 @@
+"""Inference on a GPU, base size, 10 s clips, bf16: from memory, and from the store through the one scorer.
+
+OMP_NUM_THREADS=8 python benchmarks/gpu_infer.py [--smoke]        From memory: int16 clips on the host, copied, transformed and scored batch by batch. From the store: `score_clips`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gpu_train
+import harness
+import models
+import numpy as np
+import torch
+
+from beatline.batches import to_waveforms
+from beatline.predict import score_clips
+
+CLIPS_PER_SECOND, OF_MEMORY = 4000.0, 0.8
+CLIPS, BATCH = 8192, 128
+UNIQUE = 1024  # clips made; the store holds these, and they are scored over and over
+
+
+@torch.no_grad()
+def from_memory(tagger: models.Tagger, samples: torch.Tensor, device: torch.device, batch: int) -> np.ndarray:
+    """Scores of int16 clips on the host."""
+    scores = []
+    with torch.autocast(device.type, torch.bfloat16):
+        for block in samples.split(batch):
+            scores.append(tagger.score(tagger(to_waveforms(block, device)).float()))
+    return torch.cat(scores).cpu().numpy()
+
+
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """Clips per second from either."""
+    clips, unique, batch, seconds = (8, 4, 2, 1) if options.smoke else (CLIPS, UNIQUE, BATCH, models.SECONDS)
+    device = gpu_train.device()
+    tagger = models.random_tagger(options.smoke).to(device)
+    with harness.scratch() as folder:
+        store = models.write_store(Path(folder), unique, seconds)
+        indices = np.resize(store.splits["train"], clips)
+        samples = torch.from_numpy(np.stack([store.samples(int(i)) for i in indices]))
+        samples = samples.pin_memory() if device.type == "cuda" else samples
+        works = {
+            "memory": lambda: from_memory(tagger, samples, device, batch),
+            "store": lambda: score_clips(tagger, store, indices, device, precision="bfloat16", workers=8),
+        }
+        difference = np.abs(works["memory"]() - works["store"]()).max()
+        times = harness.interleave({name: gpu_train.finished(work) for name, work in works.items()}, options.pairs)
+        speeds = {name: [clips / took for took in some] for name, some in times.items()}
+        what = f"inference, bf16, clips of {seconds} s"
+        yield harness.summarise("gpu_infer/memory", f"{what}, from memory", speeds["memory"], "clips/s", harness.at_least(CLIPS_PER_SECOND))
+        shares = [a / b for a, b in zip(speeds["store"], speeds["memory"], strict=True)]
+        yield harness.summarise("gpu_infer/store", f"{what}: speed from the store over that from memory", shares, "", harness.at_least(OF_MEMORY), clips_per_s=float(np.median(speeds["store"])), largest_difference_of_a_score=float(difference))
+
+
+if __name__ == "__main__":
+    harness.main(rows, __doc__)

@@ -1,0 +1,61 @@
+"""`--precision int8`: how fast it is against float32 openbeats, how far its scores are from float32's, and what it does to mAP.
+
+./bench.sh int8        The mAP is that of the tiny model that `./run.sh` trains on the embedded real sound (trained here when runs/bench has none).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import harness
+import models
+import numpy as np
+import peers
+
+from beatline import config, metrics, stages, tag
+from beatline.engine import Precision
+from beatline.store import Store
+
+FASTER = 2.2
+POINTS = 0.5
+TRAINED = harness.ROOT / "runs/bench/mini"
+
+
+def scores_of(exported: Path, store: Store, precision: Precision) -> np.ndarray:
+    """Scores of the store's test clips."""
+    chosen = tag.load(exported, precision=precision)
+    clips = [store.samples(int(i)).astype(np.float32)[None] / 32768 for i in store.splits["test"]]
+    return np.concatenate([chosen.scores(clip) for clip in clips])
+
+
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """Speed at three batches, difference of scores, difference of mAP."""
+    with harness.scratch() as folder:
+        written = models.write_models(Path(folder), options.smoke)
+        exported = models.write_export(written.own, Path(folder, "export"))
+        peer, exact, reduced = peers.openbeats(written.release), tag.load(exported), tag.load(exported, precision="int8")
+        for clips in (1, 8, 32):
+            waveforms = models.waveforms(clips, 1 if options.smoke else models.SECONDS)
+            what = f"batch {clips}, int8 ({reduced.name}), against openbeats in float32"
+            work = (lambda waveforms=waveforms: reduced.scores(waveforms)), (lambda waveforms=waveforms: peer(waveforms))
+            yield harness.compare(f"int8/batch-{clips}", what, *work, options.pairs, harness.at_least(FASTER))
+        waveforms = models.waveforms(32, 1 if options.smoke else models.SECONDS)
+        difference = np.abs(reduced.scores(waveforms) - exact.scores(waveforms))
+        yield harness.state("int8/scores-random", "mean absolute difference of a score from float32, random base-size weights", difference.mean(), "", largest=float(difference.max()))
+    if options.smoke:
+        return
+    settings = config.load("mini", ["--out", str(TRAINED)])
+    for stage in ("prepare", "train"):
+        stages.STAGES[stage](settings)
+    store = Store.open(settings.store_folder)
+    targets = store.targets(store.splits["test"]) > 0.5
+    with harness.scratch() as folder:
+        exported = models.write_export(TRAINED / "model", Path(folder, "export"))
+        full, small = scores_of(exported, store, "float32"), scores_of(exported, store, "int8")
+    yield harness.state("int8/scores-trained", "mean absolute difference of a score from float32, model trained on mini-audioset", np.abs(small - full).mean(), "", largest=float(np.abs(small - full).max()))
+    points = [100 * float(np.nanmean(metrics.average_precision(scores, targets))) for scores in (full, small)]
+    what = f"difference of mAP on the {len(targets)} test clips of mini-audioset"
+    yield harness.state("int8/mAP", what, abs(points[0] - points[1]), "points", harness.at_most(POINTS), float32_mAP=points[0], int8_mAP=points[1])
+
+
+if __name__ == "__main__":
+    harness.main(rows, __doc__)

@@ -1,0 +1,85 @@
+"""One training step in float32 on 8 clips of 10 s, every layer training: beatline's real step against ESPnet's own trainer, recipe's augmentation in both.
+
+./bench.sh train_step        Ours reads its batch from a store and augments it; ESPnet's batch is in memory already. Peak memory of either is that of a fresh
+process that does nothing but three steps.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import harness
+import models
+import numpy as np
+import peers
+
+from beatline import config, train
+from beatline.batches import Batch
+from beatline.optim import adamw
+from beatline.store import Store
+
+CLIPS = 8
+FASTER, MEMORY = 1.5, 0.5
+
+
+def trainer(model: Path, store: Store, folder: Path, *settings: str) -> train.Trainer:
+    """A trainer of the `as20k` recipe that starts from `model`, ready to step; no layer is dropped, as in the peer."""
+    given = ["--out", str(folder / "run"), "--model.init", str(model), "--model.layerdrop", "0.0", "--data.validation", "given", *settings]
+    ready = train.Trainer(config.load("as20k", given), store)
+    ready.rank, ready.world = 0, 1
+    ready.tagger = train.new_tagger(ready.config, store.labels).to(ready.device)
+    ready.optimiser = adamw(ready.tagger, ready.config.optim)
+    return ready
+
+
+def real_step(ready: train.Trainer) -> Callable[[], tuple[float, float, float]]:
+    """The trainer's next step, batch and all; epochs follow one another without validation."""
+
+    def batches() -> Iterator[list[Batch]]:
+        while True:
+            ready.loop.batch = 0
+            yield from ready._steps_of_epoch()
+            ready.loop.epoch += 1
+
+    stream = batches()
+    return lambda: ready.step(next(stream))
+
+
+def our_step(folder: str) -> Callable[[], object]:
+    """Our step on the models and the store in `folder`."""
+    return real_step(trainer(Path(folder, "own"), Store.open(Path(folder, "store")), Path(folder), "--train.batch", str(CLIPS), "--train.device", "cpu"))
+
+
+def espnet_step(folder: str) -> Callable[[], None]:
+    """ESPnet's step on the same clips."""
+    store = Store.open(Path(folder, "store"))
+    clips = store.splits["train"][:CLIPS]
+    waveforms = np.stack([store.samples(int(i)) for i in clips]).astype(np.float32) / 32768
+    labels = [np.flatnonzero(row).tolist() for row in store.targets(clips)]
+    return peers.espnet_step(peers.espnet_training_model(Path(folder, "espnet")), peers.espnet_batch(waveforms, labels))
+
+
+def three_steps(side: str, folder: str) -> Callable[[], None]:
+    """What a process of its own does while its memory is watched."""
+    step = {"ours": our_step, "espnet": espnet_step}[side](folder)
+
+    def work() -> None:
+        for _ in range(3):
+            step()
+
+    return work
+
+
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """Time and peak memory."""
+    with harness.scratch() as folder:
+        models.write_models(Path(folder), options.smoke)
+        models.write_store(Path(folder), CLIPS, 1 if options.smoke else models.SECONDS)
+        what = f"training step, float32, {CLIPS} clips of {models.SECONDS} s, all layers"
+        yield harness.compare("train_step/time", f"{what}, against ESPnet's", our_step(folder), espnet_step(folder), options.pairs, harness.at_least(FASTER))
+        memory = {side: harness.memory_of("train_step:three_steps", side=side, folder=folder).peak for side in ("ours", "espnet")}
+        share = memory["ours"] / memory["espnet"]
+        yield harness.state("train_step/memory", f"{what}: peak memory as a share of ESPnet's", share, "", harness.at_most(MEMORY), ours_MB=memory["ours"], espnet_MB=memory["espnet"])
+
+
+if __name__ == "__main__":
+    harness.main(rows, __doc__)

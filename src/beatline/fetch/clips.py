@@ -1,0 +1,202 @@
+"""AudioSet's clips -> a folder, from an ordered list of sources, with one ledger over all of them.
+
+In: a folder with AudioSet's tables, and sources: folders that are already there, copies on the Hugging Face Hub, YouTube. Out: below the folder whatever is needed
+to have each clip once: links to local folders, shards of copies as they are, single files from YouTube; and `fetch-ledger.jsonl`. Every source is
+asked only for what the ones before it do not have. Stopped anywhere, the same command goes on.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beatline import archives
+from beatline.ahead import in_order
+from beatline.artefact import FolderLock, disk_errors, write_atomic
+from beatline.errors import UserError
+from beatline.fetch import http, hub, ledger, services, youtube
+from beatline.fetch.ledger import Answer, Key, Wanted
+from beatline.runlog import say
+
+HUB_PREFIX = "hub:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to ask."""
+
+    tables: tuple[str, ...] = ("balanced", "eval")
+    """Tables whose clips are wanted: `balanced`, `eval`, `unbalanced`, or names of files of the same form in the folder."""
+    cookies: Path | None = None
+    """For YouTube: file of a browser's cookies."""
+    rate: float = 250.0
+    """For YouTube: videos asked for in an hour."""
+    jobs: int = 4
+    """Downloads at the same time."""
+    service: youtube.Service = youtube.SERVICE
+    """YouTube itself."""
+    policy: http.Policy = http.POLICY
+    """How patiently."""
+
+
+@dataclass
+class _Run:
+    """What is known while the sources are asked."""
+
+    folder: Path
+    options: Options
+    wanted: list[Wanted]
+    said: dict[Key, Answer]
+    found: dict[Key, tuple[str, str]]
+
+    def look(self) -> None:
+        """Reads from the files what is there."""
+        self.found = ledger.present(self.folder, self.wanted)
+
+    def open(self) -> Iterator[Wanted]:
+        """Rows without audio, of each clip the first."""
+        seen: set[Key] = set()
+        for row in self.wanted:
+            key = row.recording, row.start
+            if not row.problem and key not in self.found and key not in seen:
+                seen.add(key)
+                yield row
+
+
+def fetch(folder: Path, sources: Sequence[str] = (), options: Options = Options()) -> str:
+    """Gets what the sources have; a summary of the ledger, which is written however this ends.
+
+    Args:
+        folder: With AudioSet's tables; audio that is in it already counts as present.
+        sources: In this order: folders, `hub:owner/name`, `youtube`.
+
+    Raises:
+        UserError: `missing-file` (the tables), `busy-folder`, and what the sources raise.
+    """
+    for source in sources:
+        _check(source)
+    with FolderLock(folder):
+        run = _Run(folder, options, ledger.rows(folder, options.tables), ledger.answers(folder), {})
+        for source in sources:
+            if not _is_service(source):
+                _link(folder, Path(source))
+        try:
+            run.look()
+            for source in filter(_is_service, sources):
+                if source == ledger.YOUTUBE:
+                    _from_youtube(run)
+                else:
+                    _from_hub(run, source.removeprefix(HUB_PREFIX))
+                run.look()
+        except BaseException:
+            run.look()
+            say("fetch", "stopped; so far:\n" + ledger.summary(ledger.write(folder, run.wanted, run.found, run.said)))
+            raise
+        return ledger.summary(ledger.write(folder, run.wanted, run.found, run.said))
+
+
+def _is_service(source: str) -> bool:
+    return source == ledger.YOUTUBE or source.startswith(HUB_PREFIX)
+
+
+def _check(source: str) -> None:
+    if source.startswith(HUB_PREFIX):
+        if not hub.is_repository(source.removeprefix(HUB_PREFIX)):
+            raise UserError("bad-usage", f"source {source!r}", "it is not of the form hub:owner/name", f"known copies: {', '.join(HUB_PREFIX + copy.repository for copy in services.COPIES)}")
+    elif source != ledger.YOUTUBE and not Path(source).is_dir():
+        raise UserError("missing-file", f"source {source!r}", "there is no such folder", "a source is a folder, hub:owner/name, or youtube")
+
+
+def _link(folder: Path, source: Path) -> None:
+    """Makes a local folder's audio part of the folder, without copying it."""
+    real = source.resolve()
+    if real.is_relative_to(folder.resolve()):
+        return
+    if folder.resolve().is_relative_to(real):
+        raise UserError("bad-usage", f"source {source}", f"it holds {folder} itself", "name the folder with the audio")
+    links = folder / "local"
+    with disk_errors(links):
+        links.mkdir(exist_ok=True)
+        if not any(link.resolve() == real for link in links.iterdir()):
+            names = (real.name + (f"-{number}" if number else "") for number in range(1000))
+            os.symlink(real, links / next(name for name in names if not os.path.lexists(links / name)))
+
+
+# --- Hugging Face copies
+
+
+def _from_hub(run: _Run, name: str) -> None:
+    policy, place = run.options.policy, run.folder / ledger.HUB / name.replace("/", "--")
+    missing: dict[str, set[str]] = {}
+    for row in run.open():
+        missing.setdefault(row.table, set()).add(row.recording)
+    if not missing:
+        return
+    remedy = f"on another machine: `hf download {name} --repo-type dataset --include '*'` (or only the folders you need), put its files below {place}, and run this again"
+    repository = hub.listing(name, "dataset", _commit(place), remedy, policy)
+    with disk_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+    write_atomic(place / "commit.txt", repository.commit + "\n")
+    shards = [shard for shard in _needed(repository, missing, policy) if not (place / shard.path).exists()]
+    size = sum(shard.size for shard in shards)
+    http.check_room(place, size - sum(path.stat().st_size for shard in shards if (path := place / f"{shard.path}.partial").exists()))
+    say("fetch", f"{name}: {len(shards)} shards, {size / 1e9:,.1f} GB")
+
+    def get(shard: hub.File) -> None:
+        hub.download(repository, shard, place / shard.path, remedy, policy)
+        say("fetch", f"{shard.path} ({shard.size / 1e6:,.0f} MB)")
+
+    for _ in in_order(shards, get, run.options.jobs):
+        pass
+
+
+def _commit(place: Path) -> str | None:
+    """The commit that this folder's files are of: all are of one."""
+    path = place / "commit.txt"
+    text = path.read_text().strip() if path.is_file() else ""
+    return text if text.isalnum() else None
+
+
+def _needed(repository: hub.Repository, missing: dict[str, set[str]], policy: http.Policy) -> list[hub.File]:
+    """The shards that may hold a missing clip."""
+    folders = next((copy.folders for copy in services.COPIES if copy.repository == repository.name), ())
+    needed = []
+    for file in repository.files:
+        tables = [table for place, table in folders if file.path.startswith(place + "/")] if folders else list(missing)
+        ids = set().union(*(missing.get(table, ()) for table in tables))
+        if archives.kind(file.path) and ids and hub.holds_any(repository, file, ids, policy):
+            needed.append(file)
+    return needed
+
+
+# --- YouTube
+
+
+def _from_youtube(run: _Run) -> None:
+    options, place = run.options, run.folder / ledger.YOUTUBE
+    settled = set(youtube.PERMANENT) | {"age-restricted"}
+    if options.cookies is not None:
+        settled -= set(youtube.COOKIES_MAY_HELP)
+    rows = [row for row in run.open() if run.said.get((row.recording, row.start), Answer("", "")).because not in settled]
+    say("fetch", f"youtube: {len(rows):,} clips to ask for, at most {options.rate:,.0f} an hour")
+    with ledger.open_answers(run.folder) as journal:
+
+        def record(excerpt: youtube.Excerpt, because: str, reason: str) -> None:
+            answer = Answer(because, reason)
+            run.said[excerpt.recording, excerpt.start] = answer
+            with disk_errors(run.folder):
+                journal.write(ledger.answer_line(excerpt.recording, excerpt.start, answer))
+
+        jobs = ((place / row.table, youtube.Excerpt(row.recording, row.start, row.end)) for row in rows)
+        count = youtube.fetch(jobs, record, cookies=options.cookies, rate=options.rate, jobs=options.jobs, service=options.service, policy=options.policy)
+    say("fetch", f"youtube: {count:,} clips")
+    _sweep(place)
+
+
+def _sweep(place: Path) -> None:
+    """Removes what a killed run left unfinished."""
+    for leftover in place.glob("*/.whole"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in place.glob("*/*.partial"):
+        leftover.unlink(missing_ok=True)

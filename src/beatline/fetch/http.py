@@ -1,0 +1,426 @@
+"""One file over HTTP: resumed by range, checked by length and SHA-256, whole before it has its name.
+
+In: an address. Out: the file, or parts of it as a stream (`RangeStream`). While it is incomplete it is called `<name>.partial`, with `<name>.partial.json`
+beside it, which says what version of the file it is a part of. Retries wait as long as the server asks. Standard library only: its client does no
+more than one request, and everything that must survive cut connections and kills is here anyway.
+"""
+
+import http.client
+import io
+import json
+import os
+import shutil
+import ssl
+import time
+import urllib.request
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+
+from beatline import __version__
+from beatline.artefact import disk_errors, sha256_file, write_atomic
+from beatline.errors import UserError
+
+PIECE = 1 << 16  # bytes read at a time
+GAIN = 1 << 16  # bytes that make an attempt count as progress
+SPARE = 64 << 20  # bytes left free on the disk
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another try may change
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How patient and how polite a download is."""
+
+    tries: int = 8
+    """Attempts in a row without progress before giving up; a server that never answered gets three."""
+    first_wait: float = 1.0
+    """Wait after a failed attempt, seconds; doubled each time."""
+    longest_wait: float = 60.0
+    """Largest such wait, seconds."""
+    longest_request: float = 900.0
+    """Longest wait that a server may ask for with Retry-After, seconds; more ends the run."""
+    timeout: float = 30.0
+    """Longest silence of a server, seconds."""
+    slowest: float = 100.0
+    """Slowest rate accepted over `timeout`, bytes a second; a slower connection is made anew."""
+
+
+POLICY = Policy()
+
+
+class Again(Exception):
+    """An attempt failed in a way that another one may not.
+
+    Args:
+        cause: Why, in one clause.
+        wait: Seconds that the server asked to wait, if it did.
+        answered: Whether a server answered at all.
+    """
+
+    def __init__(self, cause: str, wait: float | None = None, answered: bool = True):
+        super().__init__(cause)
+        self.cause, self.wait, self.answered = cause, wait, answered
+
+
+class NoRanges(Exception):
+    """The server sends whole files only."""
+
+
+def patiently(what: str, attempt: Callable[[], Value], remedy: str, policy: Policy = POLICY, have: Callable[[], int] = lambda: 0) -> Value:
+    """What `attempt` returns, tried again while it raises `Again`.
+
+    Args:
+        what: For the error: what fails where it fails for good.
+        remedy: For the error: what the user can do instead.
+        have: Bytes got so far; tries are counted anew after progress.
+
+    Raises:
+        UserError: `no-network` where no server ever answered, `service-refused` where it asks for a pause that is too long, `download-failed`.
+    """
+    tries, answered = 0, False
+    while True:
+        before = have()
+        try:
+            return attempt()
+        except Again as again:
+            answered |= again.answered
+            tries = 1 if have() >= before + GAIN else tries + 1
+            if again.wait is not None and again.wait > policy.longest_request:
+                raise UserError("service-refused", f"cannot get {what}", f"the server asks to wait {again.wait:.0f} s ({again.cause})", "run the same command after that; it goes on from here") from again
+            if tries >= (policy.tries if answered else min(3, policy.tries)):
+                raise UserError("download-failed" if answered else "no-network", f"cannot get {what}", again.cause, remedy) from again
+            time.sleep(max(again.wait or 0.0, min(policy.longest_wait, policy.first_wait * 2 ** (tries - 1))))
+
+
+def download(
+    address: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    sha256: str = "",
+    headers: Mapping[str, str] | None = None,
+    check: Callable[[Path], None] = lambda path: None,
+    remedy: str = "run the same command again; it goes on from here",
+    policy: Policy = POLICY,
+) -> str:
+    """SHA-256 of the file, which is now at `target`.
+
+    What an earlier run left is continued where the server's ETag, its date or the known hash can tell that it is of the same file.
+
+    Args:
+        size: Length in bytes, where known.
+        sha256: As hex, where known.
+        headers: More request headers; they are not sent to another host.
+        check: Called on the whole file before it gets its name; a `UserError` refuses it.
+        remedy: For errors: what the user can do instead.
+
+    Raises:
+        UserError: as `patiently`; `download-failed`, `hash-mismatch`, `disk-full`, `not-writable`, or what `check` raises.
+    """
+    partial = _Partial(target, address)
+
+    def attempt() -> str:
+        doubtful = True if partial.is_whole(size) else _attempt(address, partial, size, bool(sha256), headers or {}, policy)
+        digest = sha256_file(partial.path)
+        if sha256 and digest != sha256:
+            partial.clear()
+            if doubtful:
+                raise Again("the parts of the file do not belong together")
+            raise UserError("hash-mismatch", f"refused {address}", f"its SHA-256 is {digest}, not {sha256}", "get the right file from another source")
+        return digest
+
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest = patiently(address, attempt, remedy, policy, partial.have)
+        finish(partial.path, target, check)
+    return digest
+
+
+def finish(partial: Path, target: Path, check: Callable[[Path], None] = lambda path: None) -> None:
+    """Gives a whole file its final name once it has passed `check`; a file that has not is removed.
+
+    Raises:
+        UserError: what `check` raises; `disk-full`, `not-writable`.
+    """
+    about = partial.with_name(partial.name + ".json")
+    try:
+        check(partial)
+    except UserError:
+        partial.unlink()
+        about.unlink(missing_ok=True)
+        raise
+    with disk_errors(target):
+        _sync(partial)
+        about.unlink(missing_ok=True)  # before the rename: a kill in between must not leave it for good
+        os.replace(partial, target)
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Refuses to begin what the disk cannot hold.
+
+    Raises:
+        UserError: `disk-full`, `not-writable`.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    if size > free - SPARE:
+        raise UserError("disk-full", f"cannot begin in {folder}", f"{size:,} bytes are to come, {free:,} are free", "free some space or choose another folder")
+
+
+def read_range(address: str, first: int, count: int, headers: Mapping[str, str] | None = None, policy: Policy = POLICY) -> tuple[bytes, int]:
+    """The `count` bytes from `first` on, fewer at the end, and the file's length.
+
+    Raises:
+        NoRanges: The server sends whole files only.
+        UserError: as `patiently`.
+    """
+
+    def attempt() -> tuple[bytes, int]:
+        with _opened(address, {"Range": f"bytes={first}-{first + count - 1}"}, headers or {}, policy) as answer:
+            begin, total = _span(answer)
+            if answer.status != 206 or begin != first or total is None:
+                raise NoRanges
+            with _trouble():
+                content = answer.read(count)
+        if len(content) != min(count, total - first):
+            raise Again("the connection ended early")
+        return content, total
+
+    return patiently(address, attempt, "run the same command again", policy)
+
+
+class RangeStream(io.RawIOBase):
+    """A remote file as a stream that can seek, of which only the blocks that are read are transferred.
+
+    Args:
+        read: (first byte, count) -> those bytes and the file's length.
+    """
+
+    BLOCK, HELD = 1 << 17, 16
+
+    def __init__(self, read: Callable[[int, int], tuple[bytes, int]]):
+        self._read, self._at = read, 0
+        first, self.size = read(0, self.BLOCK)
+        self._blocks: OrderedDict[int, bytes] = OrderedDict({0: first})
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        number, begin = divmod(self._at, self.BLOCK)
+        if self._at >= self.size:
+            return 0
+        if number not in self._blocks:
+            self._blocks[number] = self._read(number * self.BLOCK, self.BLOCK)[0]
+            if len(self._blocks) > self.HELD:
+                self._blocks.popitem(last=False)
+        part = self._blocks[number][begin : begin + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
+# --- one request
+
+
+class _Partial:
+    """What there is of a file that is not whole, and of which version of it."""
+
+    def __init__(self, target: Path, address: str):
+        self.target, self.address = target, address
+        self.path = target.with_name(target.name + ".partial")
+        self.about = target.with_name(target.name + ".partial.json")
+
+    def have(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def version(self) -> tuple[str, int | None]:
+        """ETag or date, and length, of the version that this is a part of; nothing where they are not known."""
+        try:
+            about = json.loads(self.about.read_text())
+            return (str(about["validator"]), about["total"]) if about["address"] == self.address else ("", None)
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", None
+
+    def is_whole(self, size: int | None) -> bool:
+        """Whether nothing is missing, where the file's length is known."""
+        return self.path.exists() and self.have() == (self.version()[1] if size is None else size)
+
+    def begin(self, validator: str, total: int | None) -> None:
+        """Forgets what there is: the next bytes are the file's first, of this version."""
+        self.clear()
+        write_atomic(self.about, json.dumps({"address": self.address, "validator": validator, "total": total}) + "\n")
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
+
+
+def _attempt(address: str, partial: _Partial, size: int | None, hash_known: bool, headers: Mapping[str, str], policy: Policy) -> bool:
+    """Transfers what is missing by one request; whether the result may be a mixture or cut."""
+    validator, _ = partial.version()
+    if partial.have() and not (validator or hash_known):
+        partial.clear()
+    have = partial.have()
+    wanted = {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {}) if have else {}
+    try:
+        with _opened(address, wanted, headers, policy) as answer:
+            begin, total = _span(answer)
+            if begin not in (0, have):
+                raise Again("the server sent another part than was asked for")
+            if size is not None and total is not None and size != total:
+                raise UserError("hash-mismatch", f"refused {address}", f"it has {total} bytes, not {size}", "get the right file from another source")
+            total = size if total is None else total
+            if total is None and not answer.chunked and not hash_known:
+                raise UserError("download-failed", f"cannot get {address}", "the server does not say how long it is", "get it from another source")
+            if begin == 0:
+                partial.begin(_validator(answer), total)
+            check_room(partial.target.parent, (total or 0) - begin)
+            _transfer(answer, partial, policy)
+            if total is not None and partial.have() < total:
+                raise Again(f"the connection ended after {partial.have()} of {total} bytes")
+    except HTTPError as error:
+        if error.code != 416:
+            raise
+        partial.clear()  # it has more bytes than the file: of another version
+        raise Again("the file has become shorter") from error
+    return begin > 0 or total is None
+
+
+def _transfer(answer: http.client.HTTPResponse, partial: _Partial, policy: Policy) -> None:
+    since, count = time.monotonic(), 0
+    with partial.path.open("ab") as file:
+        while True:
+            with _trouble():
+                piece = answer.read1(PIECE)
+            if not piece:
+                return
+            file.write(piece)
+            count += len(piece)
+            if (passed := time.monotonic() - since) > policy.timeout:
+                if count < policy.slowest * passed:
+                    raise Again(f"it comes at {count / passed:.0f} bytes a second")
+                since, count = time.monotonic(), 0
+
+
+@contextmanager
+def _opened(address: str, own: Mapping[str, str], headers: Mapping[str, str], policy: Policy) -> Iterator[http.client.HTTPResponse]:
+    """The answer to a GET request.
+
+    Raises:
+        Again: passing troubles.
+        HTTPError: 416.
+        UserError: `download-failed` for lasting ones.
+    """
+    if urlsplit(address).scheme not in ("http", "https"):
+        raise UserError("bad-usage", f"address {address!r}", "it is not of the form https://...", "give a web address or a folder")
+    request = urllib.request.Request(address, headers={"User-Agent": f"beatline/{__version__}", "Accept-Encoding": "identity", **own})
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
+    try:
+        with _trouble():
+            answer = _client().open(request, timeout=policy.timeout)
+    except HTTPError as error:
+        error.close()
+        if error.code in PASSING:
+            raise Again(f"the server answers {error.code} ({error.reason})", retry_after(error.headers)) from error
+        if error.code == 416:
+            raise
+        raise UserError("download-failed", f"cannot get {address}", f"the server answers {error.code} ({error.reason})", _REMEDIES.get(error.code, "check the address")) from error
+    with answer:
+        yield answer
+
+
+_REMEDIES = {401: "it needs a token: log in with `hf auth login`", 403: "it needs a token or a consent: log in with `hf auth login`, accept its terms in a browser"}
+
+
+def _client() -> urllib.request.OpenerDirector:
+    """A client of HTTP and nothing else: no files, no FTP; proxies as the environment says."""
+    client = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor, _Redirects):
+        client.add_handler(handler())
+    return client
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, never from https to http; what is meant for one host is sent to that host only."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
+            raise UserError("download-failed", f"cannot get {req.full_url}", "the server sends us on to an address without encryption", "get it from another source")
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
+            request.unredirected_hdrs.update({name: value for name, value in req.unredirected_hdrs.items() if name != "Host"})
+        return request
+
+
+@contextmanager
+def _trouble() -> Iterator[None]:
+    """Turns what the network does into `Again`."""
+    try:
+        yield
+    except HTTPError:
+        raise
+    except (URLError, OSError, http.client.HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise UserError("download-failed", "refused the server", f"its certificate is not valid ({reason.verify_message})", "check the machine's clock and its proxy") from error
+        answered = isinstance(error, http.client.HTTPException | TimeoutError | ValueError) or isinstance(reason, ConnectionResetError)
+        raise Again(str(getattr(reason, "strerror", None) or reason or type(error).__name__), answered=answered) from error
+
+
+def _span(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """The first byte that an answer brings, and the whole file's length, as far as it says."""
+    if answer.status == 206:
+        begin, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes").strip().partition("/")
+        first = begin.partition("-")[0]
+        return int(first) if first.isdecimal() else -1, int(total) if total.isdecimal() else None
+    length = answer.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() and not answer.chunked else None
+
+
+def _validator(answer: http.client.HTTPResponse) -> str:
+    """What tells one version of a file from another: a strong ETag, else the date of its last change."""
+    etag = answer.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+
+
+def retry_after(headers: Any) -> float | None:
+    """Seconds that the server asks to wait, from Retry-After as seconds or as a date by the server's own clock; None where it does not ask."""
+    asked = (headers.get("Retry-After") or "").strip()
+    if asked.isdecimal():
+        return float(asked)
+    try:
+        until = parsedate_to_datetime(asked)
+        now = parsedate_to_datetime(headers["Date"]) if headers.get("Date") else datetime.now(UTC)
+        return max(0.0, (until - now).total_seconds())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,166 @@
+"""audio file -> how long it is, from a few bytes of its header.
+
+In: a reader of any part of a file. Out: seconds, or None where the header does not say. Nothing is decoded and no decoder is asked, so that two million files
+can be looked at, hostile ones too; the answer decides only whether a file is a whole recording or an excerpt of it. What a file really holds is
+found out when it is decoded.
+"""
+
+import re
+import struct
+from collections.abc import Callable
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, count) -> at most that many bytes."""
+
+MOST_CHUNKS = 64  # looked at in a file of chunks
+OPUS_RATE = 48_000
+MP3_KBITS = {  # by version 1 or 2, layer III. Source: ISO/IEC 11172-3 and 13818-3
+    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
+    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
+}
+MP3_RATES = (44_100, 48_000, 32_000)
+
+
+def seconds(read_at: ReadAt, size: int) -> float | None:
+    """The length that a file's header states, or None. MP3 without a count of frames is taken to have one bit rate.
+
+    Args:
+        size: Of the file, bytes.
+    """
+    try:
+        start = 0
+        first = read_at(0, 64)
+        if first.startswith(b"ID3"):
+            start = 10 + sum((byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True))
+            first = read_at(start, 64)
+        if first[:4] in (b"RIFF", b"RF64") and first[8:12] == b"WAVE":
+            return _wav(read_at, size)
+        if first.startswith(b"fLaC"):
+            return _flac(first[8:])
+        if first.startswith(b"OggS"):
+            return _ogg(read_at, size)
+        if first[4:8] == b"ftyp":
+            return _mp4(read_at, 0, size, top=True)
+        if first.startswith(b"\x1a\x45\xdf\xa3"):
+            return _matroska(read_at, size)
+        return _mp3(read_at, start, size)
+    except (struct.error, IndexError, ZeroDivisionError, ValueError, OverflowError):
+        return None
+
+
+def _wav(read_at: ReadAt, size: int) -> float | None:
+    offset, bytes_per_second = 12, 0
+    for _ in range(MOST_CHUNKS):
+        name, length = struct.unpack("<4sI", read_at(offset, 8))
+        if name == b"fmt ":
+            bytes_per_second = struct.unpack("<I", read_at(offset + 16, 4))[0]
+        elif name == b"data":
+            return min(length, size - offset - 8) / bytes_per_second
+        offset += 8 + length + length % 2
+    return None
+
+
+def _flac(stream_info: bytes) -> float | None:
+    packed = int.from_bytes(stream_info[10:18])  # rate 20 bits, channels 3, depth 5, samples 36
+    samples = packed & (1 << 36) - 1
+    return samples / (packed >> 44) if samples else None
+
+
+def _ogg(read_at: ReadAt, size: int) -> float | None:
+    head = read_at(0, 256)
+    packet = head[27 + head[26] :]
+    skipped = 0
+    if packet.startswith(b"\x01vorbis"):
+        rate = struct.unpack_from("<I", packet, 12)[0]
+    elif packet.startswith(b"OpusHead"):
+        rate, skipped = OPUS_RATE, struct.unpack_from("<H", packet, 10)[0]
+    elif packet.startswith(b"\x7fFLAC"):
+        rate = int.from_bytes(packet[27:30]) >> 4
+    else:
+        return None
+    tail = read_at(max(0, size - (1 << 16)), 1 << 16)
+    ends = [struct.unpack_from("<q", tail, page.start() + 6)[0] for page in re.finditer(rb"OggS\0", tail) if page.start() + 14 <= len(tail)]
+    last = max((end for end in ends if end > 0), default=0)
+    return (last - skipped) / rate if last else None
+
+
+def _mp3(read_at: ReadAt, start: int, size: int) -> float | None:
+    head = read_at(start, 1 << 12)
+    sync = re.search(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", head)  # layer III of version 2.5, 2, 1
+    if not sync:
+        return None
+    second, third, fourth = head[sync.start() + 1 : sync.start() + 4]
+    version = {3: 1, 2: 2, 0: 2.5}[second >> 3 & 3]
+    rate = MP3_RATES[third >> 2 & 3] / {1: 1, 2: 2, 2.5: 4}[version]
+    samples = 1152 if version == 1 else 576
+    mono = fourth >> 6 == 3
+    side = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}[version == 1, mono]
+    about = head[sync.start() + 4 + side : sync.start() + 4 + side + 12]
+    if about[:4] in (b"Xing", b"Info") and about[7] & 1:
+        return struct.unpack_from(">I", about, 8)[0] * samples / rate
+    kbits = MP3_KBITS[1 if version == 1 else 2][third >> 4]
+    return (size - start - sync.start()) * 8 / (kbits * 1000)
+
+
+def _mp4(read_at: ReadAt, begin: int, end: int, top: bool) -> float | None:
+    """The length in `mvhd`; streams in fragments have it in `sidx`."""
+    for _ in range(MOST_CHUNKS):
+        if begin + 8 > end:
+            return None
+        length, name = struct.unpack(">I4s", read_at(begin, 8))
+        header = 8
+        if length == 1:
+            length, header = struct.unpack(">Q", read_at(begin + 8, 8))[0], 16
+        stop = min(begin + length, end) if length else end
+        if name == b"moov" and top:
+            found = _mp4(read_at, begin + header, stop, top=False)
+            if found:
+                return found
+        elif name == b"mvhd":
+            content = read_at(begin + header, 36)
+            scale, duration = struct.unpack_from(">IQ", content, 20) if content[0] else struct.unpack_from(">II", content, 12)
+            return duration / scale or None
+        elif name == b"sidx":
+            return _sidx(read_at(begin + header, min(length - header, 1 << 16)))
+        if length and length < header:
+            return None
+        begin = stop
+    return None
+
+
+def _sidx(content: bytes) -> float | None:
+    scale = struct.unpack_from(">I", content, 8)[0]
+    place = 30 if content[0] else 22
+    count = struct.unpack_from(">H", content, place)[0]
+    return sum(struct.unpack_from(">I", content, place + 2 + 12 * i + 4)[0] for i in range(count)) / scale or None
+
+
+def _matroska(read_at: ReadAt, size: int) -> float | None:
+    """Duration of the segment's Info, in units of its TimestampScale. Source: RFC 9559."""
+    begin, end = 0, size
+    scale, duration = 1_000_000, None
+    for _ in range(MOST_CHUNKS):
+        if begin >= end:
+            break
+        head = read_at(begin, 12)
+        name, used = _vint(head, keep_marker=True)
+        length, more = _vint(head[used:], keep_marker=False)
+        content = begin + used + more
+        if name in (0x2AD7B1, 0x4489) and length > 8:
+            return None
+        if name in (0x18538067, 0x1549A966):  # Segment, Info: what is inside
+            begin, end = content, end if name == 0x18538067 else content + length
+            continue
+        if name == 0x2AD7B1:
+            scale = int.from_bytes(read_at(content, length))
+        elif name == 0x4489:
+            duration = struct.unpack(">f" if length == 4 else ">d", read_at(content, length))[0]
+        begin = content + length
+    return None if duration is None else duration * scale / 1e9
+
+
+def _vint(some: bytes, keep_marker: bool) -> tuple[int, int]:
+    """A number of EBML, and how many bytes it takes."""
+    count = 9 - some[0].bit_length()
+    value = int.from_bytes(some[:count])
+    return value if keep_marker else value & (1 << 7 * count) - 1, count

@@ -1,0 +1,60 @@
+"""CSV -> manifest: the table of clips, whatever form the data came in.
+
+In: a `DataConfig`. Out: a `Manifest`: clips with their labels, the splits as lists of clips, and every input that cannot become a clip with its
+reason. Reads tables, folder listings, listings of archives and headers only; opening audio is `audio`'s, deciding what its length allows is
+`store`'s. `table` and `splits` serve all readers; `lists`, `audioset` and `named` are the readers. Imports no torch.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from beatline.config import DataConfig
+from beatline.errors import UserError
+from beatline.manifest.audioset import read_audioset
+from beatline.manifest.lists import read_csv, read_folder, read_kaldi
+from beatline.manifest.named import read_named
+from beatline.manifest.splits import carve
+from beatline.manifest.table import SPLITS, Clip, Event, Manifest, Rejected, read_labels, read_text
+
+__all__ = ["SPLITS", "Clip", "Event", "Manifest", "Rejected", "carve", "read", "read_audioset", "read_csv", "read_folder", "read_kaldi", "read_labels", "read_named", "read_text"]
+
+
+def read(data: DataConfig) -> Manifest:
+    """The manifest of the configured data.
+
+    Raises:
+        UserError: `bad-config` without a source; `missing-file`, `not-a-file`, `bad-table`, `unknown-label` (a label table that does not fit any row),
+            `split-overlap`, `no-clips`, `missing-package` (an archive whose reader is not installed).
+    """
+    with _uncollected():
+        return _read(data)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pauses the search for cycles: there are none among the millions of small objects made here, and looking for them takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(data: DataConfig) -> Manifest:
+    if data.audioset is not None:
+        return read_audioset(data.audioset, data)
+    if data.dataset is not None:
+        return read_named(data)
+    if data.kaldi is not None:
+        return read_kaldi(data.kaldi, data)
+    if data.folder is not None:
+        return read_folder(data.folder, data)
+    if data.csv is not None:
+        embedded = Path(str(files("beatline") / "data/mini-audioset/manifest.csv"))
+        return read_csv(embedded if str(data.csv) == "mini" else data.csv, data)
+    raise UserError("bad-config", "setting data", "no data is named", "give one of data.audioset, data.dataset, data.kaldi, data.csv, data.folder")

@@ -1,0 +1,210 @@
+"""AudioSet's official tables, and VGGSound's, which is built alike -> a manifest.
+
+In: segment CSVs or the TSVs of the strongly labelled set, and a folder with audio in any layout (`sources`). Out: a `Manifest` that accounts for every row of
+the tables. AS-20K is the balanced CSV, AS-2M the balanced and the unbalanced one, any other list a CSV of the same form.
+"""
+
+import csv
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from beatline.config import DataConfig
+from beatline.errors import UserError
+from beatline.labels import Label, LabelSet, audioset
+from beatline.manifest.sources import Place, Places, Tree, cut, in_rows_order, walk
+from beatline.manifest.splits import assemble
+from beatline.manifest.table import Event, Manifest, Row, judge_of, read_labels, read_text
+
+# Names under which a table is looked for; the second ones are Kaggle's.
+TABLES = {
+    "balanced": ("balanced_train_segments.csv", "train.csv"),
+    "unbalanced": ("unbalanced_train_segments.csv",),
+    "eval": ("eval_segments.csv", "valid.csv"),
+    "strong": ("audioset_train_strong.tsv",),
+    "strong-eval": ("audioset_eval_strong.tsv",),
+}
+STRONG_HEADER = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel"
+STRONG_NAMES = "mid_to_display_name.tsv"
+STRONG_SECONDS = 10.0
+RECORDING = re.compile(r"[\w-]{11}", re.ASCII)
+
+
+def read_audioset(root: Path, data: DataConfig) -> Manifest:
+    """The manifest of AudioSet: every row of `data.audioset_train` and `data.audioset_eval`, with its audio from below `root`.
+
+    Tables are looked for in `data.audioset_csv`, else anywhere below `root`. Clip ids are `as20k-train-<row>` for the balanced CSV, `as20k-eval-<row>` for eval, and
+    `<table>-<row>` for others, counted from 0 over the table's rows, with gaps where audio is missing; strong clips have their own ids.
+
+    Raises:
+        UserError: as `manifest.read`; `bad-table` where a CSV has not as many rows as its own header line says.
+
+    Source: ESPnet's recipe egs2/as20k/cls1 (ids, the first tenth of eval as validation). Differs: any layout, any format.
+    """
+    tree = walk(root)
+    rows: list[Row] = []
+    strong = False
+    paths = [("train", _table(name, tree, root, data)) for name in data.audioset_train] + [("test", _table(data.audioset_eval, tree, root, data))]
+    for split, path in paths:
+        first = len(rows)
+        strong |= is_strong(path)
+        rows += _strong(path) if is_strong(path) else segments(path, _prefix(path))
+        tenth = (len(rows) - first) // 10 if split == "test" and data.validation == "inside-eval" else 0
+        for number in range(first, len(rows)):
+            rows[number].splits = ("test", "val") if number < first + tenth else (split,)
+    known = read_labels(data.labels) if data.labels else _strong_labels(rows, paths[0][1].parent) if strong else audioset()
+    return locate(rows, known, root, tree, data)
+
+
+def _table(name: str, tree: Tree, root: Path, data: DataConfig) -> Path:
+    names = TABLES.get(name, (name, f"{name}.csv", f"{name}.tsv"))
+    if data.audioset_csv is None:
+        found = [tree.tables[file] for file in names if file in tree.tables]
+    else:
+        found = [data.audioset_csv / file for file in names if (data.audioset_csv / file).is_file()]
+    if found or (name not in TABLES and Path(name).exists()):
+        return found[0] if found else Path(name)
+    raise UserError("missing-file", f"cannot find {names[0]}", f"it is not in {data.audioset_csv or root}", "get AudioSet's tables with `beatline fetch audioset`, or name their folder: data.audioset_csv")
+
+
+def _prefix(path: Path) -> str:
+    """What the ids of a table's clips begin with."""
+    official = {name: prefix for key, prefix in (("balanced", "as20k-train"), ("eval", "as20k-eval")) for name in TABLES[key]}
+    return official.get(path.name, path.stem.removesuffix("_segments"))
+
+
+def segments(path: Path, prefix: str) -> Iterator[Row]:
+    """Rows of a segment CSV: `ytid, start, end, "mid,mid"` after `#` lines, the second of which states their number, or a line of column names."""
+    lines = read_text(path).splitlines()
+    stated = next((int(found[1]) for line in lines[:3] if (found := re.search(r"num_ytids=(\d+)", line))), None)
+    body = [line for line in lines if line.strip() and not line.startswith("#")]
+    del lines
+    if stated is not None and stated != len(body):
+        raise UserError("bad-table", f"cannot use {path}", f"its header line states {stated} clips, it has {len(body)}", "download it again; delete its # lines if you want a part of it")
+    if body and body[0].lower().startswith(("ytid,", '"ytid"', "video_id,")):
+        del body[0]
+    for number, line in enumerate(body):
+        cells = next(csv.reader([line], skipinitialspace=True), [""])  # line by line: an open quote must not shift the numbers of the rows after it
+        row = Row(f"{prefix}-{number}", recording=cells[0].strip())
+        try:
+            row.start, row.end = float(cells[1]), float(cells[2])
+            good = len(cells) == 4 and is_recording(row.recording) and 0 <= row.start < row.end < math.inf
+        except (ValueError, IndexError):
+            good = False
+        if good:
+            row.labels = _mids(cells[3])
+        else:
+            row.problem = ("bad-row", "not of the form: ytid, start, end, \"mid,mid\"")
+        yield row
+
+
+@lru_cache(maxsize=1 << 18)
+def _mids(cell: str) -> tuple[str, ...]:
+    return tuple(sys.intern(mid.strip()) for mid in cell.split(",") if mid.strip())
+
+
+def is_recording(name: str) -> bool:
+    """Whether this is a YouTube id; many begin with `-`."""
+    return RECORDING.fullmatch(name) is not None
+
+
+def locate(rows: list[Row], known: LabelSet, root: Path, tree: Tree, data: DataConfig, notices: tuple[str, ...] = ()) -> Manifest:
+    """The manifest of rows that name recordings and their seconds, with their audio from a tree."""
+    places = Places({row.recording for row in rows if row.problem is None})
+    places.add_tree(tree, root)
+    located: list[tuple[Row, Place | None]] = []
+    uncut: list[tuple[Row, Place]] = []
+    seen: set[tuple[str, str, float]] = set()
+    judge = judge_of(known)
+    for row in rows:
+        found = None
+        row.problem = row.problem or judge(tuple(row.labels))[1]
+        if row.problem is None:
+            excerpt = row.splits[0], row.recording, row.start
+            if excerpt in seen:
+                row.problem = ("duplicate-id", "an earlier row is the same excerpt of the same recording")
+            else:
+                seen.add(excerpt)
+                found = places.of(row.recording, row.start)
+                row.problem = None if found else ("missing-file", f"no audio of {row.recording} below {root}")
+        if found is None:
+            located.append((row, None))
+            continue
+        place, stated = found
+        row.path, row.member = Path(place.path), place.member
+        located.append((row, place))
+        if stated:
+            row.start, row.end = 0.0, None
+        else:
+            uncut.append((row, place))
+    whole = cut(uncut)
+    _refuse_shared(uncut)
+    notices += (_recognised(located, whole),)
+    rows = [*in_rows_order(located), *places.problems]
+    del places, located, uncut  # at two million rows they are a gigabyte
+    return assemble(rows, known, root, data, notices)
+
+
+def _refuse_shared(rows: list[tuple[Row, Place]]) -> None:
+    """One excerpt cannot be two: of several rows with the same file, neither cut nor named after one of them, the first has it."""
+    taken: set[tuple[str, str, str]] = set()
+    for row, place in rows:
+        key = row.splits[0], place.path, place.member
+        if row.end is None and key in taken:
+            row.problem = ("duplicate-id", "an earlier row has the same recording, and the name of the audio does not say which of the two it is")
+        taken.add(key)
+
+
+def _recognised(located: list[tuple[Row, Place | None]], whole: int) -> str:
+    counts = Counter(place.kind for _, place in located if place is not None)
+    words = ("files", "members of tar files", "rows of Parquet", "rows of HDF5", "files listed in a TSV")
+    found = ", ".join(f"{counts[kind]} {word}" for kind, word in enumerate(words) if counts[kind])
+    return f"audio of {counts.total()} of {len(located)} rows: {found or 'none'}" + (f"; {whole} whole recordings are cut" if whole else "")
+
+
+# --- the strongly labelled set
+
+
+def is_strong(path: Path) -> bool:
+    """Whether a table is one of the strongly labelled set, by its first line."""
+    if path.suffix.lower() != ".tsv":
+        return False
+    return next(iter(read_text(path).splitlines()), "").strip() == STRONG_HEADER
+
+
+def _strong(path: Path) -> list[Row]:
+    """A row per clip with its events, times counted from the clip's start, and a row per bad line.
+
+    Source: AudioSet's temporally strong labels (Hershey et al. 2021): `<ytid>_<start in ms>`, clips of 10 s.
+    """
+    events: dict[str, list[Event]] = {}
+    bad = []
+    for number, line in enumerate(read_text(path).splitlines()[1:], 2):
+        cells = [cell.strip() for cell in line.split("\t")]
+        try:
+            start, end = float(cells[1]), float(cells[2])
+            good = len(cells) == 4 and bool(re.fullmatch(r"[\w-]{11}_\d{1,9}", cells[0], re.ASCII) and cells[3]) and 0 <= start < end < math.inf
+        except (ValueError, IndexError):
+            good = False
+        if good:
+            events.setdefault(cells[0], []).append((start, end, sys.intern(cells[3])))
+        elif line.strip():
+            bad.append(Row(f"{path.name} line {number}", problem=("bad-row", "not of the form: ytid_ms, start, end, mid, separated by tabs")))
+    return [_strong_row(name, sorted(some)) for name, some in events.items()] + bad
+
+
+def _strong_row(name: str, events: list[Event]) -> Row:
+    start = int(name[12:]) / 1000
+    return Row(name, recording=name[:11], labels=sorted({mid for _, _, mid in events}), start=start, end=start + STRONG_SECONDS, events=tuple(events))
+
+
+def _strong_labels(rows: list[Row], folder: Path) -> LabelSet:
+    """Every mid of the rows, sorted, named as in the official list of names beside the table, or as in AudioSet."""
+    names = {label.mid: label.name for label in audioset().labels}
+    if (folder / STRONG_NAMES).is_file():
+        names |= dict(pair for line in read_text(folder / STRONG_NAMES).splitlines() if len(pair := line.strip().split("\t")) == 2)
+    return LabelSet(tuple(Label(mid, names.get(mid, mid)) for mid in sorted({mid for row in rows for mid in row.labels}))) if any(row.labels for row in rows) else audioset()

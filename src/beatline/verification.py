@@ -1,0 +1,68 @@
+"""Whether published folders are what was written, and a damaged store made whole again.
+
+In: a folder, or one with published folders below it. Out: a line for each that is whole and for each damaged file of the others. Nothing is believed that
+is not in a manifest.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from beatline import artefact, manifest, prepare
+from beatline.config import Config
+from beatline.errors import UserError
+from beatline.runlog import progress, say
+
+
+def verify(folder: Path) -> None:
+    """Prints which published folders are whole, and every file of the others that is missing, cut, changed or not listed.
+
+    Args:
+        folder: Made by a stage, or with such folders anywhere below it.
+
+    Raises:
+        UserError: `missing-file`; `corrupt-artefact` after everything was printed.
+    """
+    if not folder.is_dir():
+        raise UserError("missing-file", f"cannot verify {folder}", "no such folder", "check the path")
+    below = sorted({path.parent for path in folder.rglob(artefact.MANIFEST)})
+    folders = below if below and folder not in below and not _is_store(folder) else [folder]
+    report([(str(one), (artefact.read_manifest(one) or {}).get("kind", "unknown"), prepare.damage(one)) for one in folders])
+
+
+def report(checked: Iterable[tuple[str, str, Iterable[tuple[str, str]]]]) -> None:
+    """Prints the damage of folders, each with its name and kind.
+
+    Raises:
+        UserError: `corrupt-artefact` after everything was printed.
+    """
+    count, first = 0, ""
+    for folder, kind, damage in checked:
+        before = count
+        for name, cause in damage:
+            print(f"damaged  {folder}/{name}: {cause}", flush=True)
+            count, first = count + 1, first or folder
+        if count == before:
+            print(f"whole    {folder} ({kind})", flush=True)
+    if count:
+        raise UserError("corrupt-artefact", f"{count} damaged files", "the lines above name each", f"`beatline verify {first} --repair CONFIG` makes a store whole; delete anything else and run its stage again")
+
+
+def repair(folder: Path, config: Config) -> None:
+    """Makes a damaged store byte for byte what it was, from the data that `config` names; says what was mended.
+
+    Raises:
+        UserError: as `prepare.repair`; `corrupt-artefact` for a folder that is no store.
+    """
+    if not _is_store(folder):
+        raise UserError("corrupt-artefact", f"cannot repair {folder}", "only a store can be made again from its sources", "delete it and run its stage again")
+    table = manifest.read(config.data)
+    with artefact.FolderLock(folder.parent), progress("repair", len(table.clips)) as advance:
+        mended = prepare.repair(table, folder, max(1, config.train.workers), advance)
+    for name in mended:
+        say("mended", str(folder / name))
+    say("whole", f"{folder} (store)")
+
+
+def _is_store(folder: Path) -> bool:
+    about = artefact.read_manifest(folder)
+    return about.get("kind") == "store" if about else any(folder.glob("shard-*"))

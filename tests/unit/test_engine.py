@@ -1,0 +1,123 @@
+"""The same scores from PyTorch, onnxruntime and OpenVINO, from an export that is whole."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from beatline import engine, export, tag
+from beatline.config import EncoderConfig
+from beatline.errors import UserError
+from beatline.labels import Label, LabelSet
+from beatline.model.checkpoint import save
+from beatline.model.tagger import Tagger, initialise_tagger
+
+pytestmark = pytest.mark.xdist_group("export")
+LABELS = LabelSet(tuple(Label(f"/m/{name}", name.title()) for name in ("bark", "rain", "speech")))
+CONFIG = EncoderConfig(
+    embed_dim=16, encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64, encoder_attention_heads=4, conv_pos=16, conv_pos_groups=4, num_buckets=32, max_distance=60
+)
+
+
+def make_tagger() -> Tagger:
+    tagger = Tagger(CONFIG, len(LABELS))
+    initialise_tagger(tagger, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in tagger.parameters():  # away from the start, where a bias or a gate that is left out goes unseen
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    return tagger.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "tiny"
+    differences = export.export(make_tagger(), LABELS, folder, int8=True)
+    assert differences["float32"]["worst"] < 1e-5
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips():
+    rng = np.random.default_rng(0)
+    lengths = np.array([40_000, 3_200, 16_123])
+    waveforms = np.zeros((3, 40_000), np.float32)
+    for row, length in zip(waveforms, lengths, strict=True):
+        row[:length] = 0.1 * rng.standard_normal(length)
+    return waveforms, lengths
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_runtimes_agree_with_pytorch_alone_and_padded(exported, clips, runtime):
+    waveforms, lengths = clips
+    graph, reference = engine.load_export(exported, runtime), engine.TorchEngine(make_tagger(), LABELS)
+    wanted, got = reference.run(waveforms, lengths), graph.run(waveforms, lengths)
+    for name in ("scores", "logits", "embeddings"):
+        np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), atol=2e-5)
+    for row, length in zip(range(3), lengths, strict=True):
+        alone = graph.scores(waveforms[row : row + 1, :length])
+        np.testing.assert_allclose(alone, wanted.scores[row : row + 1], atol=1e-5)
+
+
+def test_int8_is_near_and_is_not_float32(exported, clips):
+    waveforms, lengths = clips
+    reduced, full = engine.load_export(exported, "auto", "int8"), engine.load_export(exported, "onnx")
+    assert reduced.name == "onnx"
+    difference = np.abs(reduced.scores(waveforms, lengths) - full.scores(waveforms, lengths))
+    assert 0 < difference.mean() < 0.02
+
+
+def test_the_graph_says_what_it_is(exported):
+    import onnx
+
+    about = {entry.key: entry.value for entry in onnx.load(exported / "model.onnx").metadata_props}
+    assert json.loads(about["label_names"]) == list(LABELS.names) and json.loads(about["label_mids"]) == list(LABELS.mids)
+    assert about["sample_rate"] == "16000" and about["task"] == "multi-label"
+
+
+def test_a_damaged_export_is_named(exported, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    graph = copy / "model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.onnx.*SHA-256") as caught:
+        engine.load_export(copy)
+    assert caught.value.code == "corrupt-artefact"
+
+
+def test_a_graph_that_differs_is_not_published(tmp_path, monkeypatch):
+    monkeypatch.setitem(export.BOUNDS, "float32", -1.0)
+    with pytest.raises(UserError, match="differ") as caught:
+        export.export(make_tagger(), LABELS, tmp_path / "out")
+    assert caught.value.code == "export-differs" and not (tmp_path / "out").exists()
+
+
+def test_what_cannot_run_says_so(exported, tmp_path):
+    with pytest.raises(UserError, match="export, which PyTorch"):
+        engine.load_export(exported, "torch")
+    save(tmp_path / "model", make_tagger(), LABELS, {})
+    with pytest.raises(UserError, match="int8"):
+        engine.load_checkpoint(tmp_path / "model", "int8")
+
+
+def test_a_checkpoint_is_exported_once_into_the_cache_and_then_used(tmp_path, monkeypatch, clips):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    save(tmp_path / "model", make_tagger(), LABELS, {})
+    assert tag.load(tmp_path / "model").name == "torch"  # nothing there yet
+    first = tag.load(tmp_path / "model", "onnx")
+    made = sorted((tmp_path / "cache/beatline/exports").iterdir())
+    assert len(made) == 1
+    stamp = (made[0] / "model.onnx").stat().st_mtime_ns
+    second = tag.load(tmp_path / "model")
+    assert second.name == "openvino" and (made[0] / "model.onnx").stat().st_mtime_ns == stamp
+    np.testing.assert_allclose(first.scores(*clips), second.scores(*clips), atol=1e-5)
+
+
+def test_a_large_batch_is_cut_and_nothing_changes():
+    reference = engine.TorchEngine(make_tagger(), LABELS)
+    waveforms = 0.1 * np.random.default_rng(1).standard_normal((9, 8_000)).astype(np.float32)
+    np.testing.assert_allclose(reference.scores(waveforms), np.concatenate([reference.scores(waveforms[i : i + 1]) for i in range(9)]), atol=1e-6)

@@ -1,0 +1,201 @@
+"""One download against a server that does everything wrong."""
+
+import hashlib
+import os
+import random
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from beatline.errors import UserError
+from beatline.fetch import http
+from tests.servers import Server
+
+QUICK = http.Policy(tries=6, first_wait=0.001, longest_wait=0.01, timeout=0.5, slowest=1000, longest_request=2)
+BODY = random.Random(0).randbytes(300_000)
+SHA = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    (root / "files").mkdir()
+    (root / "files/a.bin").write_bytes(BODY)
+    (root / "files/empty").write_bytes(b"")
+    server = Server(root)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def get(server, tmp_path):
+    """Downloads under the given faults; afterwards there is the file and nothing else."""
+
+    def run(*faults, path="files/a.bin", body=BODY, **options):
+        server.faults(*faults)
+        digest = http.download(f"{server.address}/{path}", tmp_path / "a.bin", policy=QUICK, **options)
+        assert (tmp_path / "a.bin").read_bytes() == body and digest == hashlib.sha256(body).hexdigest()
+        assert os.listdir(tmp_path) == ["a.bin"]
+        return [request["range"] for request in server.log()]
+
+    return run
+
+
+CUT = {"do": "cut", "bytes": 100_000}
+
+
+def test_plain(get):
+    assert get() == [None]
+
+
+def test_an_empty_file(get):
+    assert get(path="files/empty", body=b"") == [None]
+
+
+def test_a_cut_connection_goes_on_where_it_broke(get):
+    assert get(CUT, CUT) == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_a_server_that_ignores_ranges_is_taken_from_the_beginning(get):
+    assert get(CUT, {"do": "ignore"}) == [None, "bytes=100000-"]
+
+
+def test_a_file_that_changes_midway_is_taken_from_the_beginning(get):
+    assert get({"do": "old", "bytes": 100_000}) == [None, "bytes=100000-"]
+
+
+def test_parts_that_do_not_belong_together_are_found_by_the_hash(get):
+    assert get({"do": "lie", "bytes": 100_000}, sha256=SHA) == [None, "bytes=100000-", None]
+
+
+def test_a_wrong_part_is_not_used(get):
+    assert len(get(CUT, {"do": "wrong"})) == 3
+
+
+@pytest.mark.parametrize("fault", [{"do": "reset"}, {"do": "status", "status": 503}, {"do": "status", "status": 500}, {"do": "status", "status": 429, "after": "0"}])
+def test_passing_troubles_pass(get, fault):
+    assert len(get(fault, CUT, fault)) == 4
+
+
+def test_chunks_without_a_length(get):
+    assert len(get({"do": "chunked"})) == 1
+
+
+def test_chunks_that_end_early(get):
+    assert len(get({"do": "chunked", "bytes": 1})) >= 2
+
+
+def test_a_silent_server_is_asked_again(get):
+    assert len(get({"do": "silent", "seconds": 1.0})) == 2
+
+
+def test_a_dripping_server_is_asked_again(get):
+    assert len(get({"do": "drip", "bytes": 10, "pause": 0.05})) == 2
+
+
+def test_without_a_length_only_a_known_hash_is_proof(get):
+    get({"do": "endless"}, sha256=SHA)
+
+
+def test_without_a_length_and_a_hash_it_is_refused(get):
+    with pytest.raises(UserError, match="does not say how long"):
+        get({"do": "endless"})
+
+
+def test_retry_after_in_seconds_and_as_a_date(get, monkeypatch):
+    waited = []
+    monkeypatch.setattr(http.time, "sleep", waited.append)
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=1.9), usegmt=True)
+    get({"do": "status", "status": 503, "after": "2"}, {"do": "status", "status": 429, "after": date})
+    assert waited[0] == 2 and 0 <= waited[1] <= 2
+
+
+def test_a_pause_that_is_too_long_ends_the_run_and_keeps_what_there_is(get, tmp_path):
+    with pytest.raises(UserError, match="asks to wait 3600 s") as refused:
+        get(CUT, {"do": "status", "status": 429, "after": "3600"})
+    assert refused.value.code == "service-refused" and (tmp_path / "a.bin.partial").stat().st_size == 100_000
+    assert get() == ["bytes=100000-"]
+
+
+def test_what_a_killed_run_left_goes_on(get, tmp_path):
+    with pytest.raises(UserError):
+        get(CUT, *[{"do": "reset"}] * 9)
+    assert get() == ["bytes=100000-"]
+
+
+def test_leftovers_of_unknown_origin_are_not_used(get, tmp_path):
+    (tmp_path / "a.bin.partial").write_bytes(b"something else")
+    assert get() == [None]
+
+
+def test_leftovers_that_are_longer_than_the_file(get, tmp_path):
+    (tmp_path / "a.bin.partial").write_bytes(BODY * 2)
+    assert len(get(sha256=SHA)) == 2
+
+
+def test_a_whole_leftover_needs_no_second_download(get, tmp_path):
+    with pytest.raises(UserError):
+        get(check=lambda path: (_ for _ in ()).throw(UserError("bad-table", "x", "y", "z")))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a.bin.partial").write_bytes(BODY)
+    assert get(size=len(BODY), sha256=SHA) == []
+
+
+@pytest.mark.parametrize("options, code", [({"sha256": "0" * 64}, "hash-mismatch"), ({"size": 299_999}, "hash-mismatch")])
+def test_the_wrong_file_is_refused_and_leaves_nothing(get, tmp_path, options, code):
+    with pytest.raises(UserError) as refused:
+        get(**options)
+    assert refused.value.code == code and not list(tmp_path.glob("a.bin"))
+
+
+def test_lasting_answers_end_at_once(get):
+    with pytest.raises(UserError, match="404"):
+        get(path="files/none")
+
+
+def test_nobody_there(tmp_path):
+    with pytest.raises(UserError) as refused:
+        http.download("http://127.0.0.1:9/x", tmp_path / "x", policy=QUICK, remedy="put x there")
+    assert refused.value.code == "no-network" and "put x there" in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "/etc/passwd"])
+def test_nothing_but_http(tmp_path, address):
+    with pytest.raises(UserError):
+        http.download(address, tmp_path / "x", policy=QUICK)
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/loop"])
+def test_redirects_to_elsewhere_are_not_followed(server, tmp_path, target):
+    with pytest.raises(UserError):
+        http.download(f"{server.address}/loop?to={target}", tmp_path / "x", policy=QUICK)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_token_stays_with_its_host(server, tmp_path):
+    server.faults()
+    http.download(f"{server.address}/elsewhere/files/a.bin", tmp_path / "x", headers={"Authorization": "Bearer t"}, policy=QUICK)
+    assert [request["token"] for request in server.log()] == ["Bearer t", None]
+
+
+def test_a_full_disk_is_seen_before_the_first_byte(get, monkeypatch, tmp_path):
+    monkeypatch.setattr(http, "SPARE", 1 << 60)
+    with pytest.raises(UserError) as refused:
+        get()
+    assert refused.value.code == "disk-full" and not (tmp_path / "a.bin.partial").exists()
+
+
+def test_a_stream_transfers_what_is_read(server):
+    server.faults(CUT)
+    stream = http.RangeStream(lambda first, count: http.read_range(f"{server.address}/files/a.bin", first, count, policy=QUICK))
+    stream.seek(-100_000, os.SEEK_END)
+    assert stream.read(500) == BODY[200_000:200_500]
+    assert stream.read() == BODY[200_500:] and stream.read() == b""
+    assert {request["range"] for request in server.log()} == {"bytes=0-131071", "bytes=131072-262143", "bytes=262144-393215"}
+
+
+def test_a_stream_of_a_server_without_ranges(server):
+    server.faults({"do": "ignore"})
+    with pytest.raises(http.NoRanges):
+        http.RangeStream(lambda first, count: http.read_range(f"{server.address}/files/a.bin", first, count, policy=QUICK))

@@ -1,0 +1,98 @@
+"""oneDNN's products and the recomputing attention equal PyTorch's own, forward and backward."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from beatline.config import EncoderConfig
+from beatline.model.attention import Attention, RelativeBias, _Recomputed
+from beatline.model.linear import Linear, on_cpu_in_float32, product
+
+
+@pytest.mark.parametrize("shape", [(7, 16), (2, 5, 16), (2, 0, 16)])
+def test_a_linear_layer_and_its_gradients_are_those_of_pytorch(shape):
+    torch.manual_seed(0)
+    layer, features = Linear(16, 24), torch.randn(shape)
+    ours, theirs = features.clone().requires_grad_(), features.clone().requires_grad_()
+    weight, bias = layer.weight.detach().clone().requires_grad_(), layer.bias.detach().clone().requires_grad_()
+    got, wanted = layer(ours), F.linear(theirs, weight, bias)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+    gradient = torch.randn_like(wanted)
+    got.backward(gradient)
+    wanted.backward(gradient)
+    for a, b in ((ours.grad, theirs.grad), (layer.weight.grad, weight.grad), (layer.bias.grad, bias.grad)):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_gaps_between_rows_do_not_change_a_product():
+    wide, other = torch.randn(6, 40), torch.randn(9, 30)
+    torch.testing.assert_close(product(wide[:, 5:15], other[:, ::3]), wide[:, 5:15] @ other[:, ::3].t(), rtol=1e-5, atol=1e-5)
+
+
+def test_other_types_and_autocast_are_left_to_pytorch():
+    features = torch.randn(3, 8)
+    assert on_cpu_in_float32(features)
+    assert not on_cpu_in_float32(features.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not on_cpu_in_float32(features)
+        assert Linear(8, 4)(features).dtype == torch.bfloat16
+    assert Linear(8, 4).double()(features.double()).dtype == torch.float64
+
+
+def reference(query, key, value, gate, bias, is_padding):
+    mask = torch.zeros(query.shape[0], 1, 1, key.shape[2])
+    if bias is not None:
+        mask = mask + (bias if gate is None else gate * bias)
+    if is_padding is not None:
+        mask = mask.masked_fill(is_padding[:, None, None, :], -math.inf)
+    return (query @ key.mT / query.shape[-1] ** 0.5 + mask).softmax(-1) @ value
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
+def test_recomputing_attention_has_the_gradients_of_the_formula(gated, biased, padded):
+    torch.manual_seed(1)
+    inputs = [torch.randn(2, 3, 10, 4) for _ in range(3)]
+    inputs += [torch.rand(2, 3, 10, 1) if gated and biased else None, torch.randn(3, 10, 10) if biased else None]
+    is_padding = torch.arange(10)[None] >= torch.tensor([[10], [6]]) if padded else None
+    ours, theirs = ([None if t is None else t.clone().requires_grad_() for t in inputs] for _ in range(2))
+    got, wanted = _Recomputed.apply(*ours, is_padding, 0.0), reference(*theirs, is_padding)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+    gradient = torch.randn_like(wanted)
+    got.backward(gradient)
+    wanted.backward(gradient)
+    for a, b in zip(ours, theirs, strict=True):
+        if a is not None:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_drops_weights_and_its_gradient_sees_the_same_ones():
+    """With values that pick out each weight, the output is the dropped and scaled weights; the gradient of the values must hold the same."""
+    torch.manual_seed(2)
+    tokens, rate = 40, 0.25
+    query, key = torch.randn(1, 1, tokens, 4), torch.randn(1, 1, tokens, 4)
+    value = torch.eye(tokens)[None, None].requires_grad_()
+    wide = [F.pad(t, (0, tokens - 4)) * (tokens / 4) ** 0.25 for t in (query, key)]  # the scale is that of the padded width
+    used = _Recomputed.apply(*wide, value, None, None, None, rate)
+    plain = (query @ key.mT / 2).softmax(-1)
+    kept = used != 0
+    assert 0.15 < 1 - kept.float().mean() < 0.35
+    torch.testing.assert_close(used[kept], (plain / (1 - rate))[kept], rtol=1e-4, atol=1e-6)
+    gradient = torch.randn(1, 1, tokens, tokens)
+    used.backward(gradient)
+    torch.testing.assert_close(value.grad, used.detach().mT @ gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_training_and_scoring_take_different_ways_to_the_same_numbers():
+    config = EncoderConfig(encoder_embed_dim=32, encoder_attention_heads=4, conv_pos_groups=4, num_buckets=16, max_distance=20, attention_dropout=0.0)
+    torch.manual_seed(3)
+    attention, bias = Attention(config), RelativeBias(config)
+    tokens, is_padding = torch.randn(2, 30, 32), torch.arange(30)[None] >= torch.tensor([[30], [11]])
+    with torch.no_grad():
+        scored = attention(tokens, bias(30), is_padding)
+    trained = attention(tokens, bias(30), is_padding)
+    assert trained.requires_grad
+    torch.testing.assert_close(trained.detach(), scored, rtol=1e-5, atol=1e-6)
