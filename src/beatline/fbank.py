@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from beatline.products import on_cpu_in_float32, product
+
 SAMPLE_RATE = 16_000
 WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
@@ -63,12 +65,26 @@ def log_mel(waveforms: Tensor) -> Tensor:
     Source: Kaldi's compute-fbank-feats with the options of the BEATs paper's release (no dither, DC removed per frame, Povey window, power).
     """
     with torch.autocast(waveforms.device.type, enabled=False):
+        if on_cpu_in_float32(waveforms) and not waveforms.requires_grad:
+            return _log_mel_on_cpu(waveforms)
         spectrum_matrix, mel_weights = _matrices(waveforms.device)
         frames = waveforms.float().unfold(1, WINDOW, HOP)
         frames = frames - frames.mean(dim=2, keepdim=True)
         cosines, sines = (frames @ spectrum_matrix).split(FFT // 2, dim=2)
         energies = (cosines.square() + sines.square()) @ mel_weights
         return energies.clamp(min=FLOOR).log()
+
+
+def _log_mel_on_cpu(waveforms: Tensor) -> Tensor:
+    """The same, clip by clip, so that what lies between waveform and energies stays in the cache."""
+    spectrum_matrix, mel_weights = (matrix.t() for matrix in _matrices(waveforms.device))
+    energies = waveforms.new_empty(len(waveforms), frame_count(waveforms.shape[1]), MELS)
+    for waveform, result in zip(waveforms, energies, strict=True):
+        frames = waveform.unfold(0, WINDOW, HOP)
+        spectrum = product(frames - frames.mean(dim=1, keepdim=True), spectrum_matrix).square_()
+        power = spectrum[:, : FFT // 2].add_(spectrum[:, FFT // 2 :])
+        torch.log(product(power, mel_weights).clamp_(min=FLOOR), out=result)
+    return energies
 
 
 def fbank(waveforms: Tensor, mean: float, std: float) -> Tensor:

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
 from beatline.model.attention import Attention, RelativeBias, _Recomputed
-from beatline.model.linear import Linear, on_cpu_in_float32, product
+from beatline.model.linear import Linear
+from beatline.products import on_cpu_in_float32, product
 
 
 @pytest.mark.parametrize("shape", [(7, 16), (2, 5, 16), (2, 0, 16)])

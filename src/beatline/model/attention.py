@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
-from beatline.model.linear import Linear, on_cpu_in_float32, product
+from beatline.model.linear import Linear
+from beatline.products import on_cpu_in_float32, product
 
 
 def relative_buckets(buckets: int, max_distance: int) -> Tensor:
