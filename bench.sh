@@ -15,7 +15,7 @@ for word in "$@"; do
     *) [ -f "benchmarks/$word.py" ] || { echo "bench.sh: there is no benchmarks/$word.py" >&2; exit 2; }; names+=("$word") ;;
   esac
 done
-[ ${#names[@]} -gt 0 ] || names=(encoder roofline int8 tagging train_step filter_bank metrics start scaling_length communication prepare)
+[ ${#names[@]} -gt 0 ] || names=(encoder roofline int8 tagging train_step filter_bank metrics start scaling_length communication prepare_espnet)
 
 BEATLINE_VENV=${BEATLINE_BENCH_VENV:-.venv-bench}
 source ./environment.sh
@@ -40,6 +40,7 @@ PYTHON
   echo "$want" >"$venv/.peers"
 fi
 
+unset PYTHONDONTWRITEBYTECODE # a start is timed as it is from the second time on
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 for name in "${names[@]}"; do
   echo "== $name"

@@ -111,8 +111,9 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
             for _ in range(steps):
                 ours()
 
-        works = {"ours": finished(many), "fbank": finished(lambda: ready.tagger.fbank(to_waveforms(samples, ready.device)))}
         samples = torch.from_numpy(np.stack([store.samples(int(i)) for i in store.splits["train"][:clips]]))
+        waveforms = to_waveforms(samples, ready.device)
+        works = {"ours": finished(many), "fbank": finished(lambda: ready.tagger.fbank(waveforms))}
         theirs = espnet(folder, store, clips) if peers.available("espnet2", "humanfriendly", "torcheval") else None
         if theirs:
             works["espnet"] = finished(theirs)

@@ -18,9 +18,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from beatline import fingerprint, inspection, label_noise, manifest, store
+from beatline import fingerprint, inspection, label_noise, manifest
 from beatline.config import DataConfig
 from beatline.fingerprint import band_power, candidates, contrast, groups, similarity, sketch
+from beatline.prepare import prepare
 
 RATE = 16_000
 
@@ -53,7 +54,7 @@ def finds() -> None:
     """Recall and precision of near-duplicates, and of planted label errors."""
     with tempfile.TemporaryDirectory() as folder:
         table = manifest.read(DataConfig(csv="mini"))
-        store.prepare(table, Path(folder) / "store", 2)
+        prepare(table, Path(folder) / "store", 2)
         clips = inspection.open_store(Path(folder) / "store")
         rows = csv.DictReader((files("beatline") / "data/mini-audioset/manifest.csv").read_text().splitlines())
         sources = [set(row["source"].split("|")) for row in rows]

@@ -1,99 +1,104 @@
-"""How long and how much memory a manifest of AudioSet takes: `python benchmarks/manifest.py [--rows 2041789] [--missing 0.1] [--splits CSV]`.
+"""How long and how much memory the manifest of all of AudioSet takes, and how close a clean split comes to its share.
 
-Synthesises a copy of AudioSet in a temporary folder: the three segment CSVs with their official numbers of rows (unbalanced: `--rows`) and an empty file per clip in the layout
-of the unbalanced parts, a share of them left out. Then reads the manifest in a process of its own, and prints seconds and peak memory. With `--splits`, measures on an
-official segment CSV how close a clean split comes to its share, label by label.
+./bench.sh manifest        Synthesises a copy of AudioSet in a temporary folder: the segment CSVs with their official numbers of rows, and an empty file per clip in
+the layout of the unbalanced parts, a tenth of them left out. Each manifest is read in a process of its own. Where the variable AUDIOSET names a folder with the
+official balanced_train_segments.csv, the clean split is measured on that, else on the synthetic one.
 """
 
-import argparse
 import json
+import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from beatline.labels import audioset
+import harness
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-PARTS = 41  # folders of the unbalanced set
-CHILD = """
-import resource, sys, time
-from pathlib import Path
 from beatline import manifest
 from beatline.config import DataConfig
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-begin, cpu = time.perf_counter(), time.process_time()
-found = manifest.read(DataConfig(audioset=Path(sys.argv[1]), audioset_train=tuple(sys.argv[2].split(",")), validation=sys.argv[3]))
-seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-import json
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"inputs": found.inputs, "clips": len(found.clips), "rejected": len(found.rejected), "val": len(found.splits["val"]), "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "peak_mb": peak // 1024, "before_mb": before // 1024}))
-"""
+from beatline.labels import audioset
+from beatline.manifest.audioset import segments
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+TABLES = {"balanced_train": 22_160, "eval": 20_371, "unbalanced_train": 2_041_789}
+PARTS = 41  # folders of the unbalanced set
+MISSING = 0.1
+SECONDS, MEGABYTES = 60, 4000
 
 
-def synthesise(root: Path, rows: int, missing: float) -> None:
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """Seconds and memory of AS-20K, AS-2M, and AS-2M with a clean split; distance of labels from their share."""
+    with harness.scratch() as name:
+        folder = Path(name)
+        tables = {table: count // 100 if options.smoke else count for table, count in TABLES.items()}
+        synthesise(folder, tables)
+        for name, what, train, validation in (
+            ("as20k", "AS-20K: balanced and eval, beside the files of all the rest", "balanced", "inside-eval"),
+            ("as2m", "AS-2M: balanced, unbalanced and eval", "balanced,unbalanced", "inside-eval"),
+            ("as2m-clean", "AS-2M with a clean validation split", "balanced,unbalanced", "clean"),
+        ):
+            found = in_own_process(folder, train, validation)
+            facts = {key: found[key] for key in ("inputs", "clips", "rejected", "processor_seconds")}
+            yield harness.state(f"manifest/{name}", f"seconds for {what}", found["seconds"], "s", harness.at_most(SECONDS), **facts)
+            yield harness.state(f"manifest/{name}-memory", f"peak memory for {what}", found["megabytes"], "MB", harness.at_most(MEGABYTES))
+        official = Path(os.environ.get("AUDIOSET", folder), "balanced_train_segments.csv")
+        yield from split_quality(official)
+
+
+def synthesise(folder: Path, tables: dict[str, int]) -> None:
     """A copy of AudioSet with empty files."""
     draw = random.Random(0)
     mids = audioset().mids
     weights = [1 / (rank + 1) for rank in range(len(mids))]  # labels are about as unequal as this
-    for table, count in (("balanced_train", 22_160), ("eval", 20_371), ("unbalanced_train", rows)):
+    for table, count in tables.items():
         parts = PARTS if table == "unbalanced_train" else 1
-        folders = [root / "audios" / (f"{table}_segments_part{part:02d}" if parts > 1 else f"{table}_segments") for part in range(parts)]
-        for folder in folders:
-            folder.mkdir(parents=True)
+        folders = [folder / "audios" / (f"{table}_segments_part{part:02d}" if parts > 1 else f"{table}_segments") for part in range(parts)]
+        for part in folders:
+            part.mkdir(parents=True)
         labels = draw.choices(mids, weights, k=3 * count)
-        with (root / f"{table}_segments.csv").open("w") as csv:
+        with (folder / f"{table}_segments.csv").open("w") as csv:
             csv.write(f"# Segments csv\n# num_ytids={count}, num_segs={count}\n# YTID, start_seconds, end_seconds, positive_labels\n")
             for number in range(count):
                 recording = "".join(draw.choices(LETTERS, k=11))
                 start = 10.0 * draw.randrange(30)
-                some = dict.fromkeys(labels[3 * number : 3 * number + draw.randint(1, 3)])
-                csv.write(f'{recording}, {start:.3f}, {start + 10:.3f}, "{",".join(some)}"\n'.replace("\\\n", "\n"))
-                if draw.random() >= missing:
+                some = {mids[number % len(mids)], *labels[3 * number : 3 * number + draw.randint(0, 3)]}
+                csv.write(f'{recording}, {start:.3f}, {start + 10:.3f}, "{",".join(sorted(some))}"\n')
+                if draw.random() >= MISSING:
                     (folders[number % parts] / f"Y{recording}.wav").touch()
 
 
-def measure(root: Path, tables: str, validation: str) -> None:
-    out = subprocess.run([sys.executable, "-c", CHILD, str(root), tables, validation], check=True, stdout=subprocess.PIPE, text=True).stdout
-    print(tables, validation, json.loads(out), flush=True)
+def in_own_process(folder: Path, train: str, validation: str) -> dict[str, float]:
+    """What reading the manifest takes."""
+    done = subprocess.run([sys.executable, __file__, "--read", str(folder), train, validation], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def split_quality(path: Path, share: float) -> None:
-    """Prints how far each label's share of a clean split is from the share asked for."""
-    from beatline.manifest import Clip, carve
-    from beatline.manifest.audioset import segments
+def read(folder: str, train: str, validation: str) -> None:
+    """Reads a manifest and prints what it took."""
+    begin, processor = time.perf_counter(), time.process_time()
+    found = manifest.read(DataConfig(audioset=Path(folder), audioset_train=tuple(train.split(",")), validation=validation))  # type: ignore[arg-type]
+    took = {"seconds": time.perf_counter() - begin, "processor_seconds": time.process_time() - processor, "megabytes": harness.resident("VmHWM")}
+    print(json.dumps(took | {"inputs": found.inputs, "clips": len(found.clips), "rejected": len(found.rejected)}))
 
-    rows = [row for row in segments(path, "x") if row.problem is None]
-    clips = [Clip(row.id, row.recording, row.path, tuple(row.labels)) for row in rows]
-    begin = time.perf_counter()
-    kept, taken = carve(clips, range(len(clips)), share, seed=0)
-    total, val = Counter(mid for clip in clips for mid in clip.labels), Counter(mid for i in taken for mid in clips[i].labels)
-    off = sorted(((val[mid] / count - share, count, mid) for mid, count in total.items()), key=lambda item: abs(item[0]))
-    print(f"{path.name}: {len(taken)} of {len(clips)} clips ({len(taken) / len(clips):.4f}, asked {share}), {len(total)} labels, {time.perf_counter() - begin:.2f} s")
-    print(f"  labels without a validation clip: {sum(val[mid] == 0 for mid in total)}; largest count of labels in val {max(val.values())}, smallest {min(val[mid] for mid in total)}")
-    for name, place in (("median", len(off) // 2), ("95 %", int(0.95 * len(off))), ("largest", len(off) - 1)):
-        print(f"  {name} distance of a label's share: {off[place][0]:+.4f} (label with {off[place][1]} clips)")
-    again = carve(list(reversed(clips)), range(len(clips)), share, seed=0)[1]
-    print(f"  the same clips from the rows in reverse: { {clips[i].id for i in taken} == {clips[len(clips) - 1 - i].id for i in again} }")
+
+def split_quality(path: Path) -> Iterator[harness.Row]:
+    """How far each label's share of a clean split of a segment CSV is from the share asked for, in clips and as a share."""
+    clips = [manifest.Clip(row.id, row.recording, row.path, tuple(row.labels)) for row in segments(path, "x") if row.problem is None]
+    total = Counter(mid for clip in clips for mid in clip.labels)
+    for share in (0.05, 0.1, 0.2):
+        taken = manifest.carve(clips, range(len(clips)), share, seed=0)[1]
+        val = Counter(mid for i in taken for mid in clips[i].labels)
+        off = {mid: abs(val[mid] / count - share) for mid, count in total.items()}
+        rarest = min(total.values())
+        facts = {"clips": len(clips), "labels": len(total), "rarest_label_has": rarest, "taken": len(taken) / len(clips), "95_percent_of_labels_within": sorted(off.values())[int(0.95 * len(off))], "labels_without_a_clip": sum(val[mid] == 0 for mid in total)}
+        yield harness.state(f"manifest/split-{share}", f"largest distance of a label's share from {share} ({path.name}); one clip of the rarest label is {1 / rarest:.4f}", max(off.values()), "", harness.at_most(1.5 / rarest), **facts)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=2_041_789)
-    parser.add_argument("--missing", type=float, default=0.1)
-    parser.add_argument("--splits", type=Path)
-    arguments = parser.parse_args()
-    if arguments.splits:
-        for share in (0.05, 0.1, 0.2):
-            split_quality(arguments.splits, share)
+    if sys.argv[1:2] == ["--read"]:
+        read(*sys.argv[2:])
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            begin = time.perf_counter()
-            synthesise(Path(folder), arguments.rows, arguments.missing)
-            print(f"made in {time.perf_counter() - begin:.0f} s", flush=True)
-            measure(Path(folder), "balanced", "inside-eval")
-            measure(Path(folder), "balanced,unbalanced", "inside-eval")
-            measure(Path(folder), "balanced,unbalanced", "clean")
+        harness.main(rows, __doc__)

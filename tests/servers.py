@@ -224,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.flush()
                     time.sleep(fault.get("pause", 0.02))
             elif do in ("cut", "old", "lie"):
-                self.wfile.write(part[: fault["bytes"]])
+                self.wfile.write(part[: min(fault["bytes"], max(0, len(part) - 1))])  # never whole: it would count as a file
                 self.close_connection = True
             else:
                 self.wfile.write(part)

@@ -45,7 +45,8 @@ beatline convert SOURCE TARGET [--to beatline|espnet] [--architecture FILE]
 beatline tag FILE|FOLDER|GLOB... --model RUN|CHECKPOINT|EXPORT [--top N] [--format table|jsonl|csv] [--window S] [--hop S] [--merge mean|max]
              [--engine auto|torch|onnx|openvino] [--precision float32|bfloat16|int8] [--device auto|cpu|cuda]
 beatline export RUN|CHECKPOINT FOLDER [--int8]
-beatline verify FOLDER [--repair [CONFIG] [--section.setting VALUE ...]]
+beatline prepare CONFIG --engine ray [--source PLACE] [--to PLACE]    on many machines; a place is a folder or an address like s3://bucket/store
+beatline verify PLACE [--engine ray | --repair [CONFIG] [--section.setting VALUE ...]]
 beatline doctor [RUN]
 beatline fetch audioset|clips|checkpoint ...  (beatline fetch --help)
 beatline inspect STORE [--json] [--html FILE] [--quality qa_true_counts.csv]
@@ -62,11 +63,23 @@ def _stage(name: str, arguments: list[str]) -> None:
         print(f"usage: beatline {name} [CONFIG.yaml or shipped name: {', '.join(sorted(config.shipped()))}] [--section.setting VALUE ...]\n{STAGES.get(name, '')}\n")
         print(config.settings_parser(prog=f"beatline {name}").format_help().split("\n\n", 1)[1])
         return
+    engine, source, to = (_option(arguments, option) if name == "prepare" else None for option in ("--engine", "--source", "--to"))
     chosen = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
     settings = config.load(chosen, arguments)
     from beatline import stages
 
+    if _is_ray(engine):
+        stages.prepare_on_ray(settings, source or "", to or "")
+        return
+    if source or to:
+        raise UserError("bad-usage", "options --source and --to", "only Ray reads and writes other places", "add --engine ray, or use --data and --store settings")
     (stages.run if name == "run" else stages.STAGES[name])(settings)
+
+
+def _is_ray(engine: str | None) -> bool:
+    if engine not in (None, "ray"):
+        raise UserError("bad-usage", f"engine {engine!r}", "there is no such engine", "leave --engine out, or name ray")
+    return engine == "ray"
 
 
 def _option(arguments: list[str], name: str) -> str | None:
@@ -196,10 +209,16 @@ def _export(arguments: list[str]) -> None:
 def _verify(arguments: list[str]) -> None:
     from beatline import verification
 
-    form = "beatline verify FOLDER [--repair [CONFIG] [--section.setting VALUE ...]]"
+    form = "beatline verify FOLDER [--engine ray | --repair [CONFIG] [--section.setting VALUE ...]]"
+    on_ray = _is_ray(_option(arguments, "--engine"))
     if not arguments or arguments[0].startswith("-") or arguments[1:2] not in ([], ["--repair"]):
         raise UserError("bad-usage", "beatline verify", "it takes a folder, and --repair after that", f"the form is: {form}")
     folder = Path(arguments[0])
+    if on_ray and len(arguments) == 1:
+        verification.verify_on_ray(arguments[0])
+        return
+    if on_ray or "://" in arguments[0]:
+        raise UserError("bad-usage", "beatline verify", "an address is verified by Ray, and only a folder here can be repaired", f"the form is: {form}")
     if len(arguments) == 1:
         verification.verify(folder)
         return
@@ -223,7 +242,7 @@ audioset     AudioSet's tables, ontology and strong labels into DIR; --unbalance
 clips        the audio of the tables' clips into DIR, each from the first SOURCE that has it: a folder with audio, hub:OWNER/NAME (hub:confit/audioset-16khz-wds,
              hub:agkphysics/AudioSet), or youtube; without a SOURCE the ledger of what DIR has. DIR/fetch-ledger.jsonl says of every clip where it is, or why it is missing
              --tables balanced,eval   or unbalanced, or names of CSVs of the same form in DIR
-             --cookies FILE           of a browser, for YouTube; --rate 250 videos an hour; --jobs 4 downloads at the same time
+             --cookies FILE           of a browser, for YouTube; --rate 250 videos an hour; --jobs 4 at the same time
 checkpoint   BEATs_iter3, BEATs_iter3_plus_AS20K, BEATs_iter3_plus_AS2M; or a Hugging Face repository; into --to checkpoints
 
 What is in DIR already stays, what is found in a --from FOLDER comes before any network; the same command goes on after a stop. See docs/audioset.md.
@@ -259,14 +278,14 @@ def _clips_options(rest: list[str]) -> Any:
 
     given = {name: _option(rest, f"--{name}") for name in ("tables", "cookies", "rate", "jobs")}
     numbers: dict[str, float] = {}
-    for name, lowest in (("rate", 1.0), ("jobs", 1)):
+    for name, lowest, highest in (("rate", 1.0, 1_000_000), ("jobs", 1, 64)):
         if (text := given[name]) is not None:
             try:
                 numbers[name] = type(lowest)(text)
             except ValueError:
                 numbers[name] = -1
-            if not lowest <= numbers[name] <= 1_000_000:
-                raise UserError("bad-usage", f"option --{name}", f"{text!r} is not a number from {lowest} to 1000000", "`beatline fetch --help` shows the form")
+            if not lowest <= numbers[name] <= highest:
+                raise UserError("bad-usage", f"option --{name}", f"{text!r} is not a number from {lowest} to {highest}", "`beatline fetch --help` shows the form")
     tables = tuple((given["tables"] or "balanced,eval").split(","))
     return Options(tables=tables, cookies=Path(given["cookies"]) if given["cookies"] else None, **numbers)  # type: ignore[arg-type]
 
@@ -365,6 +384,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("beatline: out of memory; use a smaller --train.batch, or cut the step with --train.accumulate [out-of-memory]", file=sys.stderr)
         return 5
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more at its end
+        return 141
     except OSError as error:
         if debug:
             raise

@@ -5,7 +5,7 @@ FFmpeg's own guess; the codec must be in `CODECS`; every further address that a 
 file. Frames come in order from the first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -149,7 +149,7 @@ class _Container:
         self._promised = None if promised is None else float(promised * stream.time_base)
         self._skip, self._trouble = 0, ""
         self._interleaver = av.AudioResampler(format="flt")
-        self._frames = self._decoded(container.demux(stream))
+        self._frames = self._decoded(lambda: container.demux(stream))
         first = next(self._frames, None)
         if first is None:
             raise Refused("broken-audio", f"nothing in it can be decoded ({self._trouble})") if self._trouble else Refused("empty-file", "it has a header and no samples")
@@ -185,16 +185,19 @@ class _Container:
             self._skip = max(0, self._skip - frame.samples)
             frame = next(self._frames, None)
 
-    def _decoded(self, packets: Iterator[Any]) -> Iterator[Any]:
+    def _decoded(self, demux: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         """Frames up to the first trouble; but trouble before the first of them is passed over, as streams may begin anywhere."""
         import av
 
-        begun = False
+        begun, packets = False, demux()
         while not (begun and self._trouble):
             try:
                 frames = next(packets).decode()
-            except StopIteration:
+            except (StopIteration, EOFError):
                 return
+            except IndexError:  # a packet of a stream that appeared on the way, which PyAV does not know; the next one is good
+                packets = demux()
+                continue
             except MemoryError as error:
                 raise too_much_memory() from error
             except (av.FFmpegError, OSError, ValueError) as error:

@@ -5,6 +5,7 @@ and formats, silent and half-empty clips, near-duplicates, labels that go togeth
 pass over the store, a few clips in memory at a time; near-duplicates are then compared in pairs. `inspection_page` shows it. Imports no torch.
 """
 
+import csv
 import json
 import math
 import os
@@ -16,16 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from beatline import artefact, fingerprint, label_noise
+from beatline import artefact, fingerprint, label_noise, shards
 from beatline.ahead import in_order
 from beatline.audio import FULL_SCALE, SAMPLE_RATE
 from beatline.errors import UserError
-from beatline.store import Store
+from beatline.store import CODING, Store
 
 WORKERS = min(8, os.cpu_count() or 1)  # NumPy's transforms run without the interpreter's lock
-PIECE = SAMPLE_RATE // 20  # samples, 50 ms
-QUIET_DB = -70.0  # RMS of a piece in dB of full scale: below any microphone's noise, above what coders leave of silence
-HALF_EMPTY = 0.5  # share of quiet pieces
+QUIET_DB = round(10 * math.log10(shards.QUIET / shards.FRAME / FULL_SCALE**2))  # RMS of a quiet frame, dB of full scale
+HALF_EMPTY = 0.5  # share of quiet frames
 LOWEST_DB = -120.0  # stands for the level of digital silence
 QUANTILES = (0, 5, 50, 95, 100)
 LEDGER_EXAMPLES = 3
@@ -59,7 +59,7 @@ def inspect(store: Store, quality: dict[str, tuple[int, int]] | None = None, pro
         UserError: `corrupt-artefact` where a clip is not what was written.
     """
     compared = label_noise.sample(len(store.ids))
-    table, heard = _read_table(store), _hear(store, compared, progress)
+    table, heard = _read_table(store, compared), _hear(store, compared, progress)
     splits = _splits_of(store)
     duplicates, pairs = _duplicates(store, heard, splits)
     return {
@@ -73,7 +73,7 @@ def inspect(store: Store, quality: dict[str, tuple[int, int]] | None = None, pro
         "missing": _missing(store),
         "labels": _labels(store, quality),
         "formats": _formats(store, table),
-        "silence": _silence(store, heard),
+        "silence": _silence(store, table),
         "duplicates": duplicates,
         "together": _together(store),
         "doubt": _doubt(store, compared, heard, table, pairs, quality),
@@ -85,25 +85,29 @@ def inspect(store: Store, quality: dict[str, tuple[int, int]] | None = None, pro
 
 @dataclass(frozen=True)
 class _Table:
-    """The columns of `clips.csv` that are counted, one entry a clip."""
+    """What `clips.csv` says: measurements of every clip, and the recording of the compared ones."""
 
-    recording: list[str]
-    rate: Counter[int]
-    channels: Counter[int]
     peak: np.ndarray
     rms: np.ndarray
+    quiet: np.ndarray
+    clipped: np.ndarray
+    rate: Counter[int]
+    channels: Counter[int]
+    recording: list[str]
 
 
-def _read_table(store: Store) -> _Table:
-    peak, rms = np.zeros(len(store.ids)), np.zeros(len(store.ids))
-    recording, rate, channels = [], Counter[int](), Counter[int]()
-    for i in range(len(store.ids)):
-        row = store.clip(i)
-        recording.append(row["recording"])
-        rate[int(row["rate_in"])] += 1
-        channels[int(row["channels_in"])] += 1
-        peak[i], rms[i] = float(row["peak"]), float(row["rms"])
-    return _Table(recording, rate, channels, peak, rms)
+def _read_table(store: Store, compared: np.ndarray) -> _Table:
+    wanted = set(compared.tolist())
+    levels, rate, channels, recording = np.zeros((4, len(store.ids))), Counter[int](), Counter[int](), []
+    with (store.folder / "clips.csv").open(newline="", **CODING) as lines:
+        for clip, row in enumerate(csv.DictReader(lines)):
+            levels[:, clip] = [float(row[name]) for name in ("peak", "rms", "quiet", "clipped")]
+            rate[int(row["rate_in"])] += 1
+            channels[int(row["channels_in"])] += 1
+            if clip in wanted:
+                recording.append(row["recording"])
+    peak, rms, quiet, clipped = levels
+    return _Table(peak, rms, quiet, clipped, rate, channels, recording)
 
 
 def _splits_of(store: Store) -> list[str]:
@@ -169,7 +173,7 @@ def _formats(store: Store, table: _Table) -> dict[str, Any]:
         "seconds": _histogram(seconds, np.linspace(0, longest, 41)),
         "peak_db": _histogram(decibels(table.peak), np.arange(-60, 3, 3)),
         "rms_db": _histogram(decibels(table.rms), np.arange(-90, 3, 3)),
-        "full_scale": int((table.peak >= (FULL_SCALE - 1) / FULL_SCALE - 1e-6).sum()),
+        "clipped": int((table.clipped > 0).sum()),
         "rate_in": [{"hertz": rate, "clips": count} for rate, count in sorted(table.rate.items())],
         "channels_in": [{"channels": channels, "clips": count} for channels, count in sorted(table.channels.items())],
     }
@@ -208,9 +212,8 @@ def _together(store: Store) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Heard:
-    """Measurements of the sound: `quiet` share and `sketches` of every clip, `sounds` of the compared ones."""
+    """Measurements of the sound: `sketches` of every clip, `sounds` of the compared ones."""
 
-    quiet: np.ndarray
     sketches: np.ndarray
     sounds: np.ndarray
 
@@ -218,37 +221,30 @@ class _Heard:
 def _hear(store: Store, compared: np.ndarray, progress: Callable[[int], Any]) -> _Heard:
     clips = len(store.ids)
     place = {clip: k for k, clip in enumerate(compared.tolist())}
-    heard = _Heard(np.empty(clips, np.float32), np.full((clips, fingerprint.SKETCH), fingerprint.ABSENT), np.empty((len(compared), label_noise.FEATURES), np.float32))
+    heard = _Heard(np.full((clips, fingerprint.SKETCH), fingerprint.ABSENT), np.empty((len(compared), label_noise.FEATURES), np.float32))
 
-    def measure(clip: int) -> tuple[float, np.ndarray, np.ndarray | None]:
-        samples = store.samples(clip)
-        power = fingerprint.band_power(samples)
-        return quiet_share(samples), fingerprint.sketch(fingerprint.contrast(power)), label_noise.features(power) if clip in place else None
+    def measure(clip: int) -> tuple[np.ndarray, np.ndarray | None]:
+        power = fingerprint.band_power(store.samples(clip))
+        return fingerprint.sketch(fingerprint.contrast(power)), label_noise.features(power) if clip in place else None
 
-    for clip, (quiet, sketch, sound) in enumerate(in_order(range(clips), measure, WORKERS)):
-        heard.quiet[clip], heard.sketches[clip] = quiet, sketch
+    for clip, (sketch, sound) in enumerate(in_order(range(clips), measure, WORKERS)):
+        heard.sketches[clip] = sketch
         if sound is not None:
             heard.sounds[place[clip]] = sound
         progress(1)
     return heard
 
 
-def quiet_share(samples: np.ndarray) -> float:
-    """Share of a clip's 50 ms pieces whose RMS is below `QUIET_DB`, 0 to 1."""
-    starts = np.arange(0, len(samples), PIECE)
-    power = np.add.reduceat((samples / FULL_SCALE) ** 2, starts) / np.diff(np.append(starts, len(samples)))
-    return float(np.mean(power < 10 ** (QUIET_DB / 10)))
-
-
-def _silence(store: Store, heard: _Heard) -> dict[str, Any]:
-    """Clips that are quiet throughout, and those that are so for at least half their length."""
-    silent = np.flatnonzero(heard.quiet == 1)
-    half = np.flatnonzero((heard.quiet >= HALF_EMPTY) & (heard.quiet < 1))
-    half = half[np.argsort(-heard.quiet[half], kind="stable")]
+def _silence(store: Store, table: _Table) -> dict[str, Any]:
+    """Clips that are quiet throughout, and those that are so for at least half their length, the emptiest first."""
+    silent = np.flatnonzero(table.quiet == 1)
+    half = np.flatnonzero((table.quiet >= HALF_EMPTY) & (table.quiet < 1))
+    half = half[np.argsort(-table.quiet[half], kind="stable")]
     return {
         "quiet_below_db": QUIET_DB,
+        "frame_seconds": shards.FRAME / SAMPLE_RATE,
         "silent": [store.ids[i] for i in silent.tolist()],
-        "half_empty": [{"clip": store.ids[i], "quiet": float(heard.quiet[i])} for i in half.tolist()],
+        "half_empty": [{"clip": store.ids[i], "quiet": float(table.quiet[i])} for i in half.tolist()],
     }
 
 
@@ -267,18 +263,19 @@ def _duplicates(store: Store, heard: _Heard, splits: Sequence[str]) -> tuple[dic
 
     found = [pair for some in in_order(likely, compare, WORKERS) for pair in some if pair[0] >= fingerprint.SAME]
     found.sort(key=lambda pair: (-pair[0], pair[1:]))
-    between, rows = Counter[str](), []
+    between, across, rows = Counter[str](), 0, []
     for alike, a, b in found:
-        across = not set(splits[a].split("+")) & set(splits[b].split("+"))
+        apart = not set(splits[a].split("+")) & set(splits[b].split("+"))
+        across += apart
         between[f"within {splits[a]}" if splits[a] == splits[b] else " and ".join(sorted((splits[a], splits[b])))] += 1
-        rows.append({"clips": [store.ids[a], store.ids[b]], "splits": [splits[a], splits[b]], "similarity": alike, "across": across})
+        rows.append({"clips": [store.ids[a], store.ids[b]], "splits": [splits[a], splits[b]], "similarity": alike, "across": apart})
     pairs = [(a, b) for _, a, b in found]
     groups = fingerprint.groups(pairs)
     result = {
         "similarity_from": fingerprint.SAME,
         "clips": sum(map(len, groups)),
         "without_fingerprint": int((heard.sketches == fingerprint.ABSENT).all(axis=1).sum()),
-        "across": sum(row["across"] for row in rows),
+        "across": across,
         "between": dict(sorted(between.items())),
         "groups": [[store.ids[i] for i in group] for group in sorted(groups, key=lambda group: (-len(group), group))],
         "pairs": rows,
@@ -290,7 +287,7 @@ def _doubt(store: Store, compared: np.ndarray, heard: _Heard, table: _Table, pai
     """Agreement of neighbours per label, lowest first, and the clips they contradict most; `label_noise` says what that means."""
     place = {clip: k for k, clip in enumerate(compared.tolist())}
     first: dict[str, int] = {}
-    links = [(first.setdefault(table.recording[clip], k), k) for clip, k in place.items()]
+    links = [(first.setdefault(name, k), k) for k, name in enumerate(table.recording)]
     together = np.arange(len(compared))
     for group in fingerprint.groups(links + [(place[a], place[b]) for a, b in pairs if a in place and b in place]):
         together[group] = group[0]

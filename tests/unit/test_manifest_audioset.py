@@ -150,26 +150,26 @@ def test_tsv_lists_of_files_elsewhere(root, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("disk")
     for name in IDS[:5]:
         put(elsewhere / f"clips/Y{name}.wav")
-    (root / "train.tsv").write_text(f"{elsewhere}\n" + "".join(f"clips/Y{name}.wav\t160000\n" for name in IDS) + "../../etc/passwd\t1\n")
+    (root / "a").mkdir()
+    (root / "a/train.tsv").write_text(f"{elsewhere}\nclips/Y{IDS[0]}.wav\t160000\n")  # another of the same name
+    (root / "train.tsv").write_text(f"{elsewhere}\n" + "".join(f"clips/Y{name}.wav\t160000\n" for name in IDS[1:]) + "../../etc/passwd\t1\n")
     (root / "other.tsv").write_text("a\tb\nc\td\n")
     put(root / f"here/{IDS[5]}.wav")
     found = read(root)
     assert [clip.path for clip in found.clips] == [elsewhere / f"clips/Y{name}.wav" for name in IDS[:5]] + [root / f"here/{IDS[5]}.wav"]
-    assert [(r.input, r.code) for r in found.rejected] == [("train.tsv line 8", "unsafe-path")]
+    assert [(r.input, r.code) for r in found.rejected] == [("train.tsv line 7", "unsafe-path")]
     (root / "train.tsv").write_text("/of/another/machine\n" + "".join(f"here/Y{name}.wav\t160000\n" for name in IDS[:5]))
     for name in IDS[:5]:
         put(root / f"here/Y{name}.wav")
     whole(read(root))
 
 
-def test_a_leading_y_is_decided_by_the_ids_of_the_folder():
-    wanted = {"Yabcdefghij", "abcdefghijk", "Y0123456789"}
-    names = {"Yabcdefghij.wav": "Yabcdefghij", "Yabcdefghijk.wav": "abcdefghijk", "YYabcdefghij.wav": "Yabcdefghij", "Y0123456789_30_40.wav": "Y0123456789", "Y01234567890.wav": None, "abcdefghijkl.wav": None}
-    for folder in ([name for name in names if name.startswith("YY")], list(names)):
-        prefix = sources._has_prefix(folder, wanted)
-        for name in folder:
-            found = sources._reading(sources._parts(name)[0], wanted, prefix)
-            assert (found and found[1]) == names[name]
+def test_a_leading_y_is_part_of_the_id_where_the_ids_say_so():
+    wanted = {"Yabcdefghij", "abcdefghijk", "Y0123456789", "bcdefghij_3", "_0123456789"}
+    names = {"Yabcdefghij.wav": "Yabcdefghij", "Yabcdefghijk.wav": "abcdefghijk", "YYabcdefghij.wav": "Yabcdefghij", "Y0123456789_30_40.wav": "Y0123456789", "Y_0123456789_30.wav": "_0123456789", "Y01234567890.wav": None, "abcdefghijkl.wav": None}
+    for name, expected in names.items():
+        found = sources._reading(sources._parts(name)[0], wanted)
+        assert (found and found[1]) == expected
 
 
 def test_of_several_the_documented_one_is_taken(root):
@@ -255,8 +255,10 @@ def test_one_file_is_not_two_excerpts(root):
         put(root / f"{name}.wav", wav(10.0))
     assert [(r.input, r.code) for r in read(root).rejected] == [("as20k-train-1", "duplicate-id")]
     put(root / f"{TRAIN[0]}.wav", wav(70.0))
+    with (root / "balanced_train_segments.csv").open("a") as file:
+        file.write(f'{TRAIN[0]}, 50.0, 60.0, "/m/09x0r"\n')
     found = read(root)
-    assert not found.rejected and [(clip.start, clip.end) for clip in found.clips[:2]] == [(0.0, 10.0), (50.0, 60.0)]
+    assert [(r.input, r.code) for r in found.rejected] == [("as20k-train-2", "duplicate-id")] and [(clip.start, clip.end) for clip in found.clips[:2]] == [(0.0, 10.0), (50.0, 60.0)]
 
 
 STRONG = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"

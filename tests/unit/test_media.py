@@ -84,6 +84,13 @@ def test_the_sound_track_of_a_film_is_taken():
         assert np.array_equal(decoded.samples, audio.decode(plain("WAV", "PCM_16", RATE, samples)).samples)
 
 
+def test_a_track_that_begins_on_the_way_does_not_disturb():
+    samples = chord(44_100, 2, 12.0)  # longer than FFmpeg looks ahead
+    first, second = contained("vob", "mp2", 44_100, samples), contained("vob", "mp2", 44_100, samples, picture=True)
+    alone, joined = media.decode(first), media.decode(first + second)
+    assert joined.note == "" and len(joined.samples) == pytest.approx(2 * len(alone.samples), abs=RATE)
+
+
 @pytest.mark.parametrize("channels", [6, 8, 16])
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le", "wavpack"])
 def test_many_channels_are_averaged(codec, channels):

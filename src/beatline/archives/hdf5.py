@@ -16,6 +16,7 @@ PANNS_RATE = 32_000  # of int16 rows without a stated rate, Hz. Source: the pack
 
 
 def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
+    """The rows of audio, by their names."""
     with _opened(path) as file:
         audio, names = _data_sets(file, path)
         if audio is None or names is None:
@@ -34,7 +35,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, struct.error) as error:
         raise Bad("bad-archive", f"it is damaged ({' '.join(str(error).split())[:200]})") from error
 
 
@@ -59,6 +60,7 @@ def _data_sets(file: Any, path: Path) -> tuple[Any, Any]:
 
 
 def content(path: Path, member: str) -> bytes:
+    """The audio in a row; int16 samples as WAV."""
     with _opened(path) as file:
         audio, _ = _data_sets(file, path)
         if audio is None or int(member) >= len(audio):

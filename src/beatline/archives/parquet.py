@@ -15,6 +15,7 @@ from beatline.limits import LIMITS
 
 
 def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
+    """The rows of audio, by their ids."""
     with _damage(_opened(path)) as file, file:
         audio, name = _columns(file)
         if not audio or not name:

@@ -29,7 +29,7 @@ class _Header:
 
 
 def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
-    """A WebDataset sample's audio may be named by its key or by an id in the JSON file of the same key."""
+    """The members of audio. A WebDataset sample's may be named by its key or by an id in the JSON file of the same key."""
     ids: dict[str, str] = {}
     found: list[Entry] = []
     trouble: Bad | None = None
@@ -148,6 +148,7 @@ def place(descriptor: int, member: str) -> tuple[int, int]:
 
 
 def content(path: Path, member: str) -> bytes:
+    """The bytes of a member."""
     with regular(path) as descriptor:
         begin, size = place(descriptor, member)
         check_size(size)

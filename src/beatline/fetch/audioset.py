@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from beatline.artefact import FolderLock, disk_errors, sha256_file
 from beatline.errors import UserError
@@ -20,6 +21,7 @@ from beatline.manifest.audioset import STRONG_HEADER, segments
 from beatline.runlog import say
 
 Check = Callable[[Path], None]
+_WEB = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ def fetch(folder: Path, sources: Sequence[str] = (), unbalanced: bool = False, p
     Raises:
         UserError: `busy-folder`, `disk-full`, `not-writable`; what the last source said about the files that no source gave.
     """
+    for source in sources:
+        if not source.startswith(_WEB) and not Path(source).is_dir():
+            raise UserError("missing-file", f"source {source!r}", "there is no such folder", "a web address begins with https://")
     wanted = [table for table in TABLES if unbalanced or not table.large]
     failed: list[tuple[str, UserError]] = []
     unreachable: set[str] = set()
@@ -58,6 +63,8 @@ def fetch(folder: Path, sources: Sequence[str] = (), unbalanced: bool = False, p
                     raise
                 failed.append((table.name, error))
     if failed:
+        if lasting := next((error for _, error in failed if error.code not in http.NETWORK), None):
+            raise lasting
         names, last = ", ".join(name for name, _ in failed), failed[-1][1]
         raise UserError(last.code, f"cannot get {names}", last.cause, f"get them on another machine (addresses: docs/audioset.md), put them into {folder} or name their folder with --from, and run this again")
     return [folder / table.name for table in wanted]
@@ -69,7 +76,7 @@ def _fetch(table: Table, target: Path, sources: Sequence[str], unreachable: set[
         return
     trouble: UserError | None = None
     for source in [*sources, "the package", table.address.removesuffix(table.name)]:
-        if source in unreachable:
+        if urlsplit(source).netloc in unreachable:
             continue
         try:
             if digest := _from(table, source, target, policy):
@@ -79,7 +86,7 @@ def _fetch(table: Table, target: Path, sources: Sequence[str], unreachable: set[
             if error.code in ("disk-full", "not-writable"):
                 raise
             if error.code == "no-network":
-                unreachable.add(source)
+                unreachable.add(urlsplit(source).netloc)
             trouble = error
             say("fetch", str(error))
     raise trouble or UserError("no-network", f"cannot get {table.name}", "no source can be reached", "see above")
@@ -87,11 +94,9 @@ def _fetch(table: Table, target: Path, sources: Sequence[str], unreachable: set[
 
 def _from(table: Table, source: str, target: Path, policy: http.Policy) -> str:
     """Gets the file from one source; its SHA-256, or nothing where the source does not have it."""
-    if source.startswith(("http://", "https://")):
+    if source.startswith(_WEB):
         return http.download(source.rstrip("/") + "/" + table.name, target, sha256=table.sha256, check=table.check, policy=policy)
     found = Path(str(files("beatline") / "data/audioset")) / table.name if source == "the package" else Path(source) / table.name
-    if source != "the package" and not Path(source).is_dir():
-        raise UserError("missing-file", f"cannot read {source}", "there is no such folder", "check --from; a web address begins with https://")
     return copy(found, target, table.sha256, table.check) if found.is_file() else ""
 
 

@@ -64,7 +64,7 @@ def _by_name(name: str, folder: Path, sources: Sequence[Path], policy: http.Poli
             hub.download(listed, hub.File(file.path, file.size, sha256 or file.sha256), target, remedy, policy)
             return _said(target, sha256)
         except UserError as error:
-            if error.code not in ("no-network", "download-failed", "service-refused", "hash-mismatch"):
+            if error.code not in (*http.NETWORK, "hash-mismatch"):
                 raise
             say("fetch", str(error))
             trouble = error

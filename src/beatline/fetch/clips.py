@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beatline import archives
-from beatline.ahead import in_order
 from beatline.artefact import FolderLock, disk_errors, write_atomic
 from beatline.errors import UserError
 from beatline.fetch import http, hub, ledger, services, youtube
@@ -20,6 +19,7 @@ from beatline.fetch.ledger import Answer, Key, Wanted
 from beatline.runlog import say
 
 HUB_PREFIX = "hub:"
+YOUTUBE_BYTES = 170_000  # of ten seconds at the usual 130 kbit/s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Options:
     rate: float = 250.0
     """For YouTube: videos asked for in an hour."""
     jobs: int = 4
-    """Downloads at the same time."""
+    """For YouTube: videos asked for at the same time."""
     service: youtube.Service = youtube.SERVICE
     """YouTube itself."""
     policy: http.Policy = http.POLICY
@@ -118,8 +118,9 @@ def _link(folder: Path, source: Path) -> None:
     links = folder / "local"
     with disk_errors(links):
         links.mkdir(exist_ok=True)
-        if not any(link.resolve() == real for link in links.iterdir()):
-            names = (real.name + (f"-{number}" if number else "") for number in range(1000))
+        if not any(os.path.realpath(link) == str(real) for link in links.iterdir()):
+            plain = real.name.lstrip(".") or "folder"  # what is hidden is not looked at
+            names = (plain + (f"-{number}" if number else "") for number in range(1000))
             os.symlink(real, links / next(name for name in names if not os.path.lexists(links / name)))
 
 
@@ -142,13 +143,9 @@ def _from_hub(run: _Run, name: str) -> None:
     size = sum(shard.size for shard in shards)
     http.check_room(place, size - sum(path.stat().st_size for shard in shards if (path := place / f"{shard.path}.partial").exists()))
     say("fetch", f"{name}: {len(shards)} shards, {size / 1e9:,.1f} GB")
-
-    def get(shard: hub.File) -> None:
+    for shard in shards:  # one after the other: polite, and it can be stopped at any moment
         hub.download(repository, shard, place / shard.path, remedy, policy)
         say("fetch", f"{shard.path} ({shard.size / 1e6:,.0f} MB)")
-
-    for _ in in_order(shards, get, run.options.jobs):
-        pass
 
 
 def _commit(place: Path) -> str | None:
@@ -163,7 +160,8 @@ def _needed(repository: hub.Repository, missing: dict[str, set[str]], policy: ht
     folders = next((copy.folders for copy in services.COPIES if copy.repository == repository.name), ())
     needed = []
     for file in repository.files:
-        tables = [table for place, table in folders if file.path.startswith(place + "/")] if folders else list(missing)
+        own = [table for place, table in folders if file.path.startswith(place + "/")]
+        tables = own + [table for table in missing if table not in ledger.FILES] if own else [] if folders else list(missing)  # a list of one's own takes from everywhere
         ids = set().union(*(missing.get(table, ()) for table in tables))
         if archives.kind(file.path) and ids and hub.holds_any(repository, file, ids, policy):
             needed.append(file)
@@ -179,6 +177,7 @@ def _from_youtube(run: _Run) -> None:
     if options.cookies is not None:
         settled -= set(youtube.COOKIES_MAY_HELP)
     rows = [row for row in run.open() if run.said.get((row.recording, row.start), Answer("", "")).because not in settled]
+    http.check_room(place, YOUTUBE_BYTES * len(rows))
     say("fetch", f"youtube: {len(rows):,} clips to ask for, at most {options.rate:,.0f} an hour")
     with ledger.open_answers(run.folder) as journal:
 

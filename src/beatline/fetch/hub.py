@@ -5,6 +5,7 @@ token; the bytes come through `http`, because that library begins a download aga
 HF_HUB_OFFLINE). File names in a repository are a stranger's: one that is not plain is never used.
 """
 
+import io
 import re
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from beatline import archives
 from beatline.archives.common import ID_KEYS
 from beatline.errors import UserError
-from beatline.fetch import http
+from beatline.fetch import http, request
 
 Kind = Literal["dataset", "model"]
 Value = TypeVar("Value")
@@ -88,7 +89,8 @@ def holds_any(repository: Repository, file: File, wanted: Container[str], policy
         return True
     address, headers = _address(repository, file)
     try:
-        with parquet.ParquetFile(PythonFile(http.RangeStream(lambda first, count: http.read_range(address, first, count, headers, policy)), mode="r")) as table:
+        stream = io.BufferedReader(http.RangeStream(lambda first, count: http.read_range(address, first, count, headers, policy)))
+        with stream, parquet.ParquetFile(PythonFile(stream, mode="r")) as table:
             key = next((key for key in ID_KEYS if key in table.schema_arrow.names), None)
             return key is None or any(name in wanted for name in table.read([key]).column(0).to_pylist())
     except (http.NoRanges, ArrowException, OSError):
@@ -121,11 +123,11 @@ def _ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Pol
             raise UserError("no-network", f"cannot ask for {name}", "HF_HUB_OFFLINE is set", remedy) from error
         except HfHubHTTPError as error:
             status = error.response.status_code
-            if status in http.PASSING:
-                raise http.Again(f"the server answers {status}", http.retry_after(error.response.headers)) from error
+            if status in request.PASSING:
+                raise request.Again(f"the server answers {status}", request.retry_after(error.response.headers)) from error
             cause = {401: "there is no such repository, or it needs a token", 403: "it needs a consent or another token", 404: "there is no such repository"}.get(status, f"the server answers {status}")
             raise UserError("download-failed", f"cannot use {name}", cause, "check the name; log in with `hf auth login`; accept its terms in a browser") from error
         except (httpx2.TransportError, ValueError) as error:
-            raise http.Again(f"the Hugging Face Hub does not answer ({error})", answered=not isinstance(error, httpx2.ConnectError)) from error
+            raise request.Again(f"the Hugging Face Hub does not answer ({error})", answered=not isinstance(error, httpx2.ConnectError)) from error
 
     return http.patiently(name, attempt, remedy, policy)

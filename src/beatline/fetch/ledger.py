@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from beatline.artefact import disk_errors, write_atomic
+from beatline.artefact import disk_errors
 from beatline.errors import UserError
+from beatline.fetch import http
 from beatline.manifest.audioset import segments
 from beatline.manifest.sources import Places, walk
 
@@ -124,7 +125,11 @@ def write(folder: Path, wanted: Sequence[Wanted], found: dict[Key, tuple[str, st
         UserError: `disk-full`, `not-writable`.
     """
     counts: Counter = Counter()
-    write_atomic(folder / LEDGER, "".join(_lines(wanted, found, said, counts)))
+    partial = folder / f"{LEDGER}.partial"
+    with disk_errors(partial):
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(_lines(wanted, found, said, counts))
+        http.finish(partial, folder / LEDGER)
     (folder / ANSWERS).unlink(missing_ok=True)
     assert counts.total() == len(wanted)
     return counts

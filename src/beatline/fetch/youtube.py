@@ -5,17 +5,18 @@ an answer for each clip that has no file: `PERMANENT` ones are never asked again
 are fixed here: no plugin, no configuration file, no program to run; an id is 11 characters before it becomes part of an address or a name.
 """
 
+import errno
 import io
 import logging
 import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from beatline.ahead import in_order
 from beatline.artefact import disk_errors
@@ -105,20 +106,23 @@ def fetch(
     """
     client = _Client(cookies, rate, service, policy)
     count = failures = 0
-    try:
-        for excerpt, missing in in_order(excerpts, lambda job: (job[1], client.get(*job)), jobs):
-            if missing is None:
-                count, failures = count + 1, 0
-                continue
-            record(excerpt, missing.kind, missing.reason)
-            failures = failures + 1 if missing.kind == "failed" else 0
-            if failures == MOST_FAILURES:
-                raise UserError("no-network", "stopped asking YouTube", f"{failures} clips in a row failed, the last because: {missing.reason}", "check the network, `pip install -U yt-dlp yt-dlp-ejs`, and run the same command; it goes on from here")
-    except _Stop as stop:
-        remedy = "wait an hour or more and run the same command; it goes on from here. A lower --rate and --cookies FILE, exported from a browser where you watch YouTube, help"
-        raise UserError("service-refused", "stopped asking YouTube", f"it takes us for a robot ({stop})", remedy) from stop
-    finally:
-        client.stopped.set()
+    with ExitStack() as ending:
+        ending.callback(client.close)
+        answers = cast(Generator[tuple[Excerpt, _Missing | None], None, None], in_order(excerpts, lambda job: (job[1], client.get(*job)), jobs))
+        ending.callback(answers.close)
+        ending.callback(client.stopped.set)  # first: the jobs end by it
+        try:
+            for excerpt, missing in answers:
+                if missing is None:
+                    count, failures = count + 1, 0
+                    continue
+                record(excerpt, missing.kind, missing.reason)
+                failures = failures + 1 if missing.kind == "failed" else 0
+                if failures == MOST_FAILURES:
+                    raise UserError("no-network", "stopped asking YouTube", f"{failures} clips in a row failed, the last because: {missing.reason}", "check the network, `pip install -U yt-dlp yt-dlp-ejs`, and run the same command; it goes on from here")
+        except _Stop as stop:
+            remedy = "wait an hour or more and run the same command; it goes on from here. A lower --rate and --cookies FILE, exported from a browser where you watch YouTube, help"
+            raise UserError("service-refused", "stopped asking YouTube", f"it takes us for a robot ({stop})", remedy) from stop
     return count
 
 
@@ -148,7 +152,13 @@ class _Client:
         self._yt_dlp, self._av, self._service, self._policy = yt_dlp, av, service, policy
         self._pause, self._next, self._lock = 3600 / rate, 0.0, threading.Lock()
         self._own = threading.local()
+        self._downloaders: list[Any] = []
         self.stopped = threading.Event()
+
+    def close(self) -> None:
+        """Ends every connection; no job may be running."""
+        for downloader in self._downloaders:
+            downloader.close()
 
     def get(self, folder: Path, excerpt: Excerpt) -> _Missing | None:
         """Puts an excerpt into its folder; or says what is in the way."""
@@ -187,6 +197,7 @@ class _Client:
         """This thread's yt-dlp."""
         if not hasattr(self._own, "downloader"):
             self._own.downloader = self._yt_dlp.YoutubeDL(self._options(), auto_init="no_verbose_header")
+            self._downloaders.append(self._own.downloader)
         return self._own.downloader
 
     def _options(self) -> dict[str, Any]:
@@ -215,6 +226,7 @@ class _Client:
             about = downloader.extract_info(self._service.address.format(id=excerpt.recording), download=False)
         except self._yt_dlp.utils.YoutubeDLError as error:
             cause = (getattr(error, "exc_info", None) or (None, None))[1]
+            getattr(getattr(cause, "cause", None), "close", lambda: None)()  # the server's answer
             kind = "geo-blocked" if isinstance(cause, self._yt_dlp.utils.GeoRestrictedError) else ""
             raise self._answer(str(error), kind) from error
         if not about or not str(about.get("url", "")).startswith(("http://", "https://")):
@@ -235,6 +247,8 @@ class _Client:
             raise http.NoRanges
         headers = {**about.get("http_headers", {}), "Range": f"bytes={first}-{first + count - 1}", "Accept-Encoding": "identity"}
         for attempt in range(3):
+            if self.stopped.is_set():
+                raise _Missing("not-asked", "the run stopped before")
             try:
                 with downloader.urlopen(Request(about["url"], headers=headers)) as answer:
                     begin, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
@@ -245,6 +259,7 @@ class _Client:
                     return content, int(total)
                 words = "the connection ended early"
             except HTTPError as error:
+                error.close()
                 words = str(error)
                 if error.status == 429 or error.status < 500:
                     raise self._answer(words) from error
@@ -282,6 +297,8 @@ def _cut(av: Any, stream: Any, excerpt: Excerpt, folder: Path) -> None:
     except (av.FFmpegError, ValueError) as error:
         with suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, error.strerror) from error
         raise _Missing("failed", f"its sound cannot be read ({error})") from error
     except _Missing:
         partial.unlink(missing_ok=True)

@@ -15,7 +15,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +23,13 @@ from beatline.errors import UserError
 from beatline.manifest.table import Row, as_text, place_in, read_text
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".mkv", ".mka", ".aac", ".wma", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".amr", ".3gp", ".avi", ".flv", ".mov", ".asf", ".wv", ".ac3", ".mpg", ".ts")
+PREFERENCE = {extension[1:]: place for place, extension in enumerate(EXTENSIONS)}
 NAME = re.compile(r"([\w-]{11})(?:[_-](\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 KINDS = ("file", "tar", "parquet", "hdf5", "list")
 LISTED = KINDS.index("list")
 LONGER = 1.0  # seconds that an excerpt's file may be longer than the clip it holds
 EVERY_FILE = 25_000  # largest folder or tar file of which every file is measured first
-SPREAD = 1_000  # files measured first of a larger one; names that decide about a leading Y
+SPREAD = 1_000  # files measured first of a larger one
 FIRST_ROWS = 8  # rows measured first of a Parquet file
 
 
@@ -53,6 +53,8 @@ class Tree:
     archives: list[str] = field(default_factory=list)
     tables: dict[str, Path] = field(default_factory=dict)
     """CSV and TSV files by name; of two with one name the one nearest to the top."""
+    lists: list[Path] = field(default_factory=list)
+    """All TSV files."""
 
 
 def walk(root: Path) -> Tree:
@@ -96,6 +98,8 @@ def _sort_entries(folder: str, entries: Iterable[os.DirEntry], tree: Tree) -> li
             tree.archives.append(entry.path)
         elif lower.endswith((".csv", ".tsv")) and _is(entry.is_file):
             tree.tables.setdefault(name, Path(entry.path))
+            if lower.endswith(".tsv"):
+                tree.lists.append(Path(entry.path))
     tree.folders.append((folder, audio))
     return folders
 
@@ -124,14 +128,14 @@ class Places:
             UserError: `missing-package` for an archive that needs one.
         """
         for folder, names in tree.folders:
-            self._add(((name, os.path.join(folder, name), "") for name in names), "file", _has_prefix(names, self._wanted))
+            self._add(((name, f"{folder}/{name}", "") for name in names), "file")
         for path in tree.archives:
             self._add_archive(Path(path), root)
-        for table in tree.tables.values():
-            if table.suffix.lower() == ".tsv" and (listed := listed_files(table)):
-                files, problems = listed
+        for table in tree.lists:
+            if found := listed_files(table):
+                files, problems = found
                 self.problems += problems
-                self._add(((os.path.basename(file), file, "") for file in files), "list", _has_prefix(map(os.path.basename, files), self._wanted))
+                self._add(((os.path.basename(file), file, "") for file in files), "list")
 
     def of(self, recording: str, start: float) -> tuple[Place, bool] | None:
         """The place of a clip's audio, and whether its name states that it is this very excerpt."""
@@ -152,50 +156,40 @@ class Places:
             else:
                 entries.append(entry)
         kind = archives.kind(path.name)
-        prefix = _has_prefix([os.path.basename(entry.name) for entry in entries], self._wanted)
-        self._add(((os.path.basename(entry.name), str(path), entry.member) for entry in entries), kind, prefix)
-        self._add(((os.path.basename(entry.also), str(path), entry.member) for entry in entries if entry.also), kind, False)
+        self._add(((os.path.basename(entry.name), str(path), entry.member) for entry in entries), kind)
+        self._add(((os.path.basename(entry.also), str(path), entry.member) for entry in entries if entry.also), kind)
 
-    def _add(self, names: Iterable[tuple[str, str, str]], kind: str, prefix: bool) -> None:
+    def _add(self, names: Iterable[tuple[str, str, str]], kind: str) -> None:
         number = KINDS.index(kind)
         for name, path, member in names:
             stem, extension = _parts(name)
-            found = _reading(stem, self._wanted, prefix)
+            found = _reading(stem, self._wanted)
             if found is None:
                 continue
             place = Place(number, extension, path, member)
-            if found[2] is None:
-                self._bare[found[1]] = min(self._bare.get(found[1], place), place)
+            recording, start = found.groups()
+            if start is not None:
+                self._stated[recording, float(start)] = min(self._stated.get((recording, float(start)), place), place)
+            elif recording in self._bare:
+                self._bare[recording] = min(self._bare[recording], place)
             else:
-                key = found[1], float(found[2])
-                self._stated[key] = min(self._stated.get(key, place), place)
+                self._bare[recording] = place
 
 
 def _parts(name: str) -> tuple[str, int]:
     """A name without its extension, and the extension's place in the order of preference."""
-    stem, extension = os.path.splitext(name)
-    lower = extension.lower()
-    return (stem, EXTENSIONS.index(lower)) if lower in EXTENSIONS else (name, len(EXTENSIONS))
+    stem, _, extension = name.rpartition(".")
+    place = PREFERENCE.get(extension.lower())
+    return (name, len(EXTENSIONS)) if place is None else (stem, place)
 
 
-def _reading(stem: str, wanted: Container[str], prefix: bool) -> re.Match | None:
-    """A name read as id and start: without a leading Y first where the folder's names have one, else as it stands first."""
-    for skip in (1, 0) if prefix else (0, 1):
-        if skip and not stem.startswith("Y"):
-            continue
+def _reading(stem: str, wanted: Container[str]) -> re.Match | None:
+    """A name read as id and start, as it stands or without a leading Y; ids have 11 characters, so no name can be read both ways."""
+    for skip in (0, 1) if stem.startswith("Y") else (0,):
         found = NAME.fullmatch(stem, skip)
         if found and found[1] in wanted:
             return found
     return None
-
-
-def _has_prefix(names: Iterable[str], wanted: Container[str]) -> bool:
-    """Whether more of these names match the wanted ids without their leading Y than as they stand; ids too may begin with Y."""
-    balance = 0
-    for name in islice((name for name in names if name.startswith("Y")), SPREAD):
-        stem = _parts(name)[0]
-        balance += sum(sign for skip, sign in ((1, 1), (0, -1)) if (found := NAME.fullmatch(stem, skip)) and found[1] in wanted)
-    return balance > 0
 
 
 def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
@@ -217,7 +211,7 @@ def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
     for number, line in enumerate(lines[1:], 2):
         path, problem = place_in(folder, line.partition("\t")[0])
         if problem:
-            problems.append(Row(f"{table.name} line {number}", problem=problem))
+            problems.append(Row(f"{as_text(table.name)} line {number}", problem=problem))
         else:
             files.append(str(path))
     return files, problems

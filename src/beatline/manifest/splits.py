@@ -6,7 +6,7 @@ the seed and the clips.
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from itertools import islice
@@ -107,20 +107,24 @@ def carve(clips: Sequence[Clip], places: Sequence[int], share: float, seed: int)
     On AudioSet's balanced CSV every label ends within one clip or 0.01 of its share. In the manner of iterative stratification (Sechidis et al. 2011), with
     running shares instead of its repeated search for the rarest label.
     """
-    labels_of: dict[str, set[str]] = defaultdict(set)
+    labels_of: dict[str, tuple[str, ...]] = {}
     for i in places:
-        labels_of[clips[i].recording].update(clips[i].labels)
+        name, labels = clips[i].recording, clips[i].labels
+        labels_of[name] = tuple(sorted({*labels_of[name], *labels})) if name in labels_of else labels
     total = Counter(label for labels in labels_of.values() for label in labels)
-    rarest = {recording: min((total[label], label) for label in labels) for recording, labels in labels_of.items()}
-    order = sorted(labels_of, key=lambda name: (rarest[name], hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogateescape")).digest()))
+    rank = {label: place for place, label in enumerate(sorted(total, key=lambda label: (total[label], label)))}
+    rarest = cache(lambda labels: min(rank[label] for label in labels).to_bytes(4))  # few combinations, many recordings
+    order = sorted(labels_of, key=lambda name: rarest(labels_of[name]) + hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogateescape")).digest())
     kept, ahead = dict(total), dict.fromkeys(total, 0.0)  # ahead: taken so far beyond the share of those seen so far
     taken: set[str] = set()
-    for recording in order:
-        labels = labels_of[recording]
-        change = sum((1 + 2 * ahead[label] - 2 * share) / total[label] for label in labels)  # of the squared distances
+    for name in order:
+        labels = labels_of[name]
+        change = 0.0  # of the squared distances
+        for label in labels:
+            change += (1 + 2 * ahead[label] - 2 * share) / total[label]
         take = change < 0 and all(kept[label] > 1 for label in labels)
         if take:
-            taken.add(recording)
+            taken.add(name)
         for label in labels:
             kept[label] -= take
             ahead[label] += take - share
@@ -148,20 +152,20 @@ class _Files:
     """What a clip's file is, whatever names lead to it; folders are looked at once, which for two million files is all that is affordable."""
 
     def __init__(self) -> None:
-        self._real = cache(os.path.realpath)
-        self._links = cache(_links)
+        self._seen = cache(lambda folder: (os.path.realpath(folder), _links(folder)))
 
     def __call__(self, clip: Clip) -> str:
         path = str(clip.path)
-        folder, name = os.path.split(path)
-        file = self._real(path) if name in self._links(folder) else f"{self._real(folder)}/{name}"
+        folder, _, name = path.rpartition("/")
+        real, links = self._seen(folder or ("/" if path.startswith("/") else "."))
+        file = os.path.realpath(path) if name in links else f"{real}/{name}"
         return f"{file} ({clip.member})" if clip.member else file
 
 
 def _links(folder: str) -> frozenset[str]:
     """Names of the symbolic links in a folder."""
     try:
-        with os.scandir(folder or ".") as entries:
+        with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.is_symlink())
     except OSError:  # decoding its files will say why
         return frozenset()

@@ -172,6 +172,7 @@ def labels_of(rows: Iterable[Row]) -> LabelSet:
 
 
 def overlap(what: str, one: str, other: str, cause: str) -> UserError:
+    """The error of something that stands on two sides."""
     return UserError("split-overlap", f"{what} is in {one} and in {other}", cause, "keep all clips of a recording in one split")
 
 
