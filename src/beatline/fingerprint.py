@@ -33,7 +33,7 @@ ROUND = 1 << 25  # landmarks per round
 NEIGHBOURS = 8  # clips that a clip is linked with for one landmark
 CROWD = 16  # a landmark of more clips links only those that have it at nearly the same time
 VOTES = 2  # landmarks at one distance in time that make a pair worth comparing
-SAME = 0.8  # similarity from which two clips are near-duplicates; `docs/decisions/0007-near-duplicates.md` shows what lies on both sides
+SAME = 0.8  # similarity from which two clips are near-duplicates; `docs/decisions/0009-near-duplicates.md` shows what lies on both sides
 OVERLAP = 0.5  # of the shorter clip, at least
 
 

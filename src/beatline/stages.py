@@ -44,6 +44,8 @@ def open_store(config: Config) -> Store:
 def prepare(config: Config) -> None:
     """Decodes every clip once into the store."""
     table = manifest.read(config.data)
+    for notice in table.notices:
+        say("prepare", notice)
     say("prepare", f"{table.inputs} inputs -> {config.store_folder}")
     with artefact.FolderLock(config.store_folder.parent), progress("prepare", len(table.clips)) as advance:
         summary = prepare_store(table, config.store_folder, max(1, config.train.workers), advance)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -32,8 +32,7 @@ WINDOW_SECONDS = 10.0
 HOP_SECONDS = 5.0
 WINDOWS_AT_ONCE = 32  # collected before scoring, so that those of one length meet
 AUDIO_SUFFIXES = frozenset(
-    [".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".aif", ".aiff", ".aifc"]
-    + [".au", ".caf", ".w64", ".rf64", ".snd", ".mp2", ".ac3", ".mov", ".avi", ".3gp", ".ape", ".wv", ".tta"]
+    [".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".snd", ".mp2", ".ac3", ".mov", ".avi", ".3gp", ".ape", ".wv", ".tta"]
 )  # what a folder is searched for; a file named by itself may be called anything
 
 

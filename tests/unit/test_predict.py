@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from beatline import predict, stages
-from beatline.windows import tile_short
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.store import Store
+from beatline.windows import tile_short
 from tests.e2e.tiny import tiny, write_data
 
 

@@ -359,6 +359,7 @@ def export_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
     recipe = {
         "token_list": [espnet_token(name) for name in labels.names] + ["<unk>"],
         "token_type": "word",
+        "use_preprocessor": True,  # without it ESPnet's own inference program fails
         "init": "xavier_normal",
         "input_size": 1,
         **{part: None for part in ("frontend", "specaug", "normalize", "preencoder")},
