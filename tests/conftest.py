@@ -13,6 +13,8 @@ import torch
 
 torch.set_num_threads(1)
 
+pytest_plugins = ["tests.stores"]  # its fixtures
+
 
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import manifest
+from beatline import manifest, shards
 from beatline.config import DataConfig
 from beatline.errors import UserError
 from beatline.manifest import Manifest
+from beatline.prepare import prepare
 
 CLIPS = 23
 BAD = (4, 8, 12)  # an HTML file, one that is not there, one too short
@@ -32,6 +33,26 @@ def write_data(folder: Path) -> Path:
     soundfile.write(folder / "12.wav", np.zeros(100), 16_000)
     rows.append("x.wav,,train")
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def reference(data, tmp_path_factory) -> Path:
+    """A store made without trouble; in the folder beside it lies nothing else."""
+    folder = tmp_path_factory.mktemp("reference") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
+        prepare(table(data), folder)
     return folder
 
 
@@ -68,6 +89,7 @@ def in_child(work, kill_after: float | None = None) -> int:
     child = os.fork()
     if child == 0:
         try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             work()
             os._exit(0)
         except BaseException as error:

@@ -10,31 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from beatline import bulk, prepare, shards
+from beatline import bulk
 from beatline.cli import main
-from tests.stores import CLIPS, SHARD_CLIPS, contents, flip, refused, table, write_data
+from tests.stores import CLIPS, SHARD_CLIPS, contents, flip, refused, table
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_shards"), pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.xdist_group("ray")]
 SETTINGS = ("mini", "--data.validation", "given")
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def reference(data, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reference") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
-        prepare.prepare(table(data), folder)
-    return folder
 
 
 def processes(selected: Callable[[bytes], bool]) -> list[int]:

@@ -19,16 +19,11 @@ from beatline.audio import Decoded
 from beatline.children import AHEAD, Decoders, Job, blocks
 from beatline.errors import EXIT_CODES, INPUT, UserError
 from tests.bombs import bombs
+from tests.processes import children
 from tests.sounds import CONTAINED, PLAIN, chord, contained, patched, plain
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at children through /proc")
-
-
-def children() -> list[int]:
-    """The decoders among this process's children."""
-    pids = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-    return [pid for pid in pids if b"beatline.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def alive(pid: int) -> bool:
@@ -205,6 +200,7 @@ def test_closing_ends_everything_at_once(long_file, good):
 
 PARENT = """
 import sys, time
+from contextlib import suppress
 from pathlib import Path
 from beatline.children import Decoders, Job
 decoders = Decoders(2)  # without a guard for the main module, as people write it

@@ -11,31 +11,13 @@ import pytest
 from beatline import artefact, shards
 from beatline.cli import main
 from beatline.prepare import damage, prepare, repair
+from tests.processes import children
 from tests.stores import CLIPS, SHARD_CLIPS, contents, copy_of, die_at, flip, in_child, refused, table, write_data
 
+pytestmark = pytest.mark.usefixtures("small_shards")
 SHARDS = -(-CLIPS // SHARD_CLIPS)
 SETTINGS = ("mini", "--data.validation", "given")
 POINTS = 2 * SHARDS + 3  # two per shard, then files-written, sealed, renamed
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def reference(data, tmp_path_factory) -> Path:
-    """A store made without trouble; in the folder beside it lies nothing else."""
-    folder = tmp_path_factory.mktemp("reference") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
-        prepare(table(data), folder)
-    return folder
 
 
 def same(folder: Path, reference: Path) -> None:
@@ -92,11 +74,9 @@ def test_a_decoder_killed_from_outside_costs_no_clip(data, reference, tmp_path):
     def progress(count: int) -> None:
         done.append(count)
         if len(done) in (2, 11, 20):  # the only decoder is at work
-            for children in Path("/proc/self/task").glob("*/children"):
-                for child in children.read_text().split():
-                    if b"beatline.decoder" in Path(f"/proc/{child}/cmdline").read_bytes():
-                        os.kill(int(child), signal.SIGKILL)
-                        killed.append(child)
+            for child in children():
+                os.kill(child, signal.SIGKILL)
+                killed.append(child)
 
     prepare(table(data), tmp_path / "store", 1, progress)
     assert len(set(killed)) == 3

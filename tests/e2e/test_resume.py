@@ -1,6 +1,5 @@
 """Pull the plug: a run killed anywhere and resumed ends with the same bits as one that was not."""
 
-import os
 import random
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from beatline import artefact, stages, train
 from beatline.store import Store
 from tests.e2e.tiny import arguments, tiny, write_data
+from tests.stores import die_at, in_child
 
 KILLS = 200
 
@@ -54,36 +54,6 @@ def result(out: Path) -> dict[str, str]:
     artefact.verify(last)
     names = [out / "model/model.safetensors", *(last / n for n in ("model.safetensors", "optimiser.safetensors", "loop.json")), out / "train/log.jsonl"]
     return {f"{path.parent.name}/{path.name}": artefact.sha256_file(path) for path in names}
-
-
-def in_child(work, kill_after: float | None = None) -> int:
-    """Runs `work` in a forked child (the parent is warm, so this is cheap); its exit status, or minus the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            work()
-            os._exit(0)
-        except BaseException as error:
-            os.write(2, f"{type(error).__name__}: {error}\n".encode())
-            os._exit(1)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def die_at(point: int):
-    """A hook that pulls the plug at the given named point."""
-    passed = 0
-
-    def hook(name: str) -> None:
-        nonlocal passed
-        passed += 1
-        if passed == point:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return hook
 
 
 def killed_run(config, rng: random.Random, points: int, seconds: float, kills: int) -> int:

@@ -15,26 +15,9 @@ from beatline.config import DataConfig
 from beatline.errors import UserError
 from beatline.prepare import prepare
 from beatline.store import Store
-from tests.stores import CLIPS, SHARD_CLIPS, contents, copy_of, refused, table, write_data
+from tests.stores import CLIPS, contents, copy_of, refused, table
 
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def reference(data, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reference") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "SHARD_CLIPS", SHARD_CLIPS)
-        prepare(table(data), folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 def test_what_comes_out_is_what_decoding_gives(data, reference):
