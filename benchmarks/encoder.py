@@ -25,7 +25,7 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
     with harness.scratch() as folder:
         written = models.write_models(Path(folder), options.smoke)
         peer = peers.openbeats(written.release)
-        chosen, plain = tag.load(models.write_export(written.own, Path(folder, "export"))), tag.load(written.own, engine="torch")
+        chosen, plain = tag.load(models.write_export(written.own, Path(folder, "export"))).engine, tag.load(written.own, engine="torch").engine
         differences: dict[str, float] = {"chosen": 0.0, "torch": 0.0}
         for clips, goal in BATCHES.items():
             waveforms = models.waveforms(clips, 1 if options.smoke else models.SECONDS)

@@ -22,7 +22,7 @@ TRAINED = harness.ROOT / "runs/bench/mini"
 
 def scores_of(exported: Path, store: Store, precision: Precision) -> np.ndarray:
     """Scores of the store's test clips."""
-    chosen = tag.load(exported, precision=precision)
+    chosen = tag.load(exported, precision=precision).engine
     clips = [store.samples(int(i)).astype(np.float32)[None] / 32768 for i in store.splits["test"]]
     return np.concatenate([chosen.scores(clip) for clip in clips])
 
@@ -32,7 +32,7 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
     with harness.scratch() as folder:
         written = models.write_models(Path(folder), options.smoke)
         exported = models.write_export(written.own, Path(folder, "export"))
-        peer, exact, reduced = peers.openbeats(written.release), tag.load(exported), tag.load(exported, precision="int8")
+        peer, exact, reduced = peers.openbeats(written.release), tag.load(exported).engine, tag.load(exported, precision="int8").engine
         for clips in (1, 8, 32):
             waveforms = models.waveforms(clips, 1 if options.smoke else models.SECONDS)
             what = f"batch {clips}, int8 ({reduced.name}), against openbeats in float32"

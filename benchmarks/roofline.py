@@ -109,7 +109,7 @@ def share_rows(options: harness.Options) -> Iterator[harness.Row]:
     tokens = flops.token_count(config, seconds)
     with harness.scratch() as folder:
         written = models.write_models(Path(folder), options.smoke)
-        chosen = tag.load(models.write_export(written.own, Path(folder, "export")))
+        chosen = tag.load(models.write_export(written.own, Path(folder, "export"))).engine
         for clips in (1, 8, 32):
             operands = layer_operands(config, tokens * clips)
             waveforms = models.waveforms(clips, seconds)

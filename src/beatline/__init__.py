@@ -1,9 +1,20 @@
-"""beatline: audio tagging with BEATs. `beatline.load_checkpoint`, `beatline.load_config`, `beatline.run`; the rest is in the rooms."""
+"""beatline: audio tagging with BEATs.
+
+`beatline.load(model)("bark.mp3")` tags; `beatline.load_config` and `beatline.run` are the recipe, `beatline.load_checkpoint` the model in PyTorch. The rest is
+in the rooms. Importing this imports no torch.
+"""
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load_checkpoint", "load_config", "run"]
+__all__ = ["load", "load_checkpoint", "load_config", "run"]
+
+
+def load(source: Any, **options: Any) -> Any:
+    """A run folder, checkpoint, export or hub repository as an `AudioTagger`; see `tag.load`."""
+    from beatline.tag import load as load_tagger
+
+    return load_tagger(source, **options)
 
 
 def load_config(name: str, overrides: tuple[str, ...] = ()) -> Any:
@@ -14,7 +25,7 @@ def load_config(name: str, overrides: tuple[str, ...] = ()) -> Any:
 
 
 def load_checkpoint(path: str) -> Any:
-    """A model of any supported family as `Loaded`; `.tagger()` makes it ready to score. See `model.checkpoint.load_checkpoint`."""
+    """A model of any supported family as `Loaded`; `.tagger()` makes it ready to train or score in PyTorch. See `model.checkpoint.load_checkpoint`."""
     from beatline.model.checkpoint import load_checkpoint as load
 
     return load(path)

@@ -321,6 +321,37 @@ def mean_of(channels: Sequence[np.ndarray]) -> np.ndarray:
     return mono
 
 
+class Samples:
+    """A `Source` that is in memory already.
+
+    Args:
+        samples: `(samples,)` or `(samples, channels)`; floats in [-1, 1], or int16.
+        rate: Samples a second.
+
+    Raises:
+        Refused: `not-audio` for another shape or type, `empty-file`.
+    """
+
+    def __init__(self, samples: np.ndarray, rate: int):
+        if samples.ndim not in (1, 2) or not (samples.dtype == np.int16 or np.issubdtype(samples.dtype, np.floating)):
+            raise Refused("not-audio", f"an array of {samples.dtype} with shape {samples.shape}", "give floats in [-1, 1] or int16, (samples,) or (samples, channels)")
+        if not samples.size:
+            raise Refused("empty-file", "it has no samples")
+        self._samples = samples[:, None] if samples.ndim == 1 else samples
+        self.rate, self.channels = rate, self._samples.shape[1]
+
+    def skip(self, frames: int) -> None:
+        self._samples = self._samples[frames:]
+
+    def broken_promise(self, frames: int) -> str:
+        return ""
+
+    def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
+        for begin in range(0, int(min(most, len(self._samples))), BLOCK):
+            part = self._samples[begin : int(min(begin + BLOCK, most))]
+            yield mean_of(list((part / np.float32(FULL_SCALE) if part.dtype == np.int16 else part.astype(np.float32)).T)), ""
+
+
 class _SoundFile:
     """A `Source` read by libsndfile."""
 

@@ -4,14 +4,17 @@ In: waveforms `(batch, samples)` float32 with lengths, as arrays. Out: scores, l
 run the folder that `export` writes and need neither PyTorch nor the checkpoint. Imports no torch before it is needed.
 """
 
-from dataclasses import dataclass
+import json
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from beatline import artefact
+from beatline import artefact, windows
 from beatline.errors import UserError
 from beatline.labels import LabelSet
 
@@ -34,33 +37,43 @@ class Outputs:
     """`(batch, labels)`."""
     embeddings: np.ndarray
     """`(batch, width)`: the mean of a clip's tokens."""
+    tokens: np.ndarray | None = None
+    """`(batch, tokens, width)` where detail was asked for, `windows.TOKENS_OF_A_STEP` for each time step; zero after a clip's `windows.steps`."""
+    step_logits: np.ndarray | None = None
+    """`(batch, steps, labels)` where detail was asked for: what the head says of each time step alone; their mean over a clip's steps is its logits."""
 
-    @staticmethod
-    def join(parts: list["Outputs"]) -> "Outputs":
-        """Several batches as one."""
-        return Outputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "logits", "embeddings")))
+
+NAMES = tuple(field.name for field in fields(Outputs))
 
 
-class Engine:
+class Engine(ABC):
     """A tagger ready to run; made by `load`. `run` is the same for all."""
 
     name: str
     """`torch`, `onnx` or `openvino`."""
     labels: LabelSet
     """In the order of the scores."""
+    task: str
+    """`multi-label` or `single-label`."""
     clips_at_once: int = CLIPS_AT_ONCE
     """Clips of one pass; a larger batch is cut."""
 
-    def run(self, waveforms: np.ndarray, lengths: np.ndarray | None = None) -> Outputs:
-        """Scores, logits and embeddings.
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()  # a pass takes every core, and not every runtime bears two
+
+    def run(self, waveforms: np.ndarray, lengths: np.ndarray | None = None, detail: bool = False) -> Outputs:
+        """What the tagger says of a batch; any thread may call it.
 
         Args:
             waveforms: `(batch, samples)` float32 in [-1, 1], 16 kHz, zero after each clip's end; at least `windows.MIN_SAMPLES` long.
             lengths: Samples of each clip, `(batch,)` int64, each at least `windows.MIN_SAMPLES`; None when nothing is padded.
+            detail: Also tokens and the logits of each time step.
         """
         whole = np.full(len(waveforms), waveforms.shape[1], np.int64) if lengths is None else lengths.astype(np.int64)
-        size = self.clips_at_once
-        return Outputs.join([self._pass(waveforms[i : i + size], whole[i : i + size]) for i in range(0, len(waveforms), size)])
+        size, names = self.clips_at_once, NAMES if detail else NAMES[:3]
+        with self._one_at_a_time:
+            parts = [self._pass(waveforms[i : i + size], whole[i : i + size], names) for i in range(0, len(waveforms), size)]
+        return Outputs(*(np.concatenate(some) for some in zip(*parts, strict=True)))
 
     def scores(self, waveforms: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         """`run`'s scores."""
@@ -70,8 +83,17 @@ class Engine:
         """`run`'s logits."""
         return self.run(waveforms, lengths).logits
 
-    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray) -> Outputs:
-        raise NotImplementedError
+    def score(self, logits: np.ndarray) -> np.ndarray:
+        """Scores in [0, 1] of logits `(..., labels)`, as the model makes them."""
+        logits = logits.astype(np.float32)
+        if self.task == "multi-label":
+            return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)
+
+    @abstractmethod
+    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+        """The named outputs of at most `clips_at_once` clips."""
 
 
 class TorchEngine(Engine):
@@ -82,18 +104,20 @@ class TorchEngine(Engine):
     def __init__(self, tagger: Any, labels: LabelSet, device: Any = "cpu", precision: Precision = "float32"):
         import torch
 
-        self.device, self.precision, self.labels = torch.device(device), precision, labels
+        super().__init__()
+        self.device, self.precision, self.labels, self.task = torch.device(device), precision, labels, tagger.task
         self.tagger = tagger.to(self.device).eval()
         if self.device.type != "cpu":
             self.clips_at_once = 64
 
-    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray) -> Outputs:
+    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         import torch
 
+        clips, ends = torch.from_numpy(waveforms).to(self.device), torch.from_numpy(lengths).to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits, embeddings = self.tagger.logits_and_embeddings(torch.from_numpy(waveforms).to(self.device), torch.from_numpy(lengths).to(self.device))
+            logits, *rest = self.tagger.outputs(clips, self.tagger.is_padding(ends, clips.shape[1]))
             scores = self.tagger.score(logits)
-        return Outputs(*(tensor.float().cpu().numpy() for tensor in (scores, logits, embeddings)))
+        return [tensor.float().cpu().numpy() for tensor in (scores, logits, *rest)[: len(names)]]
 
 
 class GraphEngine(Engine):
@@ -109,12 +133,16 @@ class GraphEngine(Engine):
         self.name, self.file = runtime, folder / GRAPHS["int8" if precision == "int8" else "float32"]
         if not self.file.exists():
             raise UserError("bad-config", f"cannot use {folder} with precision {precision}", "it was exported without", "export it again with --int8")
+        super().__init__()
+        self.task = json.loads((folder / "config.json").read_text())["task"]
         self.labels = LabelSet.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
         self._call = _onnxruntime(self.file, threads) if runtime == "onnx" else _openvino(self.file, precision, threads)
 
-    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray) -> Outputs:
+    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         padding = -waveforms.shape[1] % STEP
-        return Outputs(*self._call(np.pad(waveforms.astype(np.float32, copy=False), ((0, 0), (0, padding))), lengths))
+        got: list[np.ndarray] = self._call(np.pad(waveforms.astype(np.float32, copy=False), ((0, 0), (0, padding))), lengths, names)
+        steps = int(windows.steps(np.array(waveforms.shape[1])))  # without those of the padding
+        return [*got[:3], got[3][:, :windows.TOKENS_OF_A_STEP * steps], got[4][:, :steps]] if len(got) > 3 else got
 
 
 def _onnxruntime(file: Path, threads: int) -> Any:
@@ -124,7 +152,7 @@ def _onnxruntime(file: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # busy waiting makes two threads slower than one on a shared machine
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return lambda waveforms, lengths: session.run(["scores", "logits", "embeddings"], {"waveforms": waveforms, "lengths": lengths})
+    return lambda waveforms, lengths, names: session.run(names, {"waveforms": waveforms, "lengths": lengths})
 
 
 def _openvino(file: Path, precision: Precision, threads: int) -> Any:
@@ -134,9 +162,9 @@ def _openvino(file: Path, precision: Precision, threads: int) -> Any:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
     model = openvino.Core().compile_model(str(file), "CPU", settings)
 
-    def call(waveforms: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    def call(waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         results = model([waveforms, lengths], share_inputs=True)
-        return [np.array(results[name]) for name in ("scores", "logits", "embeddings")]
+        return [np.array(results[name]) for name in names]
 
     return call
 

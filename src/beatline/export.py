@@ -29,6 +29,7 @@ from beatline.model.tagger import Tagger, token_padding
 from beatline.windows import MIN_SAMPLES
 
 OPSET = 18
+FORMAT = 2  # of the folder; what the cache holds in another one is made again
 SAMPLE_RATE = audio.SAMPLE_RATE
 CHECK_SECONDS = (0.2, 0.9, 3.3, 4.0, 10.0)
 BOUNDS = {"float32": 1e-5, "int8": 0.02}
@@ -36,17 +37,16 @@ BOUNDS = {"float32": 1e-5, "int8": 0.02}
 
 
 class Graph(nn.Module):
-    """What is exported: waveforms and lengths in; scores, logits and embeddings out."""
+    """What is exported: waveforms and lengths in; the fields of `engine.Outputs` out."""
 
     def __init__(self, tagger: Tagger):
         super().__init__()
         self.tagger = tagger
 
-    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         is_padding = token_padding(lengths, waveforms.shape[1], self.tagger.encoder, "exact")
-        embeddings = self.tagger.embed(self.tagger.fbank(waveforms), is_padding)
-        logits = self.tagger.head(embeddings)
-        return self.tagger.score(logits), logits, embeddings
+        logits, *rest = self.tagger.outputs(waveforms, is_padding)
+        return self.tagger.score(logits), logits, *rest
 
 
 def export(tagger: Tagger, labels: LabelSet, folder: Path, int8: bool = False, about: dict[str, Any] | None = None) -> dict[str, dict[str, float]]:
@@ -66,6 +66,7 @@ def export(tagger: Tagger, labels: LabelSet, folder: Path, int8: bool = False, a
     facts = {"encoder": to_dict(tagger.config), "task": tagger.task, "labels": len(labels), "sample_rate": SAMPLE_RATE, "opset": OPSET, "torch": version("torch")} | (about or {})
     with artefact.publish(folder, {"kind": "export", "labels_hash": labels.hash}) as partial:
         (partial / "labels.csv").write_text(labels.to_csv(), encoding="utf-8", newline="")
+        (partial / "config.json").write_text(json.dumps(facts))  # an engine asks it
         _write_graph(tagger, partial / GRAPHS["float32"], facts, labels)
         if int8:
             _quantise(partial / GRAPHS["float32"], partial / GRAPHS["int8"])
@@ -89,7 +90,7 @@ def _write_graph(tagger: Tagger, file: Path, facts: dict[str, Any], labels: Labe
             opset_version=OPSET,
             dynamic_shapes={"waveforms": {0: batch, 1: samples}, "lengths": {0: batch}},
             input_names=["waveforms", "lengths"],
-            output_names=["scores", "logits", "embeddings"],
+            output_names=list(engine.NAMES),
         )
     assert program is not None
     model = program.model_proto
@@ -157,7 +158,7 @@ def cached(source: Path, int8: bool) -> Path:
     """Where the export of a checkpoint lies in the user's cache, named by what the checkpoint holds; it may not be there yet."""
     about = source / artefact.MANIFEST
     content = artefact.sha256_file(about if about.exists() else source) if source.is_file() or about.exists() else artefact.hash_json(sorted((p.name, artefact.sha256_file(p)) for p in source.iterdir() if p.is_file()))
-    key = artefact.hash_json([content, OPSET, version("torch"), version("beatline")])[:24]
+    key = artefact.hash_json([content, FORMAT, OPSET, version("torch"), version("beatline")])[:24]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "beatline/exports" / (key + ("-int8" if int8 else ""))
 

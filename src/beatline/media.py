@@ -20,14 +20,17 @@ from beatline.audio import SAMPLE_RATE, Decoded, Refused, Source, Stretch
 from beatline.errors import UserError
 from beatline.limits import LIMITS
 
+Audio = Path | bytes | BinaryIO | tuple[np.ndarray, int]
+"""A file (never a pipe or a device), its bytes, a binary stream, which may be a pipe, or samples with their rate (as `audio.Samples`)."""
 
-def decode(source: Path | bytes | BinaryIO, start: float = 0.0, end: float | None = None, max_seconds: float = LIMITS.max_clip_seconds) -> Decoded:
+
+def decode(source: Audio, start: float = 0.0, end: float | None = None, max_seconds: float = LIMITS.max_clip_seconds) -> Decoded:
     """The stretch from `start` to `end` as 16 kHz mono int16.
 
     Of a container with several sound tracks the one that players choose is taken; time counts from its first sample.
 
     Args:
-        source: A file (never a pipe or a device), its bytes, or a binary stream, which may be a pipe. The name's extension means nothing.
+        source: See `Audio`. A name's extension means nothing.
         start: Seconds, exact to a sample of the source; where FFmpeg decodes, so is everything before it.
         end: Seconds; None is the end of the recording.
         max_seconds: Longest stretch accepted.
@@ -39,7 +42,7 @@ def decode(source: Path | bytes | BinaryIO, start: float = 0.0, end: float | Non
         return audio.collect(Stretch(sound, start, end, max_seconds))
 
 
-def blocks(source: Path | bytes | BinaryIO, seconds: float, start: float = 0.0, end: float | None = None) -> Generator[np.ndarray, None, str]:
+def blocks(source: Audio, seconds: float, start: float = 0.0, end: float | None = None) -> Generator[np.ndarray, None, str]:
     """A recording of any length in blocks of `seconds`, `(samples,)` int16 at 16 kHz, the last one shorter; joined they are `decode`'s samples.
 
     Holds little more than one block at a time. The generator's return value is the note of `Decoded`.
@@ -87,9 +90,12 @@ def spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _opened(source: Path | bytes | BinaryIO) -> Iterator[Source]:
+def _opened(source: Audio) -> Iterator[Source]:
     """The recording opened by libsndfile, or else by FFmpeg."""
     with audio.refusals_about(str(source) if isinstance(source, Path) else "audio"), ExitStack() as stack:
+        if isinstance(source, tuple):
+            yield audio.Samples(*source)
+            return
         if not isinstance(source, Path | bytes) and not source.seekable():
             source = stack.enter_context(spooled(source))
         try:

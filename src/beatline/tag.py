@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +23,9 @@ from beatline.ahead import buffered
 from beatline.audio import FULL_SCALE, SAMPLE_RATE
 from beatline.engine import Engine
 from beatline.errors import UserError
-from beatline.labels import Label, LabelSet
+from beatline.media import Audio
+from beatline.tagged import Refused, Tagged
 from beatline.windows import Merge
-
-Source = Path | bytes | BinaryIO
 
 WINDOW_SECONDS = 10.0
 HOP_SECONDS = 5.0
@@ -34,46 +33,6 @@ WINDOWS_AT_ONCE = 32  # collected before scoring, so that those of one length me
 AUDIO_SUFFIXES = frozenset(
     [".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".snd", ".mp2", ".ac3", ".mov", ".avi", ".3gp", ".ape", ".wv", ".tta"]
 )  # what a folder is searched for; a file named by itself may be called anything
-
-
-@dataclass(frozen=True)
-class Tagged:
-    """What a tagger says of one recording."""
-
-    source: str
-    """The file's path as given, or `audio`."""
-    labels: LabelSet = field(repr=False)
-    scores: np.ndarray = field(repr=False)
-    """`(labels,)` float32 in [0, 1]."""
-    embedding: np.ndarray = field(repr=False)
-    """`(width,)` float32, the mean over windows."""
-    starts: np.ndarray = field(repr=False)
-    """Where each window begins, seconds, `(windows,)`."""
-    window_scores: np.ndarray = field(repr=False)
-    """`(windows, labels)` float32."""
-    seconds: float
-    """Length of the recording."""
-    note: str = ""
-    """What a careful reader should know, e.g. that the file is cut short."""
-
-    def top(self, count: int = 5) -> list[tuple[Label, float]]:
-        """The labels with the highest scores, best first; equal ones in label order."""
-        best = np.argsort(-self.scores, kind="stable")[:count]
-        return [(self.labels.labels[i], float(self.scores[i])) for i in best]
-
-    def to_dict(self, count: int | None = None) -> dict[str, Any]:
-        """Plain values for JSON, with the `count` best labels, or all in order of score."""
-        best = self.top(len(self.labels) if count is None else count)
-        tags = [{"mid": label.mid, "name": label.name, "score": round(score, 6)} for label, score in best]
-        return {"file": self.source, "seconds": round(self.seconds, 3), "tags": tags} | ({"note": self.note} if self.note else {})
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A recording that could not be tagged."""
-
-    source: str
-    error: UserError
 
 
 @dataclass
@@ -94,13 +53,85 @@ class _Open:
         return self.error is not None or (self.whole and len(self.scores) == len(self.starts))
 
 
-def load(source: Path | str, engine: engines.Name = "auto", precision: engines.Precision = "float32", device: str = "auto", threads: int = 0) -> Engine:
-    """A checkpoint or an export, ready to run; see `export.load`. An export is loaded without importing torch."""
-    if engines.is_export(Path(source)):
-        return engines.load_export(Path(source), engine, precision, threads)
-    from beatline import export
+class AudioTagger:
+    """Audio in, labels out: any path, bytes, stream or array; any thread may call it. `beatline.load` makes one.
 
-    return export.load(source, engine, precision, device, threads)
+    Args:
+        engine: What runs the model.
+        window: Longest stretch scored at once, seconds; a recording no longer than it is scored whole.
+        hop: Seconds from one window's begin to the next, above 0 up to `window`.
+        merge: How a recording's scores come from those of its windows, see `windows.merge`.
+    """
+
+    def __init__(self, engine: Engine, window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean"):
+        if not 0 < hop <= window:
+            raise UserError("bad-usage", f"a hop of {hop:g} s", f"it is not above 0 and at most the window of {window:g} s", "give another")
+        self.engine, self.labels, self.window, self.hop, self.merge = engine, engine.labels, window, hop, merge
+
+    def __call__(self, audio: Any, rate: int | None = None) -> Any:
+        """A `Tagged`, or a list of them for a list.
+
+        Args:
+            audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)` with its `rate`; or a list of them.
+            rate: Samples a second of arrays, Hz.
+
+        Raises:
+            UserError: What is wrong with the audio; of a list, with the first that has something.
+        """
+        several = isinstance(audio, list | tuple)
+        results = []
+        for result in self.tag(as_source(one, rate) for one in (audio if several else [audio])):
+            if isinstance(result, Refused):
+                raise result.error
+            results.append(result)
+        return results if several else results[0]
+
+    def tag(self, sources: Iterable[Audio]) -> Iterator[Tagged | Refused]:
+        """One result for each recording, in order, as they come; one that cannot be used costs the others nothing."""
+        return tag(self.engine, sources, self.window, self.hop, self.merge)
+
+
+def as_source(audio: Any, rate: int | None = None) -> Audio:
+    """What `media` reads, of anything a user may mean by audio.
+
+    Raises:
+        UserError: `not-audio`.
+    """
+    if isinstance(audio, str | os.PathLike):
+        return Path(audio)
+    if isinstance(audio, bytes | bytearray | memoryview):
+        return bytes(audio)
+    if hasattr(audio, "read"):
+        return audio
+    if rate is None:
+        raise UserError("not-audio", "cannot use an array", "its sample rate is not given", "call tagger(array, rate)")
+    return np.asarray(audio), rate
+
+
+def load(
+    source: Path | str,
+    engine: engines.Name = "auto",
+    precision: engines.Precision = "float32",
+    device: str = "auto",
+    threads: int = 0,
+    window: float = WINDOW_SECONDS,
+    hop: float | None = None,
+    merge: Merge = "mean",
+) -> AudioTagger:
+    """A run folder, a checkpoint or an export as a tagger; see `export.load` and `AudioTagger`. An export is loaded without importing torch.
+
+    Args:
+        hop: Seconds; None is half a window.
+    """
+    path = Path(source)
+    path = path / "model" if (path / "model").is_dir() else path  # a run folder stands for the model in it
+    if engines.is_export(path):
+        ready: Engine = engines.load_export(path, engine, precision, threads)
+    else:
+        from beatline import export
+
+        ready = export.load(path, engine, precision, device, threads)
+    return AudioTagger(ready, window, window / 2 if hop is None else hop, merge)
 
 
 def find(patterns: Iterable[str]) -> Iterator[Path]:
@@ -117,7 +148,7 @@ def find(patterns: Iterable[str]) -> Iterator[Path]:
             yield path
 
 
-def tag(engine: Engine, sources: Iterable[Source], window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean") -> Iterator[Tagged | Refused]:
+def tag(engine: Engine, sources: Iterable[Audio], window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean") -> Iterator[Tagged | Refused]:
     """One result for each recording, in order.
 
     Args:
@@ -141,7 +172,7 @@ def tag(engine: Engine, sources: Iterable[Source], window: float = WINDOW_SECOND
     yield from (_result(engine, recording, merge) for recording in waiting)
 
 
-def _windows(sources: Iterable[Source], window: int, hop: int) -> Iterator[tuple[_Open, int, np.ndarray | None]]:
+def _windows(sources: Iterable[Audio], window: int, hop: int) -> Iterator[tuple[_Open, int, np.ndarray | None]]:
     """`(recording, number of the window, its samples)`; each recording ends with an item without samples."""
     for source in sources:
         recording = _Open(str(source) if isinstance(source, Path) else "audio")

@@ -10,8 +10,17 @@ from typing import Literal
 import numpy as np
 
 MIN_SAMPLES = 3200  # the recipe repeats shorter clips until they are at least this long
+STEP_SECONDS = 0.16
+"""What one time step of tokens covers: 16 frames of 10 ms."""
+TOKENS_OF_A_STEP = 8
+"""Squares of 16 mel bands above each other."""
 
-Merge = Literal["mean", "max"]
+Merge = Literal["mean", "max", "attention"]
+
+
+def steps(lengths: np.ndarray) -> np.ndarray:
+    """Time steps of clips of so many samples, each at least `MIN_SAMPLES`: whole squares of 16 frames, 25 ms each, every 10 ms."""
+    return (1 + (lengths - 400) // 160) // 16
 
 
 def tile_short(samples: np.ndarray) -> np.ndarray:
@@ -53,5 +62,11 @@ def cut(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[i
 
 
 def merge(scores: np.ndarray, how: Merge) -> np.ndarray:
-    """A recording's scores `(labels,)` from those of its windows `(windows, labels)`."""
+    """A recording's scores `(labels,)` from those of its windows `(windows, labels)`.
+
+    `mean`; `max`; `attention`: a mean whose weights are the scores themselves, so that a label counts where it is heard.
+    Source: the linear softmax pooling of Wang, Li and Metze, arXiv 1810.09050.
+    """
+    if how == "attention":
+        return (scores * scores).sum(axis=0) / np.maximum(scores.sum(axis=0), np.finfo(np.float32).tiny)
     return scores.mean(axis=0) if how == "mean" else scores.max(axis=0)

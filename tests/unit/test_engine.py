@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import engine, export, tag
+from beatline import engine, export, tag, windows
 from beatline.config import EncoderConfig
 from beatline.errors import UserError
 from beatline.labels import Label, LabelSet
@@ -45,6 +45,22 @@ def clips():
     for row, length in zip(waveforms, lengths, strict=True):
         row[:length] = 0.1 * rng.standard_normal(length)
     return waveforms, lengths
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
+def test_detail_adds_up_to_the_clip(exported, clips, runtime):
+    waveforms, lengths = clips
+    reference = engine.TorchEngine(make_tagger(), LABELS)
+    ready = reference if runtime == "torch" else engine.load_export(exported, runtime)
+    got, wanted = ready.run(waveforms, lengths, detail=True), reference.run(waveforms, lengths, detail=True)
+    assert ready.run(waveforms, lengths).tokens is None
+    assert got.tokens.shape == (3, 8 * windows.steps(lengths[0]), 32) and got.step_logits.shape == (3, windows.steps(lengths[0]), 3)
+    for row, steps in enumerate(windows.steps(lengths)):
+        np.testing.assert_allclose(got.step_logits[row, :steps].mean(axis=0), wanted.logits[row], atol=2e-5)
+        np.testing.assert_allclose(got.tokens[row, : 8 * steps], wanted.tokens[row, : 8 * steps], atol=5e-5)
+        np.testing.assert_allclose(got.tokens[row, : 8 * steps].mean(axis=0), wanted.embeddings[row], atol=2e-5)
+        assert not got.tokens[row, 8 * steps :].any()
+    np.testing.assert_allclose(ready.score(got.logits), got.scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
@@ -107,12 +123,12 @@ def test_what_cannot_run_says_so(exported, tmp_path):
 def test_a_checkpoint_is_exported_once_into_the_cache_and_then_used(tmp_path, monkeypatch, clips):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     save(tmp_path / "model", make_tagger(), LABELS, {})
-    assert tag.load(tmp_path / "model").name == "torch"  # nothing there yet
-    first = tag.load(tmp_path / "model", "onnx")
+    assert tag.load(tmp_path / "model").engine.name == "torch"  # nothing there yet
+    first = tag.load(tmp_path / "model", "onnx").engine
     made = sorted((tmp_path / "cache/beatline/exports").iterdir())
     assert len(made) == 1
     stamp = (made[0] / "model.onnx").stat().st_mtime_ns
-    second = tag.load(tmp_path / "model")
+    second = tag.load(tmp_path / "model").engine
     assert second.name == "openvino" and (made[0] / "model.onnx").stat().st_mtime_ns == stamp
     np.testing.assert_allclose(first.scores(*clips), second.scores(*clips), atol=1e-5)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from beatline.config import EncoderConfig
 from beatline.fbank import HOP, WINDOW, fbank
 from beatline.model.encoder import Encoder, initialise
+from beatline.windows import TOKENS_OF_A_STEP
 
 
 def _all_padding(is_padding: Tensor, length: int) -> Tensor:
@@ -88,10 +89,18 @@ class Tagger(nn.Module):
         """Logits `(batch, labels)` float32 of filter banks; see `embed`."""
         return self.head(self.embed(fbank, is_padding, skip)).float()
 
-    def logits_and_embeddings(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As `forward`, and the pooled tokens `(batch, width)` the logits come from."""
-        embeddings = self.embed(self.fbank(waveforms), self.is_padding(lengths, waveforms.shape[1]))
-        return self.head(embeddings).float(), embeddings
+    def outputs(self, waveforms: Tensor, is_padding: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All that the model says of clips: logits `(batch, labels)`, the pooled tokens they come from `(batch, width)`, the tokens
+        `(batch, tokens, width)` and the logits of each time step alone `(batch, steps, labels)`; what is padding is zero.
+
+        The head is linear: a clip's logits are the mean of its steps'.
+        """
+        tokens = self.encoder(self.fbank(waveforms), is_padding)
+        embeddings = self.pool(tokens, is_padding)
+        if is_padding is not None:
+            tokens = tokens.masked_fill(is_padding[:, :, None], 0.0)
+        steps = tokens.unflatten(1, (tokens.shape[1] // TOKENS_OF_A_STEP, TOKENS_OF_A_STEP)).mean(dim=2)
+        return self.head(embeddings).float(), embeddings, tokens, self.head(steps).float()
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits `(batch, labels)` float32.
@@ -103,8 +112,8 @@ class Tagger(nn.Module):
         return self.from_fbank(self.fbank(waveforms), self.is_padding(lengths, waveforms.shape[1]))
 
     def score(self, logits: Tensor) -> Tensor:
-        """Scores in [0, 1] of logits, `(batch, labels)`."""
-        return logits.sigmoid() if self.task == "multi-label" else logits.softmax(dim=1)
+        """Scores in [0, 1] of logits, `(..., labels)`."""
+        return logits.sigmoid() if self.task == "multi-label" else logits.softmax(dim=-1)
 
 
 def initialise_tagger(tagger: Tagger, generator: torch.Generator, encoder_too: bool = True) -> Tagger:

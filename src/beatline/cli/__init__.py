@@ -1,0 +1,105 @@
+"""The program `beatline`: argv in, stages called, one line and an exit code out.
+
+Only in this room are arguments parsed and errors printed: a module for each group of commands, imported when one is called. `beatline --help` imports no torch.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from beatline import __version__
+from beatline.artefact import disk_errors
+from beatline.errors import USAGE, UserError
+
+STAGES = {
+    "run": "all stages in order, each only where something is missing",
+    "prepare": "decode every clip once into a store",
+    "train": "fine-tune the tagger",
+    "predict": "score the test clips with it",
+    "score": "every figure of the recipe, or of given score files",
+    "report": "RESULTS.md, a table per label, and report.html",
+}
+OTHERS = {  # in which room each is, under its own name
+    "fetch": ("fetch", "get AudioSet's tables, its clips, a starting checkpoint"),
+    "inspect": ("data", "say what a store holds, lacks, repeats and contradicts"),
+    "common": ("data", "score two runs on their common clips"),
+    "tag": ("tagging", "tag audio files with a trained model"),
+    "convert": ("models", "turn a checkpoint into a beatline model folder or into ESPnet's layout"),
+    "export": ("models", "write a model as a graph that runs without PyTorch"),
+    "verify": ("folders", "find every damaged or missing file of a folder that beatline made, and mend a store"),
+    "doctor": ("folders", "say what this machine and a run folder are like"),
+}
+HELP = f"""usage: beatline <command> [...]
+
+{chr(10).join(f"  {name:8} {text}" for name, text in (STAGES | {name: text for name, (_, text) in OTHERS.items()}).items())}
+
+beatline run                                 the main job on the embedded real sound
+beatline run as20k --data.audioset DIR --model.init CHECKPOINT
+beatline run FILE.yaml [--section.setting VALUE ...]
+beatline tag FILE|FOLDER --model RUN
+beatline <command> --help                    every option
+
+--debug shows the whole traceback of an error. Exit codes: 0 done, 2 usage, 3 bad input, 4 damaged file of ours, 5 disk or memory, 130/143 stopped.
+"""
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command, rest = arguments[0], arguments[1:]
+    if command in STAGES:
+        from beatline.cli import stages
+
+        stages.stage(command, rest, STAGES[command])
+        return 0
+    if command not in OTHERS:
+        import difflib
+
+        near = difflib.get_close_matches(command, STAGES | OTHERS, n=1)
+        raise UserError("bad-usage", f"command {command!r}", "there is no such command", f"did you mean {near[0]}?" if near else "`beatline --help` lists them")
+    room, _ = OTHERS[command]
+    return getattr(import_module(f"beatline.cli.{room}"), command)(rest) or 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy waiting makes two threads slower than one on a shared machine
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0 if arguments else USAGE
+    if arguments[0] == "--version":
+        print(f"beatline {__version__}")
+        return 0
+    try:
+        return _dispatch(arguments)
+    except SystemExit as end:  # argparse has printed its help
+        return int(end.code or 0)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"beatline: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("beatline: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (MemoryError, RuntimeError) as error:
+        if debug or not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):  # torch's, without importing torch
+            raise
+        print("beatline: out of memory; use a smaller --train.batch, or cut the step with --train.accumulate [out-of-memory]", file=sys.stderr)
+        return 5
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more at its end
+        return 141
+    except OSError as error:
+        if debug:
+            raise
+        try:
+            with disk_errors(Path(error.filename or "a file of the run")):
+                raise error
+        except UserError as refused:
+            print(f"beatline: {refused}", file=sys.stderr)
+            return refused.exit_code
+    return 0

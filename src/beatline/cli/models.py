@@ -1,0 +1,50 @@
+"""`beatline convert` and `beatline export`: a model in another form."""
+
+from pathlib import Path
+
+from beatline.cli.options import Parser, model_path
+from beatline.errors import UserError
+
+
+def convert(arguments: list[str]) -> None:
+    """Writes a checkpoint in another form."""
+    from beatline.model.checkpoint import export_espnet, load_checkpoint, save
+
+    parser = Parser("convert", "Turns a checkpoint of any family into a beatline model folder, or into what ESPnet's own classes load.")
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("target", metavar="TARGET", help="folder to write")
+    parser.add_argument("--to", choices=("beatline", "espnet"), default="beatline")
+    parser.add_argument("--architecture", metavar="FILE", help="YAML with the encoder's sizes, where the checkpoint does not say")
+    given = parser.parse_args(arguments)
+    source, target = given.source, given.target
+    if Path(target).exists():
+        raise UserError("not-writable", f"cannot write {target}", "it is there already", "name another folder, or move it away")
+    loaded = load_checkpoint(source, given.architecture)
+    tagger, labels = loaded.tagger(), loaded.labels
+    assert labels is not None  # tagger() refuses a model without a head
+    if given.to == "espnet":
+        export_espnet(Path(target), tagger, labels)
+    else:
+        save(Path(target), tagger, labels, {"converted_from": str(loaded.source), "family": loaded.family})
+    left = f", {len(loaded.ignored)} tensors left out on purpose" if loaded.ignored else ""
+    print(f"convert  {loaded.source} ({loaded.family}, {len(labels)} labels{left}) -> {target}")
+
+
+def export(arguments: list[str]) -> None:
+    """Writes a graph."""
+    parser = Parser("export", "Writes a model as a folder that runs without PyTorch, once its outputs agree with PyTorch's on real clips.")
+    parser.add_argument("source", metavar="RUN|CHECKPOINT")
+    parser.add_argument("folder", metavar="FOLDER", help="folder to write")
+    parser.add_argument("--int8", action="store_true", help="also a graph with int8 weights")
+    given = parser.parse_args(arguments)
+    source, folder = model_path(given.source), Path(given.folder)
+    if folder.exists():
+        raise UserError("not-writable", f"cannot write {folder}", "it is there already", "name another folder, or move it away")
+    from beatline import export
+    from beatline.model.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(source)
+    tagger, labels = loaded.tagger("exact"), loaded.labels
+    assert labels is not None  # tagger() refuses a model without a head
+    for precision, difference in export.export(tagger, labels, folder, given.int8, {"source": str(loaded.source)}).items():
+        print(f"export   {folder / export.GRAPHS[precision]}: scores within {difference['worst']:.2g} of PyTorch's on real clips, {difference['mean']:.2g} in the mean")

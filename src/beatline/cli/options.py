@@ -1,0 +1,109 @@
+"""What the commands share in reading their arguments.
+
+Outside the straight line. `Parser` is for commands with options of their own; the functions below take single options out of a list, for those commands whose
+remaining arguments are settings of `config`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from beatline.errors import UserError
+
+if TYPE_CHECKING:
+    from beatline.tag import AudioTagger
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises `UserError` in place of printing and leaving, and takes no abbreviations."""
+
+    def __init__(self, command: str, description: str, **options: Any):
+        super().__init__(prog=f"beatline {command}", description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError("bad-usage", self.prog, message, f"`{self.prog} --help` shows the form")
+
+
+def above_zero(text: str) -> float:
+    """argparse type: a finite number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+above_zero.__name__ = "number above 0"  # what argparse says of a value that is none
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+positive.__name__ = "whole number above 0"
+
+
+def option(arguments: list[str], name: str) -> str | None:
+    """Takes `--name VALUE` out of the arguments."""
+    if name not in arguments:
+        return None
+    place = arguments.index(name)
+    if place + 1 == len(arguments):
+        raise UserError("bad-usage", f"option {name}", "its value is missing", "`beatline --help` shows the form")
+    del arguments[place]
+    return arguments.pop(place)
+
+
+def nothing_left(arguments: list[str]) -> None:
+    """Raises `bad-usage` for what no option took."""
+    if arguments:
+        raise UserError("bad-usage", f"argument {arguments[0]!r}", "not understood", "`beatline --help` shows the form")
+
+
+def model_path(name: str) -> Path:
+    """A run folder stands for the model in it."""
+    path = Path(name)
+    return path / "model" if (path / "model").is_dir() else path
+
+
+def flag(arguments: list[str], name: str) -> bool:
+    """Takes `--name` out of the arguments."""
+    given = name in arguments
+    arguments[:] = [argument for argument in arguments if argument != name]
+    return given
+
+
+def is_ray(engine: str | None) -> bool:
+    """Whether `--engine` names Ray."""
+    if engine not in (None, "ray"):
+        raise UserError("bad-usage", f"engine {engine!r}", "there is no such engine", "leave --engine out, or name ray")
+    return engine == "ray"
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which tagger runs, and on what; `load_tagger` takes them."""
+    parser.add_argument("--model", required=True, metavar="RUN|CHECKPOINT|EXPORT|OWNER/NAME", help="run folder, checkpoint of any family, export, or hub repository")
+    parser.add_argument("--engine", choices=("auto", "torch", "onnx", "openvino"), default="auto", help="runtime (auto: the fastest that is at hand)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32", help="of the products")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def add_window_options(parser: argparse.ArgumentParser) -> None:
+    """How a long recording is cut."""
+    parser.add_argument("--window", type=above_zero, default=10.0, metavar="SECONDS", help="longest stretch scored at once (10)")
+    parser.add_argument("--hop", type=above_zero, metavar="SECONDS", help="from one window's begin to the next (half a window)")
+    parser.add_argument("--merge", choices=("mean", "max", "attention"), default="mean", help="how a recording's scores come from its windows' (mean)")
+
+
+def load_tagger(given: argparse.Namespace) -> "AudioTagger":
+    """The tagger that the options of `add_model_options`, and of `add_window_options` where they are there, ask for."""
+    import beatline
+
+    hop = getattr(given, "hop", None)
+    if hop is not None and hop > given.window:
+        raise UserError("bad-usage", "option --hop", "it is longer than the window", "give at most --window seconds")
+    windows = {"window": given.window, "hop": hop if hop is not None else given.window / 2, "merge": given.merge} if "window" in given else {}
+    return beatline.load(given.model, engine=given.engine, precision=given.precision, device=given.device, **windows)

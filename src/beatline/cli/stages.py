@@ -1,0 +1,56 @@
+"""`beatline run` and its stages."""
+
+from pathlib import Path
+
+from beatline.cli.options import is_ray, nothing_left, option
+from beatline.errors import UserError
+
+FORMS = {
+    "prepare": "       beatline prepare CONFIG --engine ray [--source PLACE] [--to PLACE]    on many machines; a place is a folder or an address like s3://bucket/store\n",
+    "score": "       beatline score --scores FILE --text FILE --tokens FILE     ESPnet's own text files\n       beatline score --predictions FOLDER\n",
+}
+"""Other forms that some stages have."""
+
+
+def stage(name: str, arguments: list[str], description: str) -> None:
+    """Runs one stage of a configuration, or all of them; `score` also takes files."""
+    if name == "score" and {"--scores", "--predictions", "--text", "--tokens"} & set(arguments):
+        score_files(arguments)
+        return
+    from beatline import config
+
+    if "--help" in arguments or "-h" in arguments:
+        print(f"usage: beatline {name} [CONFIG.yaml or shipped name: {', '.join(sorted(config.shipped()))}] [--section.setting VALUE ...]\n{FORMS.get(name, '')}{description}\n")
+        print(config.settings_parser(prog=f"beatline {name}").format_help().split("\n\n", 1)[1])
+        return
+    engine, source, to = (option(arguments, word) if name == "prepare" else None for word in ("--engine", "--source", "--to"))
+    chosen = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
+    settings = config.load(chosen, arguments)
+    from beatline import stages
+
+    if is_ray(engine):
+        stages.prepare_on_ray(settings, source or "", to or "")
+        return
+    if source or to:
+        raise UserError("bad-usage", "options --source and --to", "only Ray reads and writes other places", "add --engine ray, or use --data and --store settings")
+    (stages.run if name == "run" else stages.STAGES[name])(settings)
+
+
+def score_files(arguments: list[str]) -> None:
+    """Prints the figures of given score files."""
+    from beatline import metrics
+    from beatline.predictions import Predictions
+    from beatline.stages import score_table
+
+    folder, scores, text, tokens = (option(arguments, name) for name in ("--predictions", "--scores", "--text", "--tokens"))
+    nothing_left(arguments)
+    if folder:
+        predictions = Predictions.load(Path(folder))
+    elif scores and text and tokens:
+        predictions = Predictions.from_espnet(Path(scores), Path(text), Path(tokens))
+    else:
+        raise UserError("bad-usage", "beatline score", "score files need all of --scores, --text and --tokens", "`beatline --help` shows the form")
+    figures = metrics.figures(predictions.scores, predictions.targets, clips_hash=predictions.clips_hash)
+    print(score_table(figures, {}))
+    if folder:
+        print("mean_acc is in the label table's order; `beatline score CONFIG` takes the training frequency's, as ESPnet's files do")
