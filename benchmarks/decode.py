@@ -1,20 +1,15 @@
 """Decoding through child processes against the decoder's own speed: 300 clips of 10 s, FLAC 48 kHz, mp3, wav and ogg in equal parts.
 
-OMP_NUM_THREADS=1 python benchmarks/decode.py [--clips 300] [--rounds 3] [--json FILE]     (some two minutes on two cores; prints text, then one line of JSON)
+./bench.sh decode        some three minutes on two cores
 
 Each round times, in turn, a bare loop of `audio.decode` in one process, `Decoders(1).map` and `Decoders(2).map` over the same files, the start of the children
-included. The result is the median over the rounds of the quotients.
+included.
 """
 
-import argparse
-import json
-import platform
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
+import harness
 import numpy as np
 import soundfile
 
@@ -42,13 +37,6 @@ def make(folder: Path, clips: int) -> list[Path]:
     return paths
 
 
-def seconds_of(work: Callable[[], int]) -> float:
-    """Wall-clock time of one call, which must return a positive count of samples."""
-    started = time.perf_counter()
-    assert work() > 0
-    return time.perf_counter() - started
-
-
 def bare(paths: list[Path]) -> int:
     """Decodes everything here, one after another."""
     return sum(len(audio.decode(path).samples) for path in paths)
@@ -60,33 +48,15 @@ def through(paths: list[Path], workers: int) -> int:
         return sum(len(found.samples) for found in decoders.map(Job(path) for path in paths))  # type: ignore[union-attr]
 
 
-def main() -> None:
-    """Prints seconds and quotients."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        paths = make(Path(folder), options.clips)
-        bare(paths)  # into the page cache
-        rounds = [[seconds_of(lambda: bare(paths)), seconds_of(lambda: through(paths, 1)), seconds_of(lambda: through(paths, 2))] for _ in range(options.rounds)]
-    alone, one, two = (statistics.median(column) for column in zip(*rounds, strict=True))
-    result = {
-        "clips": options.clips,
-        "seconds": {"bare": alone, "one child": one, "two children": two},
-        "one_child_over_bare": statistics.median(a / b for a, b, _ in rounds),
-        "two_children_over_one": statistics.median(b / c for _, b, c in rounds),
-        "clips_per_second": options.clips / two,
-        "machine": platform.processor() or platform.machine(),
-    }
-    print(f"bare loop {alone:.2f} s, one child {one:.2f} s, two children {two:.2f} s for {options.clips} clips")
-    print(f"one child reaches {result['one_child_over_bare']:.2f} of the bare speed, two children {result['two_children_over_one']:.2f} of one")
-    line = json.dumps(result)
-    print(line)
-    if options.json:
-        options.json.write_text(line + "\n")
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """What one child costs and what the second brings."""
+    clips = 24 if options.smoke else 300
+    with harness.scratch() as folder:
+        paths = make(Path(folder), clips)
+        times = harness.interleave({"bare": lambda: bare(paths), "one": lambda: through(paths, 1), "two": lambda: through(paths, 2)}, options.pairs)
+    yield harness.ratio("decode/one-child", "decoding in one bounded child process, as a part of the speed in this process", times["one"], times["bare"], harness.at_least(0.8), clips_a_second=clips / min(times["one"]))
+    yield harness.ratio("decode/two-children", "two children, over one", times["two"], times["one"], harness.at_least(1.8), clips_a_second=clips / min(times["two"]))
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(rows, __doc__)

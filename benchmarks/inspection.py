@@ -1,19 +1,19 @@
 """What `beatline inspect` finds, and what it costs.
 
-    python benchmarks/inspection.py finds     # made duplicates and made label errors on the embedded set, some 2 minutes
-    python benchmarks/inspection.py pass      # measuring clips of 10 s on one thread and on two, some 1 minute
-    python benchmarks/inspection.py match [CLIPS]     # comparing the fingerprints of CLIPS clips, 42 531 if not named
+./bench.sh inspection        some five minutes on two cores
+
+Made near-duplicates and made label errors on the embedded set, whose own table says which clips share a source; the speed of the pass over the sound; finding pairs among the
+fingerprints of as many clips as AS-20K and AS-2M have.
 """
 
 import csv
 import io
-import resource
-import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import harness
 import numpy as np
 import soundfile
 import soxr
@@ -50,9 +50,9 @@ def changes(rng: np.random.Generator) -> dict:
     }
 
 
-def finds() -> None:
-    """Recall and precision of near-duplicates, and of planted label errors."""
-    with tempfile.TemporaryDirectory() as folder:
+def finds(some: int) -> Iterator[harness.Row]:
+    """Recall and precision of near-duplicates by `some` of the changes, and of planted label errors."""
+    with harness.scratch() as folder:
         table = manifest.read(DataConfig(csv="mini"))
         prepare(table, Path(folder) / "store", 2)
         clips = inspection.open_store(Path(folder) / "store")
@@ -69,8 +69,8 @@ def finds() -> None:
         own = alike(seen, sketches)
         twins = {clip: number for number, group in enumerate(groups(own)) for clip in group}
         true = [bool(sources[a] & sources[b]) for a, b in own]
-        print(f"the set itself: {len(own)} pairs, {sum(true)} of them made of one source file by the set's own table")
-        for name, change in changes(rng).items():
+        yield harness.state("inspection/own", "near-duplicate pairs in the embedded set itself", len(own), "pairs", of_one_source_by_its_table=sum(true))
+        for name, change in list(changes(rng).items())[:some]:
             copies = [np.clip(np.rint(32768 * change(sound / 32768)), -32768, 32767).astype(np.int16) for sound in sounds]
             others = [contrast(band_power(copy)) for copy in copies]
             pairs = alike(seen + others, sketches + [sketch(other) for other in others])
@@ -79,7 +79,8 @@ def finds() -> None:
             # the set holds the same recording from two packages, which its table cannot know: a pair that the unchanged set has too says nothing of the change
             strict = [a % count == b % count or bool(sources[a % count] & sources[b % count]) for a, b in pairs]
             right = [known or twins.get(a % count, -1) == twins.get(b % count, -2) for known, (a, b) in zip(strict, pairs, strict=True)]
-            print(f"{name:36} recall {recall:.3f}   precision {np.mean(strict):.3f} by the set's table, {np.mean(right):.3f} where the set's own groups count as right")
+            facts = {"precision_by_the_table": float(np.mean(strict)), "precision_with_the_sets_own_groups": float(np.mean(right))}
+            yield harness.state(f"inspection/{name}", f"copies found again after: {name}", recall, "of them", harness.at_least(0.9), **facts)
 
         heard = inspection._hear(clips, np.arange(count), lambda n: None)
         together = np.arange(count)
@@ -97,7 +98,8 @@ def finds() -> None:
             rank[np.argsort(doubt)] = np.arange(count)
             areas.append((rank[wrong].mean() - (wrong.sum() - 1) / 2) / (~wrong).sum())
             shares.append(wrong[np.argsort(-doubt)[: wrong.sum()]].mean())
-        print(f"a tenth of the clips given another clip's labels, 10 draws: AUC of doubt {np.mean(areas):.3f}; of the 45 most doubted {100 * np.mean(shares):.0f} % were planted (chance 10 %)")
+        facts = {"planted_among_the_45_most_doubted": float(np.mean(shares)), "chance": 0.1}
+        yield harness.summarise("inspection/label-errors", "a tenth of the clips given another clip's labels: AUC of the doubt, 10 draws", areas, "", **facts)
 
 
 class Stand:
@@ -113,19 +115,22 @@ class Stand:
         return self._base[clip % 8, begin : begin + 10 * RATE]
 
 
-def measure() -> None:
+def hearing(clips: int, pairs: int) -> Iterator[harness.Row]:
     """Clips a second of the pass over the sound."""
-    for workers in (1, 2):
+    stand = Stand(clips)
+
+    def listen(workers: int) -> None:
         inspection.WORKERS = workers
-        clips = Stand(1000)
-        begin, used = time.perf_counter(), time.process_time()
-        inspection._hear(clips, np.arange(len(clips.ids)), lambda n: None)
-        rate, work = len(clips.ids) / (time.perf_counter() - begin), (time.process_time() - used) / len(clips.ids)
-        print(f"{workers} threads: {rate:.0f} clips of 10 s a second, {42_531 / rate / 60:.1f} minutes for 42 531; {1000 * work:.1f} ms of one core a clip; peak memory {peak()} MB")
+        inspection._hear(stand, np.arange(clips), lambda n: None)  # type: ignore[arg-type]
+
+    times = harness.interleave({"one": lambda: listen(1), "two": lambda: listen(2)}, pairs)
+    rates = [clips / took for took in times["two"]]
+    yield harness.summarise("inspection/pass", "clips of 10 s heard (levels, spectrum, fingerprint), two threads", rates, "clips/s", minutes_for_42_531=42_531 / 60 / float(np.median(rates)))
+    yield harness.ratio("inspection/pass-two", "two threads over one", times["two"], times["one"])
 
 
-def match(clips: int) -> None:
-    """Time and memory of finding pairs among random fingerprints with one clip in fifty a copy that shares a third of its landmarks."""
+def fingerprints(clips: int) -> np.ndarray:
+    """Random sketches `(clips, SKETCH)` as dense as real ones, one clip in fifty a copy that shares a third of its landmarks."""
     rng = np.random.default_rng(0)
     sketches = np.empty((clips, fingerprint.SKETCH), np.uint32)
     for begin in range(0, clips, 100_000):
@@ -134,21 +139,34 @@ def match(clips: int) -> None:
         part[:] = (rng.integers(0, 2_800_000, part.shape, np.uint32) * np.uint32(5)) << np.uint32(8) | rng.integers(0, 80, part.shape, np.uint32)
     copies = np.arange(0, clips - 1, 50)
     sketches[copies + 1, :20] = sketches[copies, :20]
-    before, begin = peak(), time.perf_counter()
+    return sketches
+
+
+def matching(clips: int) -> Iterator[harness.Row]:
+    """Time and memory of finding pairs among random fingerprints."""
+    sketches, copies = fingerprints(clips), np.arange(0, clips - 1, 50)
+    begin = time.perf_counter()
     pairs = candidates(sketches)
     seconds = time.perf_counter() - begin
-    found = np.isin(copies * clips + copies + 1, pairs[:, 0] * clips + pairs[:, 1]).mean()
-    print(f"{clips} clips: {seconds:.1f} s, peak memory {before} -> {peak()} MB; {len(pairs)} pairs to compare, {100 * found:.2f} % of {len(copies)} copies among them")
+    found = float(np.isin(copies * clips + copies + 1, pairs[:, 0] * clips + pairs[:, 1]).mean())
+    del sketches, pairs
+    memory = harness.memory_of("inspection:match", clips=clips)
+    yield harness.state(f"inspection/match-{clips}", f"near-duplicates among the fingerprints of {clips} clips", seconds, "s", copies_found=found, memory_mb=memory.peak - memory.before)
 
 
-def peak() -> int:
-    """Largest resident size so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def match(clips: int) -> harness.Work:
+    """For `harness.memory_of`."""
+    sketches = fingerprints(clips)
+    return lambda: candidates(sketches)
+
+
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """What it finds, then what it costs."""
+    yield from finds(1 if options.smoke else 100)
+    yield from hearing(50 if options.smoke else 1000, options.pairs)
+    for clips in (2000,) if options.smoke else (42_531, 2_084_320):
+        yield from matching(clips)
 
 
 if __name__ == "__main__":
-    what = sys.argv[1] if len(sys.argv) > 1 else "finds"
-    if what == "match":
-        match(int(sys.argv[2]) if len(sys.argv) > 2 else 42_531)
-    else:
-        {"finds": finds, "pass": measure}[what]()
+    harness.main(rows, __doc__)

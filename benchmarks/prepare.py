@@ -1,32 +1,28 @@
 """How fast `beatline prepare` is against its own decoder and resampler, and how much memory it holds; and AudioSet-20K whole, on stand-in audio.
 
-python benchmarks/prepare.py [--clips 2000] [--rounds 3] [--json FILE]       some ten minutes on two quiet cores; prints text, then one line of JSON
-python benchmarks/prepare.py --audioset CSVDIR [--json FILE]                 the 42 531 clips of the official CSVs, each synthesised from its id: some half an hour, 20 GB
+./bench.sh prepare                      some fifteen minutes on two cores
+AUDIOSET=CSVDIR ./bench.sh prepare      also the 42 531 rows of the official CSVs in that folder, the sound of each synthesised from its id: some 15 minutes more, 20 GB
 
 Clips of 10 s in equal parts of FLAC (48 kHz, 24 bit, stereo), MP3 and WAV (44.1 kHz stereo). A round times in turn, on the same clips: `audio.decode` in a loop in one
-process and in two at once (the bare speed of this machine's cores), then `prepare` with one worker and with two. Results are medians of quotients within a round; the best round of each is printed
-too, for machines that do other work. Memory is
-the sum over prepare's processes, sampled, of preparing a quarter of the clips and all of them.
+process and in two at once (the bare speed of this machine's cores), then `prepare` with one worker and with two, its start and end included. Memory is the sum over prepare's
+processes, sampled, of preparing a quarter of the clips and all of them.
 """
 
-import argparse
 import hashlib
 import json
 import multiprocessing
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import harness
 import numpy as np
 import soundfile
 
@@ -81,23 +77,38 @@ def bare(files: list[Path], processes: int) -> float:
 
 def prepared(table: Path, clips: int, workers: int) -> tuple[float, float]:
     """Clips a second of `prepare`, its start and its end included, and the most memory its processes held together, MB."""
-    store, most, ended = table.parent / "out/store", [0.0], threading.Event()
+    store = table.parent / "out/store"
     shutil.rmtree(store.parent, ignore_errors=True)
     begin = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-c", PREPARE, str(table), str(store), str(workers)]) as process:
+    most = most_memory([sys.executable, "-c", PREPARE, str(table), str(store), str(workers)])
+    seconds = time.perf_counter() - begin
+    assert len(Store.open(store).ids) == clips
+    return clips / seconds, most
 
-        def watch() -> None:
-            while not ended.wait(0.05):
-                most[0] = max(most[0], tree_memory(process.pid))
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        assert process.wait() == 0
-        seconds = time.perf_counter() - begin
+def most_memory(command: list[str]) -> float:
+    """Runs a command; the most memory it and the processes below it held together, MB."""
+    with subprocess.Popen(command) as process, watched(process.pid) as most:
+        assert process.wait() == 0, command
+    return most[0]
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[list[float]]:
+    """Samples `tree_memory` until the block ends; the list holds the highest so far."""
+    most, ended = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            most[0] = max(most[0], tree_memory(pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield most
+    finally:
         ended.set()
         watcher.join()
-    assert len(Store.open(store).ids) == clips
-    return clips / seconds, most[0]
 
 
 def tree_memory(pid: int) -> float:
@@ -110,35 +121,40 @@ def tree_memory(pid: int) -> float:
     return pages * os.sysconf("SC_PAGESIZE") / 1e6 + sum(map(tree_memory, below))
 
 
-def speed(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """Speed, scaling and memory; AudioSet-20K whole where its tables are at hand."""
+    with harness.scratch() as folder:
+        yield from speed(Path(folder), 60 if options.smoke else 2000, 1 if options.smoke else min(options.pairs, 3))
+    if "AUDIOSET" in os.environ:
+        with harness.scratch() as folder:
+            yield from audioset(Path(folder), Path(os.environ["AUDIOSET"]), 50 if options.smoke else 1)
+
+
+def speed(folder: Path, clips: int, rounds: int) -> Iterator[harness.Row]:
     """All measurements on real formats."""
     table = write_clips(folder, clips)
     sample = [folder / line.split(",")[0] for line in table.read_text().splitlines()[1:]]
     half, quarter = write_table(folder, clips // 2), write_table(folder, clips // 4)
-    found = []
+    found: list[dict[str, float]] = []
     for _ in range(rounds):
         row = {"bare_1": bare(sample[: clips // 4], 1), "prepare_1": prepared(half, clips // 2, 1)[0]}
         row |= {"bare_2": bare(sample[: clips // 2], 2)}
-        row["prepare_2"], row["memory_mb"] = prepared(table, clips, 2)
-        row["memory_quarter_mb"] = prepared(quarter, clips // 4, 2)[1]
+        row["prepare_2"], row["memory"] = prepared(table, clips, 2)
+        row["memory_quarter"] = prepared(quarter, clips // 4, 2)[1]
         found.append(row)
-        print(", ".join(f"{name} {value:.1f}" for name, value in row.items()), flush=True)
 
-    def median(quotient: Callable[[dict[str, float]], float]) -> float:
-        return statistics.median(map(quotient, found))
+    def quotients(quotient: Callable[[dict[str, float]], float]) -> list[float]:
+        return [quotient(row) for row in found]
 
-    return {
-        "what": f"prepare of {clips} clips of 10 s (FLAC 48 kHz, MP3, WAV)",
-        "clips_a_second_of_two_workers": median(lambda row: row["prepare_2"]),
-        "of_bare_speed_one": median(lambda row: row["prepare_1"] / row["bare_1"]),
-        "of_bare_speed_two": median(lambda row: row["prepare_2"] / row["bare_2"]),
-        "two_over_one": median(lambda row: row["prepare_2"] / row["prepare_1"]),
-        "bare_two_over_one": median(lambda row: row["bare_2"] / row["bare_1"]),
-        "scaling_of_bare_scaling": median(lambda row: row["prepare_2"] / row["prepare_1"] / (row["bare_2"] / row["bare_1"])),
-        **{f"best_{name}": max(row[name] for row in found) for name in ("bare_1", "prepare_1", "bare_2", "prepare_2")},
-        f"memory_mb_at_{clips // 4}": max(row["memory_quarter_mb"] for row in found),
-        f"memory_mb_at_{clips}": max(row["memory_mb"] for row in found),
-    }
+    for workers in (1, 2):
+        fractions = quotients(lambda row, n=workers: row[f"prepare_{n}"] / row[f"bare_{n}"])  # type: ignore[misc]
+        facts = {"prepare_clips_a_second": max(row[f"prepare_{workers}"] for row in found), "bare": max(row[f"bare_{workers}"] for row in found)}
+        yield harness.summarise(f"prepare/of-bare-{workers}", f"prepare with {workers} worker(s), as a part of decoding and resampling alone in {workers} process(es)", fractions, "", harness.at_least(0.8), **facts)
+    scaling = quotients(lambda row: row["prepare_2"] / row["prepare_1"] / (row["bare_2"] / row["bare_1"]))
+    facts = {"two_over_one": max(quotients(lambda row: row["prepare_2"] / row["prepare_1"])), "bare_two_over_one": max(quotients(lambda row: row["bare_2"] / row["bare_1"]))}
+    yield harness.summarise("prepare/scaling", "gain of the second worker, as a part of what the second core gives decoding alone", scaling, "", harness.at_least(0.9), **facts)
+    quarter_mb = max(row["memory_quarter"] for row in found)
+    yield harness.state("prepare/memory", f"memory of all processes for {clips} clips", max(row["memory"] for row in found), "MB", harness.at_most(1000), of_a_quarter_of_them=quarter_mb)
 
 
 # --- AudioSet-20K, whole
@@ -153,73 +169,38 @@ def synthesise(job: tuple[Path, str, float]) -> None:
     soundfile.write(path, sound, 16_000, compression_level=0.0)
 
 
-def audioset(folder: Path, tables: Path) -> dict[str, Any]:
-    """The whole pipeline on the official tables: copy, stand-in audio (8 % of it missing, as in every copy), prepare, verify, open."""
-    jobs = []
+def audioset(folder: Path, official: Path, every: int) -> Iterator[harness.Row]:
+    """The whole pipeline on every so many rows of the official tables: stand-in audio (8 % of it missing, as in every copy), prepare, verify, inspect."""
+    jobs, inputs = [], 0
     for table, audio in (("balanced_train_segments.csv", "balance_wav"), ("eval_segments.csv", "eval_wav")):
-        shutil.copy(tables / table, folder / table)
+        lines = (official / table).read_text().splitlines()
+        (folder / table).write_text("\n".join([*(lines[:3] if every == 1 else []), *lines[3::every]]) + "\n")
         (folder / audio).mkdir()
         for row in segments(folder / table, ""):
+            inputs += 1
             if hashlib.sha256(row.recording.encode()).digest()[0] >= 20:
                 jobs.append((folder / audio / f"{row.recording}.flac", row.recording, (row.end or 10.0) - row.start))
-    seconds = {}
-
-    def step(name: str, work: Callable[[], Any]) -> Any:
-        begin = time.perf_counter()
-        done = work()
-        seconds[name] = round(time.perf_counter() - begin, 1)
-        print(f"{name} {seconds[name]} s", flush=True)
-        return done
-
     with ProcessPoolExecutor() as pool:
-        step("synthesise", lambda: list(pool.map(synthesise, jobs, chunksize=64)))
+        list(pool.map(synthesise, jobs, chunksize=64))
     run = [sys.executable, "-m", "beatline"]
     store = folder / "run/store"
-    begin_memory, ended = [0.0], threading.Event()
-
-    def prepare() -> None:
-        command = [*run, "prepare", "as20k", "--data.audioset", str(folder), "--out", str(folder / "run"), "--train.workers", "2"]
-        with subprocess.Popen(command) as process:
-
-            def watch() -> None:
-                while not ended.wait(0.2):
-                    begin_memory[0] = max(begin_memory[0], tree_memory(process.pid))
-
-            watcher = threading.Thread(target=watch)
-            watcher.start()
-            assert process.wait() == 0
-            ended.set()
-            watcher.join()
-
-    step("prepare", prepare)
-    step("prepare_again", lambda: subprocess.run([*run, "prepare", "as20k", "--data.audioset", str(folder), "--out", str(folder / "run")], check=True))
-    step("verify", lambda: subprocess.run([*run, "verify", str(store)], check=True))
-    opened = step("open", lambda: Store.open(store))
+    of_the_run = ["as20k", "--data.audioset", str(folder), "--out", str(folder / "run"), "--train.workers", "2"]
+    for name, what, command in (
+        ("prepare", "prepare", [*run, "prepare", *of_the_run]),
+        ("again", "prepare once more, with nothing to do", [*run, "prepare", *of_the_run]),
+        ("verify", "verify: every byte of the store read and compared", [*run, "verify", str(store)]),
+        ("inspect", "inspect, with its page", [*run, "inspect", str(store), "--html", str(folder / "inspection.html")]),
+    ):
+        begin = time.perf_counter()
+        most = most_memory(command)
+        yield harness.state(f"prepare/audioset-{name}", f"AudioSet-20K with stand-in audio, {inputs} rows: {what}", time.perf_counter() - begin, "s", memory_mb=round(most))
+    opened = Store.open(store)
     ledger = [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines()]
     ok = sum(line["status"] == "ok" for line in ledger)
     assert ok == len(opened.ids) == len(jobs) and len(ledger) == opened.summary["inputs"]
-    return {"what": "AudioSet-20K whole, stand-in audio", "inputs": len(ledger), "ok": ok, "rejected": opened.summary["rejected"], "hours": round(opened.summary["hours"], 1),
-            "store_gb": round(sum(p.stat().st_size for p in store.iterdir()) / 1e9, 2), "memory_mb": round(begin_memory[0]), "seconds": seconds}  # fmt: skip
-
-
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--audioset", type=Path, metavar="CSVDIR")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="beatline-prepare-", dir=options.folder) as folder:
-        result = audioset(Path(folder), options.audioset) if options.audioset else speed(Path(folder), options.clips, options.rounds)
-    result |= {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
-    for name, value in result.items():
-        print(f"{name:32}{value:.3g}" if isinstance(value, float) else f"{name:32}{value}")
-    print(json.dumps(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    size = sum(path.stat().st_size for path in store.iterdir()) / 1e9
+    yield harness.state("prepare/audioset-size", f"its store of {ok} clips, {opened.summary['hours']:.1f} hours", size, "GB", inputs=len(ledger), accepted=ok, rejected=str(opened.summary["rejected"]))
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(rows, __doc__)

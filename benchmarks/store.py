@@ -1,24 +1,21 @@
 """How fast a store feeds batches of 40, and how soon and how small a store of two million clips opens.
 
-python benchmarks/store.py [--clips 2041789] [--rounds 5] [--json FILE]      some three minutes on two cores; prints text, then one line of JSON
+./bench.sh store        some three minutes on two cores
 
 Reading: `batches.read_clips` on one core, 40 clips of 10 s at random places, as training reads them (from the page cache, so what is measured is ours). Opening: a store of
 AudioSet's size, its tables written by the writer's own functions, its shards files with holes of the right size, opened in a process of its own.
 """
 
-import argparse
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 
 from beatline import artefact, shards, tables
@@ -88,44 +85,23 @@ def reading(folder: Path, rounds: int) -> Iterator[float]:
         yield batches.size / (time.perf_counter() - begin)
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=2_041_789)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def rows(options: harness.Options) -> Iterator[harness.Row]:
+    """Clips a second and core; seconds and memory of opening."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    with tempfile.TemporaryDirectory(prefix="beatline-store-", dir=options.folder) as folder:
-        synthetic(Path(folder, "small"), 2000, audio=True)
-        speeds = list(reading(Path(folder, "small"), options.rounds))[1:]
+    clips = 20_000 if options.smoke else 2_041_789
+    with harness.scratch() as name:
+        folder = Path(name)
+        synthetic(folder / "small", 200 if options.smoke else 2000, audio=True)
+        speeds = list(reading(folder / "small", options.pairs))[1:]
+        yield harness.summarise("store/reading", f"clips of 10 s read in batches of {BATCH} at random places, one core", speeds, "clips/s", harness.at_least(2000))
         begin = time.perf_counter()
-        synthetic(Path(folder, "large"), options.clips, audio=False)
+        synthetic(folder / "large", clips, audio=False)
         written = time.perf_counter() - begin
-        openings = [json.loads(subprocess.run([sys.executable, "-c", OPEN, str(Path(folder, "large"))], capture_output=True, text=True, check=True).stdout) for _ in range(options.rounds)]
-        small = sum(Path(folder, "large", name).stat().st_size for name in tables.NAMES)
-    result = {
-        "what": f"reading batches of {BATCH}, and opening a store of {options.clips} clips",
-        "clips_a_second_and_core": statistics.median(speeds),
-        "slowest_round": min(speeds),
-        "open_s": statistics.median(one["seconds"] for one in openings),
-        "open_first_s": openings[0]["seconds"],
-        "open_peak_mb": max(one["peak_mb"] for one in openings),
-        "imports_mb": openings[0]["before_mb"],
-        "all_ids_s": statistics.median(one["all_ids_s"] for one in openings),
-        "tables_mb": small / 1e6,
-        "tables_written_s": written,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-    }
-    for name, value in result.items():
-        print(f"{name:32}{value:.4g}" if isinstance(value, float) else f"{name:32}{value}")
-    print(json.dumps(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        openings = [json.loads(subprocess.run([sys.executable, "-c", OPEN, str(folder / "large")], capture_output=True, text=True, check=True).stdout) for _ in range(options.pairs)]
+        tables_mb = sum((folder / "large" / file).stat().st_size for file in tables.NAMES) / 1e6
+    yield harness.summarise("store/open", f"opening a store of {clips} clips", [one["seconds"] for one in openings], "s", harness.at_most(5), tables_mb=tables_mb, tables_written_s=written, all_ids_read_s=openings[0]["all_ids_s"])
+    yield harness.state("store/open-memory", "the process that opened it, at its highest", max(one["peak_mb"] for one in openings), "MB", harness.at_most(1000), of_which_imports=openings[0]["before_mb"])
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(rows, __doc__)

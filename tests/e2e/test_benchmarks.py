@@ -84,7 +84,7 @@ def run(name: str, tmp_path: Path) -> dict:
     return json.loads((tmp_path / "results.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["metrics", "filter_bank", "communication", "gpu_train", "gpu_infer", "gpu_agreement"])
+@pytest.mark.parametrize("name", ["metrics", "filter_bank", "communication", "store", "decode", "gpu_train", "gpu_infer", "gpu_agreement"])
 def test_smoke(name, tmp_path):
     rows = run(name, tmp_path)
     assert rows and all(row.split("/")[0] == name for row in rows)
