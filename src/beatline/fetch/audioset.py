@@ -66,7 +66,8 @@ def fetch(folder: Path, sources: Sequence[str] = (), unbalanced: bool = False, p
         if lasting := next((error for _, error in failed if error.code not in http.NETWORK), None):
             raise lasting
         names, last = ", ".join(name for name, _ in failed), failed[-1][1]
-        raise UserError(last.code, f"cannot get {names}", last.cause, f"get them on another machine (addresses: docs/audioset.md), put them into {folder} or name their folder with --from, and run this again")
+        enough = "" if any(name.endswith("_segments.csv") for name, _ in failed) else "; the recipe goes on without them"
+        raise UserError(last.code, f"cannot get {names}", last.cause, f"get them on another machine (addresses: docs/audioset.md), put them into {folder} or name their folder with --from, and run this again{enough}")
     return [folder / table.name for table in wanted]
 
 
