@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import artefact, metrics, report
+from beatline import artefact, metrics, report, report_page
 from beatline.labels import Label, LabelSet, audioset
 from beatline.predictions import Predictions
 
@@ -29,7 +29,7 @@ def rng() -> np.random.Generator:
     return np.random.Generator(np.random.Philox(1))
 
 
-def make(clips=20, labels=4, ids=None, label_set=None, resamples=0, **others) -> report.ReportInputs:
+def make(clips=20, labels=4, ids=None, label_set=None, resamples=0, **others) -> report_page.ReportInputs:
     """Inputs of a report on random scores."""
     names = ids or tuple(f"clip-{i}" for i in range(clips))
     label_set = label_set or LabelSet(tuple(Label(f"/m/{i}", f"Label {i}, rest") for i in range(labels)))
@@ -42,7 +42,7 @@ def make(clips=20, labels=4, ids=None, label_set=None, resamples=0, **others) ->
         "validation_rule": "a stratified tenth of train", "environment": {"date": "today", "beatline version": "9"}, "baseline": {"simple": 0.25}, "log": LOG,
         "samples_of": lambda name: (1000 * np.sin(np.arange(16_000) * 0.3)).astype(np.int16),
     }  # fmt: skip
-    return report.ReportInputs(**(defaults | others))
+    return report_page.ReportInputs(**(defaults | others))
 
 
 class Page(HTMLParser):
@@ -103,7 +103,7 @@ def test_results_have_the_recipes_table():
 
 
 def test_page_is_well_formed_and_needs_nothing_from_outside():
-    text = report.page(make())
+    text = report_page.page(make())
     page = Page(text)
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -111,7 +111,7 @@ def test_page_is_well_formed_and_needs_nothing_from_outside():
     assert targets and all(target.startswith("#") and target[1:] in ids for target in targets)
     assert all(f"#{name}" not in text or name in ids for name in re.findall(r"url\(#([^)]+)\)", text))
     sources = [attrs["src"] for _, attrs in page.tags if "src" in attrs]
-    assert len(sources) == 4 * report.CLIPS_SHOWN and all(source.startswith("data:") for source in sources)
+    assert len(sources) == 4 * report_page.CLIPS_SHOWN and all(source.startswith("data:") for source in sources)
     assert set(re.findall(r"https?://[\w./]+", text)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert not page.all("link") and "@import" not in text
     assert all(image["alt"] for image in page.all("img")) and all(drawing["aria-label"] for drawing in page.all("svg"))
@@ -120,7 +120,7 @@ def test_page_is_well_formed_and_needs_nothing_from_outside():
 
 
 def test_only_our_script_may_run():
-    text = report.page(make())
+    text = report_page.page(make())
     script = re.search(r"<script>(.*)</script>", text, re.DOTALL)
     assert script
     assert f"'sha256-{base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()}'" in text
@@ -133,7 +133,7 @@ def test_what_the_user_gave_is_text():
         config={"data": {"folder": f"/data/x{EVIL.replace('/', '')}"}, EVIL: EVIL},
         data_summary=SUMMARY | {"rejected": {EVIL: 1}, "splits": {EVIL: 1}, "labels": [{"mid": EVIL, "name": EVIL, "present": 0, "lost": 1}]},
     )  # fmt: skip
-    text = report.page(inputs)
+    text = report_page.page(inputs)
     page = Page(text)
     assert len(page.all("script")) == 1
     assert not any("onload" in attrs for _, attrs in page.tags)
@@ -148,19 +148,19 @@ def test_id_that_is_not_unicode_can_be_written(tmp_path):
 
 def test_players_hold_the_clips_they_are_named_after():
     inputs = make(samples_of=lambda name: np.full(500, int(name.split("-")[1]), np.int16))
-    for name, source in re.findall(r'aria-label="Sound of (clip-\d+)" src="data:audio/flac;base64,([^"]+)"', report.page(inputs)):
+    for name, source in re.findall(r'aria-label="Sound of (clip-\d+)" src="data:audio/flac;base64,([^"]+)"', report_page.page(inputs)):
         heard, _ = soundfile.read(io.BytesIO(base64.b64decode(source)), dtype="int16")
         assert (heard == int(name.split("-")[1])).all() and len(heard) == 500
 
 
 @pytest.mark.parametrize("count", [0, 1, 399, 16_000])
 def test_any_length_has_a_spectrogram(count):
-    assert report.spectrogram(np.zeros(count, np.int16), "silence").startswith("<img")
+    assert report_page.spectrogram(np.zeros(count, np.int16), "silence").startswith("<img")
 
 
 def test_a_long_clip_is_cut_and_says_so():
-    text = report.page(make(clips=2, samples_of=lambda name: np.zeros(16_000 * 65, np.int16)))
-    assert f"Sound of clip-0, first {report.SECONDS_SHOWN} s of 65" in text
+    text = report_page.page(make(clips=2, samples_of=lambda name: np.zeros(16_000 * 65, np.int16)))
+    assert f"Sound of clip-0, first {report_page.SECONDS_SHOWN} s of 65" in text
 
 
 @pytest.mark.parametrize("missing", ["log", "samples_of", "baseline", "config", "data_summary"])
@@ -168,7 +168,7 @@ def test_a_part_without_data_is_left_out(missing):
     inputs = make()
     empty = {"log": [], "samples_of": None, "baseline": {}, "config": {}, "data_summary": {}}[missing]
     inputs = dataclasses.replace(inputs, **{missing: empty})
-    page = Page(report.page(inputs))
+    page = Page(report_page.page(inputs))
     assert ("Learning curves" in page.words) == (missing != "log")
     assert bool(page.all("audio")) == (missing != "samples_of")
     assert ("Configuration" in page.words) == (missing != "config")
@@ -181,21 +181,21 @@ def test_labels_and_clips_at_the_edge():
     targets[:, 1] = True  # a label on every clip has no AUC, the others have no AP
     predictions = dataclasses.replace(inputs.predictions, targets=targets)
     edge = dataclasses.replace(inputs, predictions=predictions, figures=metrics.figures(predictions.scores, targets, resamples=0))
-    assert "3 of 4 labels have no positive test clip" in report.page(edge)
+    assert "3 of 4 labels have no positive test clip" in report_page.page(edge)
     nothing = dataclasses.replace(inputs.predictions, targets=np.zeros((3, 4), bool))
-    Page(report.page(dataclasses.replace(inputs, predictions=nothing, figures=metrics.figures(nothing.scores, nothing.targets, resamples=0))))
-    Page(report.page(make(clips=1)))
+    Page(report_page.page(dataclasses.replace(inputs, predictions=nothing, figures=metrics.figures(nothing.scores, nothing.targets, resamples=0))))
+    Page(report_page.page(make(clips=1)))
 
 
 def test_many_labels_have_no_matrix():
-    assert 'class="matrix"' in report.page(make(labels=report.MATRIX_LABELS, samples_of=None))
-    assert 'class="matrix"' not in report.page(make(labels=report.MATRIX_LABELS + 1, samples_of=None))
+    assert 'class="matrix"' in report_page.page(make(labels=report_page.MATRIX_LABELS, samples_of=None))
+    assert 'class="matrix"' not in report_page.page(make(labels=report_page.MATRIX_LABELS + 1, samples_of=None))
 
 
 def test_confusion_on_a_small_table():
     scores = np.array([[0.9, 0.2, 0.1], [0.3, 0.8, 0.5], [0.4, 0.6, 0.0]], np.float32)
     targets = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0]], bool)
-    mass, first = report.confusion_mass(scores, targets)
+    mass, first = report_page.confusion_mass(scores, targets)
     assert np.allclose(mass[0], [(0.9 + 0.3 + 0.4) / 3, (0.2 + 0.8) / 2, (0.1 + 0.5 + 0.0) / 3])
     assert np.isnan(mass[1, 0]) and np.allclose(mass[1, 1:], [0.6, 0.0])  # label 0 is on every clip of label 1
     assert np.isnan(mass[2]).all()
@@ -205,31 +205,31 @@ def test_confusion_on_a_small_table():
 def test_clips_are_ranked_by_their_own_average_precision():
     scores = np.array([[0.9, 0.1, 0.2], [0.9, 0.8, 0.1], [0.1, 0.2, 0.3], [0.6, 0.5, 0.1]], np.float32)
     targets = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], bool)
-    order, ap = report.rank_clips(scores, targets)
+    order, ap = report_page.rank_clips(scores, targets)
     assert order.tolist() == [1, 3, 0]  # 2 has no label; 3 and 0 are both perfect, 0 by a wider margin
     assert np.allclose(ap[[0, 1, 3]], [1.0, 0.5, 1.0])
 
 
 def test_precision_recall_curve_is_bounded_and_ends_where_all_is_found():
     scores, targets = rng().random(50_000), np.arange(50_000) % 3 == 0
-    recall, precision = report._curve(scores, targets)
+    recall, precision = report_page._curve(scores, targets)
     assert len(recall) <= 500 and recall[-1] == 1.0 and (np.diff(recall) > 0).all() and ((precision >= 0) & (precision <= 1)).all()
 
 
 def test_published_results_stand_apart_on_other_data_and_rank_on_audioset():
-    text = report.published(make(figures=dataclasses.replace(make().figures, mAP=0.999)))
+    text = report_page.published(make(figures=dataclasses.replace(make().figures, mAP=0.999)))
     assert "do not compare" in text and text.index("34.70") < text.index("This model on mini-audioset (embedded)")
-    text = report.published(make(label_set=audioset(), clips=5, config={"data": {"audioset": "/x"}}))
+    text = report_page.published(make(label_set=audioset(), clips=5, config={"data": {"audioset": "/x"}}))
     assert "do not compare" not in text and "This model on AudioSet<" in text
     for figure in ("37.46", "20\u202f123", "19\u202f536", "38.90", "18\u202f987", "44.00"):
         assert figure in text
 
 
 def test_data_section_accounts_for_every_input():
-    text = report.data(make())
+    text = report_page.data(make())
     assert "45 inputs = 43 clips accepted + 2 rejected" in text and "train 20, val 3, test 20" in text
     assert "Labels that lost clips: 2 of 3" in text and text.index("Half") < text.index("Few") and "Kept" not in text
-    assert "No label lost a clip" in report.data(make(data_summary=SUMMARY | {"labels": SUMMARY["labels"][:1]}))
+    assert "No label lost a clip" in report_page.data(make(data_summary=SUMMARY | {"labels": SUMMARY["labels"][:1]}))
 
 
 def test_git_hash(tmp_path):

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"beatline: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("beatline: stopped; the same command goes on from here", file=sys.stderr)
+        print("beatline: stopped" + ("; the same command goes on from here" if arguments[0] in (*STAGES, "fetch") else ""), file=sys.stderr)
         return 130
     except (MemoryError, RuntimeError) as error:
         if debug or not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):  # torch's, without importing torch
