@@ -42,7 +42,7 @@ PYTHON
 fi
 
 unset PYTHONDONTWRITEBYTECODE # a start is timed as it is from the second time on
-export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} ORT_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 for name in "${names[@]}"; do
   echo "== $name"
   "$python" "benchmarks/$name.py" ${options[@]+"${options[@]}"}

@@ -5,6 +5,7 @@ run the folder that `export` writes and need neither PyTorch nor the checkpoint.
 """
 
 import json
+import os
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
@@ -21,7 +22,10 @@ from beatline.labels import LabelSet
 Name = Literal["auto", "torch", "onnx", "openvino"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
-GRAPHS = {"float32": "model.onnx", "int8": "model.int8.onnx"}
+LABELS = "class_labels_indices.csv"
+ONNX, INT8, OPENVINO = "model.onnx", "model.int8.onnx", "model.xml"
+RUNS: dict[Literal["onnx", "openvino"], tuple[str, ...]] = {"onnx": (ONNX,), "openvino": (OPENVINO, ONNX)}
+"""Which files of an export each runtime takes, the one it prefers first."""
 EXTRA = {"onnx": "onnxruntime", "openvino": "openvino"}
 STEP = 8_000  # samples; graphs take clips padded to a multiple of this, since a runtime prepares itself for each new shape
 CLIPS_AT_ONCE = 4  # on a CPU: more do not fit its cache
@@ -116,7 +120,7 @@ class TorchEngine(Engine):
         clips, ends = torch.from_numpy(waveforms).to(self.device), torch.from_numpy(lengths).to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             logits, *rest = self.tagger.outputs(clips, self.tagger.is_padding(ends, clips.shape[1]))
-            scores = self.tagger.score(logits)
+            scores = torch.cat([self.tagger.score(clip) for clip in logits.split(1)])  # one by one: a sigmoid's last bit depends on its place in memory
         return [tensor.float().cpu().numpy() for tensor in (scores, logits, *rest)[: len(names)]]
 
 
@@ -124,18 +128,21 @@ class GraphEngine(Engine):
     """An exported folder on onnxruntime or OpenVINO; see `export`. Whether the folder is whole is for `load_export` to say.
 
     Raises:
-        UserError: `missing-package`; `bad-config` where the export lacks the precision.
+        UserError: `missing-package`; `bad-config` where the export holds nothing for this runtime or precision.
     """
 
     def __init__(self, folder: Path, runtime: Literal["onnx", "openvino"], precision: Precision = "float32", threads: int = 0):
+        files = (INT8,) if precision == "int8" else RUNS[runtime]
+        there = [folder / file for file in files if (folder / file).exists()]
+        if not there:
+            remedy = "export it again with `--to onnx" + (" --int8`" if precision == "int8" else "`")
+            raise UserError("bad-config", f"cannot run {folder} on {EXTRA[runtime]} in {precision}", f"it holds no {' or '.join(files)}", remedy)
         if find_spec(EXTRA[runtime]) is None:
             raise UserError("missing-package", f"engine {runtime}", f"{EXTRA[runtime]} is not installed", "pip install 'beatline[export]'")
-        self.name, self.file = runtime, folder / GRAPHS["int8" if precision == "int8" else "float32"]
-        if not self.file.exists():
-            raise UserError("bad-config", f"cannot use {folder} with precision {precision}", "it was exported without", "export it again with --int8")
         super().__init__()
+        self.name, self.file = runtime, there[0]
         self.task = json.loads((folder / "config.json").read_text())["task"]
-        self.labels = LabelSet.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
+        self.labels = LabelSet.from_csv((folder / LABELS).read_text(encoding="utf-8"), str(folder / LABELS))
         self._call = _onnxruntime(self.file, threads) if runtime == "onnx" else _openvino(self.file, precision, threads)
 
     def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
@@ -145,7 +152,13 @@ class GraphEngine(Engine):
         return [*got[:3], got[3][:, :windows.TOKENS_OF_A_STEP * steps], got[4][:, :steps]] if len(got) > 3 else got
 
 
+def quiet_onnxruntime() -> None:
+    """To be called before onnxruntime is imported: from 1.29 on it reports to its maker, with an identifier of this machine, unless this is set by then."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def _onnxruntime(file: Path, threads: int) -> Any:
+    quiet_onnxruntime()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -175,7 +188,7 @@ def is_export(source: Path) -> bool:
 
 
 def load_export(folder: Path, name: Name = "auto", precision: Precision = "float32", threads: int = 0) -> GraphEngine:
-    """An exported folder as an engine; `auto` takes OpenVINO for float32 and bfloat16 where it is installed, onnxruntime for the rest.
+    """An exported folder as an engine; `auto` takes OpenVINO for float32 and bfloat16 where it is installed or all the export is for, else onnxruntime.
 
     Args:
         threads: CPU threads; 0 leaves it to the runtime.
@@ -186,9 +199,8 @@ def load_export(folder: Path, name: Name = "auto", precision: Precision = "float
     if name == "torch":
         raise UserError("bad-config", "setting engine", f"{folder} is an export, which PyTorch does not run", "leave --engine out, or give the checkpoint")
     if name == "auto":
-        name = "openvino" if precision != "int8" and find_spec(EXTRA["openvino"]) else "onnx"
-    file = GRAPHS["int8" if precision == "int8" else "float32"]
-    artefact.verify(folder, select=lambda other: other == file or not other.endswith(".onnx"))
+        name = "openvino" if precision != "int8" and (find_spec(EXTRA["openvino"]) or not (folder / ONNX).exists()) else "onnx"
+    artefact.verify(folder, select=lambda file: file not in (ONNX, INT8) or file == (INT8 if precision == "int8" else ONNX))
     return GraphEngine(folder, name, precision, threads)
 
 

@@ -1,27 +1,30 @@
-"""tagger -> a folder that runs without PyTorch: one ONNX graph from waveform to scores, its labels, and what it was checked on.
+"""tagger -> a folder that runs without beatline: a graph from waveform to scores in one of three forms, its labels, and what it was checked on.
 
-In: a tagger. Out: a published folder with `model.onnx`, `labels.csv`, `config.json` and, if asked, `model.int8.onnx`. The filter bank, the padding rule
-and the head are inside the graph; batch and length are free. Published only if its outputs agree with PyTorch's on real clips.
+In: a tagger. Out: a published folder with the form's files, `class_labels_indices.csv` and `config.json`. The filter bank, the padding rule and the head are
+inside the graph; batch and length are free; labels and preprocessing are in the file too. Published only if its outputs agree with PyTorch's on real clips.
 """
 
+import csv
+import io
 import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from beatline import artefact, audio, engine, manifest
 from beatline.config import DataConfig, to_dict
-from beatline.engine import GRAPHS, GraphEngine, Precision, TorchEngine
+from beatline.engine import INT8, ONNX, OPENVINO, Engine, GraphEngine, Precision, TorchEngine
 from beatline.errors import UserError
 from beatline.labels import LabelSet
 from beatline.model.checkpoint import load_checkpoint
@@ -29,8 +32,17 @@ from beatline.model.tagger import Tagger, token_padding
 from beatline.windows import MIN_SAMPLES
 
 OPSET = 18
-FORMAT = 2  # of the folder; what the cache holds in another one is made again
+PROGRAM = "model.pt2"
+FORMAT = 3  # of the folder; what the cache holds in another one is made again
 SAMPLE_RATE = audio.SAMPLE_RATE
+INPUT = {
+    "sample_rate": SAMPLE_RATE,
+    "channels": 1,
+    "min_samples": MIN_SAMPLES,
+    "preprocessing": "waveforms: float32 in [-1, 1], zero after each clip's end; lengths: its samples; a clip shorter than min_samples is repeated until it is not; the filter bank is inside",
+}
+BATCH = Dim("batch", min=1)
+SHAPES = {"waveforms": {0: BATCH, 1: Dim("samples", min=MIN_SAMPLES)}, "lengths": {0: BATCH}}
 CHECK_SECONDS = (0.2, 0.9, 3.3, 4.0, 10.0)
 BOUNDS = {"float32": 1e-5, "int8": 0.02}
 """Largest difference of scores from PyTorch's: the worst one for float32, the mean one for int8."""
@@ -49,55 +61,105 @@ class Graph(nn.Module):
         return self.tagger.score(logits), logits, *rest
 
 
-def export(tagger: Tagger, labels: LabelSet, folder: Path, int8: bool = False, about: dict[str, Any] | None = None) -> dict[str, dict[str, float]]:
-    """The differences of the exported graphs from PyTorch, by precision: `worst` and `mean` over all scores of the clips tried.
+def export(tagger: Tagger, labels: LabelSet, folder: Path, int8: bool = False, about: dict[str, Any] | None = None, to: "Target" = "onnx") -> dict[str, dict[str, float]]:
+    """The differences of the exported graphs from PyTorch, by name of file: `worst` and `mean` over all scores of the clips tried.
 
     Args:
-        int8: Also write a graph with int8 weights and activations quantised as they come (dynamic), one scale for each output.
+        int8: Also write a graph with int8 weights and activations quantised as they come (dynamic), one scale for each output; for `onnx` alone.
+        to: A key of `TARGETS`.
 
     Raises:
-        UserError: `missing-package`; `export-differs` where a graph does not agree, and then nothing is published; `bad-config` for a tagger with
-            `padding: upstream`, whose rule depends on the batch; `disk-full`, `not-writable`.
+        UserError: `missing-package`; `bad-usage` for int8 in another form; `export-differs` where a graph does not agree, and then nothing is
+            published; `bad-config` for a tagger with `padding: upstream`, whose rule depends on the batch; `disk-full`, `not-writable`.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
+    file, packages, write = TARGETS[to]
+    for package in packages:
         if find_spec(package) is None:
             raise UserError("missing-package", "beatline export", f"{package} is not installed", "pip install 'beatline[export]'")
+    if int8 and to != "onnx":
+        raise UserError("bad-usage", "option --int8", f"{to} is written in float32 only", "leave it out, or export --to onnx")
+    engine.quiet_onnxruntime()
     tagger = tagger.cpu().eval()
-    facts = {"encoder": to_dict(tagger.config), "task": tagger.task, "labels": len(labels), "sample_rate": SAMPLE_RATE, "opset": OPSET, "torch": version("torch")} | (about or {})
-    with artefact.publish(folder, {"kind": "export", "labels_hash": labels.hash}) as partial:
-        (partial / "labels.csv").write_text(labels.to_csv(), encoding="utf-8", newline="")
+    facts = {"encoder": to_dict(tagger.config), "task": tagger.task, "labels": len(labels), "opset": OPSET, "torch": version("torch")} | INPUT | (about or {})
+    table = {"label_mids": list(labels.mids), "label_names": list(labels.names)}
+    with artefact.publish(folder, {"kind": "export", "labels_hash": labels.hash}) as partial, artefact.disk_errors(folder):
+        (partial / engine.LABELS).write_text(_label_table(labels), encoding="utf-8", newline="")
         (partial / "config.json").write_text(json.dumps(facts))  # an engine asks it
-        _write_graph(tagger, partial / GRAPHS["float32"], facts, labels)
+        write(_program(tagger), partial / file, {key: value if isinstance(value, str) else json.dumps(value) for key, value in (facts | table).items()})
+        engines = [_Program(partial / file, tagger, labels)] if to == "torch-export" else _engines(partial)
+        differences = {file: _difference(tagger, labels, partial, engines)}
         if int8:
-            _quantise(partial / GRAPHS["float32"], partial / GRAPHS["int8"])
-        precisions: list[Precision] = ["float32", "int8"] if int8 else ["float32"]
-        differences: dict[str, dict[str, float]] = {precision: _difference(tagger, labels, partial, precision) for precision in precisions}
+            _quantise(partial / ONNX, partial / INT8)
+            differences[INT8] = _difference(tagger, labels, partial, [GraphEngine(partial, "onnx", "int8")], "int8")
         (partial / "config.json").write_text(json.dumps(facts | {"differences": differences}, indent=1) + "\n")
     return differences
 
 
-def _write_graph(tagger: Tagger, file: Path, facts: dict[str, Any], labels: LabelSet) -> None:
+def _label_table(labels: LabelSet) -> str:
+    """`LabelSet.to_csv` as sherpa-onnx wants it: every name in quotes."""
+    out = io.StringIO("index,mid,display_name\n")
+    out.seek(0, io.SEEK_END)
+    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows([i, label.mid, label.name] for i, label in enumerate(labels.labels))
+    return out.getvalue()
+
+
+def _program(tagger: Tagger) -> ExportedProgram:
+    """The tagger's outputs as a program of PyTorch's own operators, any batch and length."""
     waveforms, lengths = torch.zeros(2, 2 * SAMPLE_RATE), torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE])
-    batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=MIN_SAMPLES)
     with torch.no_grad():
         tagger(waveforms, lengths)  # fills the filter bank's cache of matrices before tracing could
+        with _quiet(), _any_size():
+            return torch.export.export(Graph(tagger), (waveforms, lengths), dynamic_shapes=SHAPES, prefer_deferred_runtime_asserts_over_guards=True)
+
+
+def _any_size() -> Any:
+    """Without it a clip of one time step, or a batch of one, would be a case of its own. `torch.onnx` sets it too."""
+    from torch.fx.experimental import _config  # the one setting here that PyTorch does not document
+
+    return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+
+
+def _write_program(program: ExportedProgram, file: Path, facts: dict[str, str]) -> None:
+    written = io.BytesIO()  # PyTorch's own writer has no words for a full disk
+    torch.export.save(program, written, extra_files=facts)
+    file.write_bytes(written.getbuffer())
+
+
+def _write_onnx(program: ExportedProgram, file: Path, facts: dict[str, str]) -> None:
     with _quiet(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        program = torch.onnx.export(
-            Graph(tagger),
-            (waveforms, lengths),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            dynamic_shapes={"waveforms": {0: batch, 1: samples}, "lengths": {0: batch}},
-            input_names=["waveforms", "lengths"],
-            output_names=list(engine.NAMES),
-        )
-    assert program is not None
-    model = program.model_proto
-    for key, value in {**facts, "label_mids": list(labels.mids), "label_names": list(labels.names)}.items():
-        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
-    with artefact.disk_errors(file):
-        file.write_bytes(model.SerializeToString())
+        written = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=OPSET, dynamic_shapes=SHAPES, input_names=list(SHAPES), output_names=list(engine.NAMES))
+    assert written is not None
+    model = written.model_proto
+    for key, value in facts.items():
+        model.metadata_props.add(key=key, value=value)
+    file.write_bytes(model.SerializeToString())
+
+
+def _write_openvino(program: ExportedProgram, file: Path, facts: dict[str, str]) -> None:
+    """By way of ONNX, the form that OpenVINO reads best."""
+    import openvino
+
+    graph = file.with_name(ONNX)
+    _write_onnx(program, graph, {})
+    model = openvino.Core().read_model(graph)  # openvino.convert_model would report to its maker
+    for key, value in facts.items():
+        model.set_rt_info(value, ["beatline", key])
+    try:
+        openvino.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise UserError("disk-full", f"cannot write {file}", str(error), "free some space or choose another folder and run again") from error
+    del model  # it holds the graph's file
+    graph.unlink()
+
+
+Target = Literal["onnx", "torch-export", "openvino"]
+
+TARGETS: dict[str, tuple[str, tuple[str, ...], Callable[[ExportedProgram, Path, dict[str, str]], None]]] = {
+    "onnx": (ONNX, ("onnx", "onnxscript", "onnxruntime"), _write_onnx),
+    "torch-export": (PROGRAM, (), _write_program),
+    "openvino": (OPENVINO, ("onnx", "onnxscript", "openvino"), _write_openvino),
+}
+"""The file of each form, the packages it takes to write it, and how."""
 
 
 @contextmanager
@@ -133,8 +195,31 @@ def check_clips() -> list[np.ndarray]:
     return [np.ascontiguousarray(part) for part in np.split(sound, ends)[:-1]]
 
 
-def _difference(tagger: Tagger, labels: LabelSet, folder: Path, precision: Precision) -> dict[str, float]:
-    """The graph against PyTorch on each clip alone and on all in one padded batch, by every runtime that is installed."""
+class _Program(Engine):
+    """A written program, for its check alone: PyTorch reads such a file with pickle, so that one from elsewhere is not for us to open."""
+
+    name = "torch"
+
+    def __init__(self, file: Path, tagger: Tagger, labels: LabelSet):
+        super().__init__()
+        self.labels, self.task = labels, tagger.task
+        with _quiet():
+            self._call = torch.export.load(file).module()
+
+    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [tensor.numpy() for tensor in self._call(torch.from_numpy(waveforms), torch.from_numpy(lengths))[: len(names)]]
+
+
+def _engines(folder: Path) -> Iterator[Engine]:
+    """Every runtime that is installed and takes the folder."""
+    for runtime, files in engine.RUNS.items():
+        if find_spec(engine.EXTRA[runtime]) and any((folder / file).exists() for file in files):
+            yield GraphEngine(folder, runtime)
+
+
+def _difference(tagger: Tagger, labels: LabelSet, folder: Path, engines: Iterable[Engine], precision: Precision = "float32") -> dict[str, float]:
+    """The graph against PyTorch on each clip alone and on all in one padded batch."""
     clips = check_clips()
     lengths = np.array([len(clip) for clip in clips])
     padded = np.zeros((len(clips), lengths.max()), np.float32)
@@ -143,10 +228,7 @@ def _difference(tagger: Tagger, labels: LabelSet, folder: Path, precision: Preci
     reference = TorchEngine(tagger, labels)
     wanted = np.concatenate([reference.scores(clip[None]) for clip in clips])
     worst = mean = 0.0
-    for runtime in ("onnx", "openvino") if precision == "float32" else ("onnx",):
-        if find_spec(engine.EXTRA[runtime]) is None:
-            continue
-        graph = GraphEngine(folder, runtime, precision)  # type: ignore[arg-type]
+    for graph in engines:
         got = np.stack([np.concatenate([graph.scores(clip[None]) for clip in clips]), graph.scores(padded, lengths)])
         worst, mean = max(worst, float(np.abs(got - wanted).max())), max(mean, float(np.abs(got - wanted).mean()))
     if not (worst if precision == "float32" else mean) <= BOUNDS[precision]:

@@ -32,10 +32,11 @@ def convert(arguments: list[str]) -> None:
 
 def export(arguments: list[str]) -> None:
     """Writes a graph."""
-    parser = Parser("export", "Writes a model as a folder that runs without PyTorch, once its outputs agree with PyTorch's on real clips.")
+    parser = Parser("export", "Writes a model as a folder that runs without beatline, once its outputs agree with PyTorch's on real clips.")
     parser.add_argument("source", metavar="RUN|CHECKPOINT")
     parser.add_argument("folder", metavar="FOLDER", help="folder to write")
-    parser.add_argument("--int8", action="store_true", help="also a graph with int8 weights")
+    parser.add_argument("--to", choices=("onnx", "torch-export", "openvino"), default="onnx", help="form of the graph (onnx)")
+    parser.add_argument("--int8", action="store_true", help="also a graph with int8 weights (onnx)")
     given = parser.parse_args(arguments)
     source, folder = model_path(given.source), Path(given.folder)
     if folder.exists():
@@ -46,5 +47,5 @@ def export(arguments: list[str]) -> None:
     loaded = load_checkpoint(source)
     tagger, labels = loaded.tagger("exact"), loaded.labels
     assert labels is not None  # tagger() refuses a model without a head
-    for precision, difference in export.export(tagger, labels, folder, given.int8, {"source": str(loaded.source)}).items():
-        print(f"export   {folder / export.GRAPHS[precision]}: scores within {difference['worst']:.2g} of PyTorch's on real clips, {difference['mean']:.2g} in the mean")
+    for file, difference in export.export(tagger, labels, folder, given.int8, {"source": str(loaded.source)}, given.to).items():
+        print(f"export   {folder / file}: scores within {difference['worst']:.2g} of PyTorch's on real clips, {difference['mean']:.2g} in the mean")
