@@ -240,6 +240,14 @@ def looks_like(first: bytes) -> tuple[str, bool]:
     return f"nothing known (first bytes {first[:4].hex(' ')})", False
 
 
+def check_form(rate: int, channels: int) -> None:
+    """Raises `Refused` (`bad-sample-rate`, `too-many-channels`) for sound of a form that is not read."""
+    if not LIMITS.min_sample_rate <= rate <= LIMITS.max_sample_rate:
+        raise Refused("bad-sample-rate", f"{rate} Hz is not between {LIMITS.min_sample_rate} and {LIMITS.max_sample_rate}")
+    if channels > LIMITS.max_channels:
+        raise Refused("too-many-channels", f"{channels} channels, at most {LIMITS.max_channels} are read")
+
+
 class Stretch:
     """The samples of a source from `start` to `end`, 16 kHz int16, piece by piece; it can be iterated once.
 
@@ -254,10 +262,7 @@ class Stretch:
 
     def __init__(self, source: Source, start: float, end: float | None, max_seconds: float):
         rate = source.rate
-        if not LIMITS.min_sample_rate <= rate <= LIMITS.max_sample_rate:
-            raise Refused("bad-sample-rate", f"{rate} Hz is not between {LIMITS.min_sample_rate} and {LIMITS.max_sample_rate}")
-        if source.channels > LIMITS.max_channels:
-            raise Refused("too-many-channels", f"{source.channels} channels, at most {LIMITS.max_channels} are read")
+        check_form(rate, source.channels)
         self.source, self._start, self._begin, self._max_seconds = source, start, round(start * rate), max_seconds
         self._wanted = math.inf if end is None else round(end * rate) - self._begin
         if self._begin:
@@ -269,7 +274,7 @@ class Stretch:
     def __iter__(self) -> Iterator[np.ndarray]:
         rate, count = self.source.rate, 0
         longest = math.inf if self._max_seconds == math.inf else round(self._max_seconds * rate)
-        resampler = _Resampler(rate)
+        resampler = Resampler(rate)
         for mono, trouble in self.source.blocks(min(self._wanted, longest + 1)):
             self.frames += len(mono)
             piece = resampler.push(mono)
@@ -390,15 +395,17 @@ class _SoundFile:
                 return
 
 
-class _Resampler:
+class Resampler:
     """float32 at any rate in, int16 at 16 kHz out; the result does not depend on how the input was cut into blocks."""
 
     def __init__(self, rate: int):
         self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
 
     def push(self, mono: np.ndarray, last: bool = False) -> np.ndarray:
+        """The next samples that are certain by now; all of them with the last block."""
         resampled = mono if self._stream is None else self._stream.resample_chunk(mono, last)
         return np.rint(resampled * np.float32(FULL_SCALE)).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
     def finish(self) -> np.ndarray:
+        """The rest."""
         return self.push(np.empty(0, np.float32), last=True)

@@ -1,51 +1,87 @@
-"""predictions of two runs -> what tells them apart: both scored on their common clips.
+"""two models -> what tells them apart: both on the same clips and labels, figure by figure and label by label.
 
-In: two `Predictions`. Out: a `Comparison`: how many clips each has and both have, the figures of both on these, and the differences with their paired
-bootstrap intervals. Copies of AudioSet differ by up to 15 % of their clips, so figures of different clip lists say little beside each other.
+In: two `Predictions`, of runs, or made here by scoring labelled clips with any tagger. Out: a `Comparison`: the figures of both on the clips and labels that
+both have, and the differences with their paired bootstrap intervals. Copies of AudioSet differ by up to 15 % of their clips, so figures of different clip lists
+say little beside each other. What to look at and listen to is for `comparison_page`.
 """
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from beatline import metrics
+from beatline import artefact, manifest, metrics
+from beatline.audio import SAMPLE_RATE
+from beatline.children import Decoders, Job
+from beatline.config import load as load_config
 from beatline.errors import UserError
 from beatline.labels import LabelSet
+from beatline.manifest.table import spellings_of
 from beatline.metrics import Figures
 from beatline.predictions import Predictions, common
+from beatline.store import Store
+from beatline.tag import AudioTagger
+from beatline.tagged import Refused
 
 NAMES = {"mAP": ("mAP", 100), "mean_auc": ("mean_auc", 100), "d_prime": ("d'", 1), "top1_hit_rate": ("top-1 hit rate", 100)}
 LABELS_SHOWN = 5  # on each side
 
+Interval = tuple[float, float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two runs on their common clips; differences are the second less the first."""
+    """Two models on their common clips and labels; differences are the second less the first."""
 
     names: tuple[str, str]
     clips: tuple[int, int]
-    """Clips of each run."""
+    """Clips of each."""
+    labels_each: tuple[int, int]
+    """Labels of each."""
     hashes: tuple[str, str]
-    """SHA-256 of each run's clip list."""
+    """SHA-256 of each one's clip list."""
+    predictions: tuple[Predictions, Predictions] = field(repr=False)
+    """Of the common clips, with the common labels."""
     figures: tuple[Figures, Figures]
-    """On the common clips, in one order of labels; their `n_instances` and `clips_hash` are those of the common clips."""
-    intervals: dict[str, tuple[float, float]]
+    """Of these predictions."""
+    intervals: dict[str, Interval]
     """95 % intervals of the differences, by figure."""
-    labels: LabelSet
+    label_intervals: list[Interval | None] = field(repr=False)
+    """95 % intervals of the difference in each label's AP; None where it is undefined, or the label has under `metrics.LEAST_POSITIVES` clips."""
+
+    @property
+    def labels(self) -> LabelSet:
+        return self.predictions[0].labels
+
+    @property
+    def gains(self) -> np.ndarray:
+        """The difference in each label's AP, `(labels,)`, NaN where it is undefined."""
+        return self.figures[1].ap - self.figures[0].ap
 
     def differences(self) -> dict[str, float]:
-        """The second run's figures less the first's, by name."""
+        """The second one's figures less the first's, by name."""
         return {name: getattr(self.figures[1], name) - getattr(self.figures[0], name) for name in NAMES}
+
+    def certain(self) -> tuple[int, int]:
+        """How many labels have an interval without 0, and how many have one at all."""
+        known = [span for span in self.label_intervals if span]
+        return sum(not low <= 0 <= high for low, high in known), len(known)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, AP and AUC of every label among them."""
         a, b = self.figures
-        runs = [{"name": n, "clips": c, "clips_hash": h, "figures": f.to_dict()} for n, c, h, f in zip(self.names, self.clips, self.hashes, self.figures, strict=True)]
-        differences = {name: {"value": float(value) if np.isfinite(value) else None, "interval": self.intervals.get(name)} for name, value in self.differences().items()}
+        runs = [{"name": n, "clips": c, "clips_hash": h, "labels": k, "figures": f.to_dict()} for n, c, h, k, f in zip(self.names, self.clips, self.hashes, self.labels_each, self.figures, strict=True)]
+        differences = {name: {"value": _known(value), "interval": self.intervals.get(name)} for name, value in self.differences().items()}
         shared = {"clips": a.n_instances, "clips_hash": a.clips_hash, "labels_scored": b.n_labels_scored, "mids": list(self.labels.mids)}
-        return {"common": shared, "runs": runs, "differences": differences}
+        labels = [{"mid": label.mid, "name": label.name, "ap_difference": _known(gain), "interval": span} for label, gain, span in zip(self.labels.labels, self.gains, self.label_intervals, strict=True)]
+        return {"common": shared, "runs": runs, "differences": differences, "labels": labels}
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def find_predictions(folder: Path) -> Predictions:
@@ -58,45 +94,183 @@ def find_predictions(folder: Path) -> Predictions:
 
 
 def compare(first: Predictions, second: Predictions, names: tuple[str, str], resamples: int = 1000) -> Comparison:
-    """Both scored on the clips that both have.
+    """Both scored on the clips and labels that both have.
 
     Raises:
-        UserError: `label-mismatch`, also where the runs disagree about the labels of a common clip; `no-clips` where they share none.
+        UserError: `label-mismatch` where they share no label, or disagree about those of a common clip; `no-clips` where they share none.
     """
-    a, b = common(first, second)
+    mids = [mid for mid in first.labels.mids if mid in second.labels.index_of_mid]
+    if not mids:
+        raise UserError("label-mismatch", f"cannot compare {names[0]} and {names[1]}", "they have no label in common", "compare models that share some mids")
+    a, b = common(_only(first, mids), _only(second, mids))
     different = np.flatnonzero((a.targets != b.targets).any(axis=1))
     if len(different):
         cause = f"they disagree about the labels of {len(different)} of {len(a.ids)} common clips, the first is {a.ids[different[0]]}"
         raise UserError("label-mismatch", f"cannot compare {names[0]} and {names[1]}", cause, "predict both with one label table, or check that their ids mean the same clips")
+    intervals, label_intervals = metrics.difference_intervals(a.scores, b.scores, a.targets, resamples)
     return Comparison(
         names=names,
         clips=(len(first.ids), len(second.ids)),
+        labels_each=(len(first.labels), len(second.labels)),
         hashes=(first.clips_hash, second.clips_hash),
+        predictions=(a, b),
         figures=(_figures(a), _figures(b)),
-        intervals=metrics.difference_intervals(a.scores, b.scores, a.targets, resamples),
-        labels=a.labels,
+        intervals=intervals,
+        label_intervals=label_intervals,
     )
+
+
+def _only(predictions: Predictions, mids: Sequence[str]) -> Predictions:
+    columns = [predictions.labels.index_of_mid[mid] for mid in mids]
+    return Predictions(predictions.ids, predictions.scores[:, columns], predictions.targets[:, columns], predictions.labels.select(mids))
 
 
 def _figures(predictions: Predictions) -> Figures:
     return metrics.figures(predictions.scores, predictions.targets, clips_hash=predictions.clips_hash, resamples=0)
 
 
+# --- labelled clips, and what a model says of them
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Labelled clips, to score and to listen to."""
+
+    name: str
+    ids: tuple[str, ...]
+    targets: np.ndarray = field(repr=False)
+    """`(clips, labels)` bool."""
+    labels: LabelSet = field(repr=False)
+    read: Callable[[Sequence[int]], Iterator[np.ndarray | UserError]] = field(repr=False)
+    """The samples of the clips at these places, int16 at 16 kHz, or why there are none."""
+    left_out: tuple[str, ...] = ()
+    """Rows and files that became no clip, each with its reason."""
+
+    def samples_of(self, wanted: Iterable[str]) -> dict[str, np.ndarray]:
+        """Samples by id, `(samples,)` int16 at 16 kHz, of those of these clips that are there and can be read."""
+        known = {clip_id: place for place, clip_id in enumerate(self.ids)}
+        places = [known[clip_id] for clip_id in wanted if clip_id in known]
+        return {self.ids[place]: samples for place, samples in zip(places, self.read(places), strict=True) if not isinstance(samples, UserError)}
+
+
+def store_of(folder: Path) -> Path | None:
+    """The store that a folder is, or that belongs to the run in it."""
+    if (folder / artefact.MANIFEST).exists():
+        return folder
+    places = [folder / "store"] + ([load_config(folder / "config.yaml").store_folder] if (folder / "config.yaml").exists() else [])
+    return next((place for place in places if (place / artefact.MANIFEST).exists()), None)
+
+
+def find_clips(source: Path) -> Clips:
+    """The test clips of a store or of a run; of a table or a folder of classes (see `manifest.lists`) its test clips, or all where it names no splits.
+
+    Raises:
+        UserError: `missing-file`, `corrupt-artefact`, `no-clips`, `bad-table`; `not-a-file` for a folder that holds something else.
+    """
+    folder = store_of(source)
+    if folder is None:
+        return _listed(source)
+    kind = (artefact.read_manifest(folder) or {}).get("kind", "store")
+    if kind != "store":
+        raise UserError("not-a-file", f"cannot take clips from {folder}", f"it holds {kind}", "give a store, a table, or a folder with one folder for each class")
+    store = Store.open(folder)
+    places = store.splits["test"]
+    return Clips(
+        str(source),
+        tuple(store.ids[int(i)] for i in places),
+        store.targets(places) > 0.5,
+        store.labels,
+        lambda some: (store.samples(int(places[i])) for i in some),
+    )
+
+
+def _listed(source: Path) -> Clips:
+    found, labels = manifest.read_listed(source)
+    clips = [clip for clip, homes in zip(found.clips, found.homes, strict=True) if "test" in homes] if any(found.homes) else found.clips
+    if not clips:
+        raise UserError("no-clips", f"cannot take clips from {source}", "no row of it is a test clip" if found.clips else "no row of it is a clip", "check its columns file, labels and split")
+    targets = np.zeros((len(clips), len(labels)), bool)
+    for row, clip in zip(targets, clips, strict=True):
+        row[[labels.index_of_mid[mid] for mid in clip.labels]] = True
+
+    def read(places: Sequence[int]) -> Iterator[np.ndarray | UserError]:
+        jobs = (Job(clips[i].path, clips[i].member, clips[i].start, clips[i].end) for i in places)
+        with Decoders(max(1, (os.cpu_count() or 2) // 2)) as decoders:
+            for result in decoders.map(jobs):
+                yield result if isinstance(result, UserError) else result.samples
+
+    return Clips(str(source), tuple(clip.id for clip in clips), targets, labels, read, tuple(f"{one.input}: {one.reason}" for one in found.rejected))
+
+
+def score(tagger: AudioTagger, clips: Clips, advance: Callable[[int], object] = lambda count: None) -> tuple[Predictions, list[str]]:
+    """What a tagger says of clips, for the labels that both know, by mid or by name; and the clips that could not be read, each with its reason.
+
+    Args:
+        advance: Called with the number of clips just done.
+
+    Raises:
+        UserError: `label-mismatch` where they share no label; `no-clips` where none can be read.
+    """
+    spelt = spellings_of(clips.labels)
+    pairs = [(k, clips.labels.index_of_mid[mid]) for k, label in enumerate(tagger.labels.labels) if (mid := spelt.get(label.mid) or spelt.get(label.name))]
+    if not pairs:
+        raise UserError("label-mismatch", f"cannot score {clips.name}", "the model knows none of its labels", "write labels as the model does: `beatline tag --top 1000` shows them")
+    columns, truths = map(list, zip(*pairs, strict=True))
+    places, refused = [], []
+
+    def sources() -> Iterator[tuple[np.ndarray, int]]:
+        for place, samples in enumerate(clips.read(range(len(clips.ids)))):
+            if isinstance(samples, UserError):
+                refused.append(f"{clips.ids[place]}: {samples.cause}")
+                continue
+            places.append(place)
+            yield samples, SAMPLE_RATE
+
+    rows = []
+    for result in tagger.tag(sources()):
+        if isinstance(result, Refused):
+            raise result.error
+        rows.append(result.scores[columns])
+        advance(1)
+    if not rows:
+        raise UserError("no-clips", f"cannot score {clips.name}", f"no clip can be read; {refused[0]}" if refused else "it has none", "check its files")
+    labels = LabelSet(tuple(tagger.labels.labels[k] for k in columns))
+    return Predictions(tuple(clips.ids[i] for i in places), np.stack(rows), clips.targets[places][:, truths], labels), refused
+
+
+# --- the console
+
+
 def console(result: Comparison) -> str:
     """The comparison as text."""
     a, b = result.figures
-    lines = [f"{letter}  {name}: {clips} clips, clip list {hash_[:12]}" for letter, name, clips, hash_ in zip("AB", result.names, result.clips, result.hashes, strict=True)]
-    lines += [f"common: {a.n_instances} clips, clip list {a.clips_hash[:12]}; {result.clips[0] - a.n_instances} only in A, {result.clips[1] - a.n_instances} only in B; {a.n_labels_scored} of {a.n_labels} labels scored", ""]
+    each = zip("AB", result.names, result.clips, result.labels_each, result.hashes, strict=True)
+    lines = [f"{letter}  {name}: {clips} clips, {labels} labels, clip list {hash_[:12]}" for letter, name, clips, labels, hash_ in each]
+    lines += [
+        f"common: {a.n_instances} clips, clip list {a.clips_hash[:12]}; {result.clips[0] - a.n_instances} only in A, {result.clips[1] - a.n_instances} only in B; "
+        f"{a.n_labels} labels, {result.labels_each[0] - a.n_labels} only in A, {result.labels_each[1] - a.n_labels} only in B; {a.n_labels_scored} of {a.n_labels} labels scored",
+        "",
+    ]
     lines += [f"{'':16}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval (paired bootstrap over clips)"]
     for name, difference in result.differences().items():
         title, scale = NAMES[name]
-        interval = result.intervals.get(name)
-        span = f"   {scale * interval[0]:+.2f} to {scale * interval[1]:+.2f}{'' if interval[0] <= 0 <= interval[1] else '   excludes 0'}" if interval else ""
+        span = _span(result.intervals.get(name), scale, 2)
         lines.append(f"{title:16}{scale * getattr(a, name):8.2f}{scale * getattr(b, name):8.2f}{scale * difference:+9.2f}{span}")
-    gain = b.ap - a.ap
-    order = [k for k in np.argsort(-gain, kind="stable") if not np.isnan(gain[k])]
-    best, worst = [k for k in order[:LABELS_SHOWN] if gain[k] > 0], [k for k in order[: -LABELS_SHOWN - 1 : -1] if gain[k] < 0]
+    gains = result.gains
+    order = [k for k in np.argsort(-gains, kind="stable") if not np.isnan(gains[k])]
+    best, worst = [k for k in order[:LABELS_SHOWN] if gains[k] > 0], [k for k in order[: -LABELS_SHOWN - 1 : -1] if gains[k] < 0]
     for title, some in (("AP gained most", best), ("AP lost most", worst)):
         if some:
-            lines.append(f"{title}: " + ", ".join(f"{result.labels.names[k]} {100 * gain[k]:+.1f}" for k in some))
+            lines += ["", title]
+            lines += [f"  {result.labels.names[k][:30]:30}{100 * a.ap[k]:6.1f}{100 * b.ap[k]:6.1f}{100 * gains[k]:+7.1f}{_span(result.label_intervals[k], 100, 1)}" for k in some]
+    sure, known = result.certain()
+    if known:
+        lines += ["", f"{sure} of {known} labels have an interval of their own that excludes 0; chance alone gives some {known / 20:.0f}"]
     return "\n".join(lines)
+
+
+def _span(interval: Interval | None, scale: float, digits: int) -> str:
+    if interval is None:
+        return ""
+    low, high = interval
+    return f"   {scale * low:+.{digits}f} to {scale * high:+.{digits}f}{'' if low <= 0 <= high else '   excludes 0'}"

@@ -1,4 +1,4 @@
-"""`beatline inspect` and `beatline common`: what a store or two runs hold."""
+"""`beatline inspect`: what a store holds."""
 
 import sys
 from pathlib import Path
@@ -32,19 +32,3 @@ def inspect(arguments: list[str]) -> None:
     if page:
         artefact.write_atomic(page, inspection_page.page(found, store.samples_of))
         print(f"page      {page}", file=sys.stderr if given.json else sys.stdout)
-
-
-def common(arguments: list[str]) -> None:
-    """Prints two runs on their common clips."""
-    import json
-
-    from beatline import comparison
-
-    parser = Parser("common", "Scores two runs on their common clips, with paired bootstrap intervals of the differences.")
-    parser.add_argument("first", metavar="RUN_A", help="run folder, or a folder of predictions")
-    parser.add_argument("second", metavar="RUN_B")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args(arguments)
-    first, second = (comparison.find_predictions(Path(folder)) for folder in (given.first, given.second))
-    result = comparison.compare(first, second, (given.first, given.second))
-    print(json.dumps(result.to_dict(), indent=1, allow_nan=False) if given.json else comparison.console(result))

@@ -13,13 +13,25 @@ from pathlib import Path
 
 from beatline.config import DataConfig
 from beatline.errors import UserError
+from beatline.labels import LabelSet
 from beatline.manifest.audioset import read_audioset
-from beatline.manifest.lists import read_csv, read_folder, read_kaldi
+from beatline.manifest.lists import csv_rows, folder_rows, read_csv, read_folder, read_kaldi
 from beatline.manifest.named import read_named
 from beatline.manifest.splits import carve
-from beatline.manifest.table import SPLITS, Clip, Event, Manifest, Rejected, read_labels, read_text
+from beatline.manifest.table import (
+    SPLITS,
+    Clip,
+    Event,
+    Manifest,
+    Rejected,
+    Sorted,
+    labels_of,
+    read_labels,
+    read_text,
+    sort_rows,
+)
 
-__all__ = ["SPLITS", "Clip", "Event", "Manifest", "Rejected", "carve", "read", "read_audioset", "read_csv", "read_folder", "read_kaldi", "read_labels", "read_named", "read_text"]
+__all__ = ["SPLITS", "Clip", "Event", "Manifest", "Rejected", "carve", "read", "read_audioset", "read_csv", "read_folder", "read_kaldi", "read_labels", "read_listed", "read_named", "read_text"]
 
 
 def read(data: DataConfig) -> Manifest:
@@ -55,6 +67,20 @@ def _read(data: DataConfig) -> Manifest:
     if data.folder is not None:
         return read_folder(data.folder, data)
     if data.csv is not None:
-        embedded = Path(str(files("beatline") / "data/mini-audioset/manifest.csv"))
-        return read_csv(embedded if str(data.csv) == "mini" else data.csv, data)
+        return read_csv(_table(data.csv), data)
     raise UserError("bad-config", "setting data", "no data is named", "give one of data.audioset, data.dataset, data.kaldi, data.csv, data.folder")
+
+
+def _table(path: Path) -> Path:
+    return Path(str(files("beatline") / "data/mini-audioset/manifest.csv")) if str(path) == "mini" else path
+
+
+def read_listed(source: Path) -> tuple[Sorted, LabelSet]:
+    """The clips of a table (or the word `mini`) or of a folder for each class, with the rejected inputs and the label set: for scoring, where no clip needs a split.
+
+    Raises:
+        UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`; `split-overlap` where one clip is listed in two splits.
+    """
+    rows, known = folder_rows(source, DataConfig(folder=source)) if source.is_dir() else csv_rows(_table(source), DataConfig(csv=source))
+    labels = known or labels_of(rows)
+    return sort_rows(rows, labels), labels

@@ -35,6 +35,15 @@ def read_csv(path: Path, data: DataConfig) -> Manifest:
     Raises:
         UserError: as `manifest.read`.
     """
+    return assemble(*csv_rows(path, data), path.parent, data)
+
+
+def csv_rows(path: Path, data: DataConfig) -> tuple[list[Row], LabelSet | None]:
+    """The rows of such a table, and its label set where something names one.
+
+    Raises:
+        UserError: `missing-file`, `not-a-file`, `bad-table`.
+    """
     table = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         columns = [(name or "").strip().lower() for name in table.fieldnames or ()]
@@ -45,8 +54,7 @@ def read_csv(path: Path, data: DataConfig) -> Manifest:
     except csv.Error as error:
         raise UserError("bad-table", f"cannot use {path} line {table.line_num}", str(error), "write it as plain CSV: commas, double quotes") from error
     beside = path.parent / "classes.csv"
-    known = read_labels(data.labels or beside) if data.labels or beside.exists() else None
-    return assemble(rows, known, path.parent, data)
+    return rows, read_labels(data.labels or beside) if data.labels or beside.exists() else None
 
 
 def _csv_row(cells: dict, table: Path, place: str) -> Row:
@@ -116,6 +124,15 @@ def read_folder(folder: Path, data: DataConfig) -> Manifest:
     Raises:
         UserError: as `manifest.read`.
     """
+    return assemble(*folder_rows(folder, data), folder, data)
+
+
+def folder_rows(folder: Path, data: DataConfig) -> tuple[list[Row], LabelSet]:
+    """The rows of such a folder, and its label set.
+
+    Raises:
+        UserError: `missing-file`, `bad-table`; `no-clips` where no folder holds a file.
+    """
     parts = [part for part in listed(folder) if part.is_dir()]
     has_splits = bool(parts) and all(part.name.lower() in SPLIT_NAMES for part in parts)
     rows = []
@@ -126,5 +143,4 @@ def read_folder(folder: Path, data: DataConfig) -> Manifest:
                 rows.append(Row(name, file, name, [as_text(class_folder.name)], (split,) if split else ()))
     if not rows:
         raise UserError("no-clips", f"cannot use {folder}", "no files in folders named after classes", "arrange the data as <class>/<file> or <split>/<class>/<file>")
-    known = read_labels(data.labels) if data.labels else LabelSet.from_names(sorted({label for row in rows for label in row.labels}))
-    return assemble(rows, known, folder, data)
+    return rows, read_labels(data.labels) if data.labels else LabelSet.from_names(sorted({label for row in rows for label in row.labels}))

@@ -1,0 +1,81 @@
+"""`beatline listen`: labels of a microphone, a pipe or a file, as the sound comes."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from beatline.cli.options import Parser, above_zero, add_model_options, load_tagger, positive
+from beatline.errors import UserError
+
+if TYPE_CHECKING:
+    from beatline.listening import Moment
+    from beatline.tag import AudioTagger
+
+SOURCES = """Without SOURCE the default microphone is heard (extra `listen`). `-` and named pipes carry a WAV stream or raw 16-bit little-endian samples:
+
+  arecord -f S16_LE -r 16000 | beatline listen - --model MODEL
+  ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | beatline listen - --model MODEL --format jsonl
+
+The first line comes when a whole window has been heard. Where the model is slower than the sound, hops are skipped and counted; a file's never."""
+
+
+def share(text: str) -> float:
+    """argparse type: a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
+share.__name__ = "number from 0 to 1"
+
+
+def listen(arguments: list[str]) -> None:
+    """Prints a line for every hop, until the sound ends."""
+    parser = Parser("listen", "Says what is heard, hop by hop.", epilog=SOURCES)
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help="-, a named pipe, or a file of any form that `beatline tag` reads")
+    add_model_options(parser)
+    parser.add_argument("--rate", type=positive, default=16_000, metavar="HERTZ", help="samples a second of raw samples or the microphone (16000)")
+    parser.add_argument("--channels", type=positive, default=1, help="channels of raw samples or the microphone (1)")
+    parser.add_argument("--window", type=above_zero, default=10.0, metavar="SECONDS", help="what is scored at once (10)")
+    parser.add_argument("--hop", type=above_zero, metavar="SECONDS", help="from one line to the next (a quarter of the window)")
+    parser.add_argument("--threshold", type=share, default=0.3, metavar="SCORE", help="least score of a label that is printed (0.3)")
+    parser.add_argument("--format", choices=("table", "jsonl"), default="table")
+    parser.set_defaults(merge="mean")
+    given = parser.parse_args(arguments)
+    given.hop = given.window / 4 if given.hop is None else given.hop
+    if given.source == "-" and sys.stdin.isatty():
+        raise UserError("bad-usage", "cannot listen to -", "standard input is a terminal", "pipe sound into it; `beatline listen --help` shows how")
+    count, skipped, last = 0, 0, 0.0
+    try:
+        for moment in _moments(given.source, given.rate, given.channels, lambda: load_tagger(given)):
+            print(_line(moment, given.threshold, given.format), flush=True)
+            count, skipped, last = count + 1, skipped + moment.skipped, moment.time
+    finally:
+        if count:
+            slow = f"; {skipped} hops skipped, because the model is slower than the sound: give a longer --hop" if skipped else ""
+            print(f"listen   {last:.1f} s heard, {count} lines{slow}", file=sys.stderr)
+
+
+def _moments(source: str | None, rate: int, channels: int, load: Callable[[], "AudioTagger"]) -> Iterator["Moment"]:
+    from beatline import listening, media, pcm
+    from beatline.audio import SAMPLE_RATE
+
+    if source is None:
+        sound = pcm.microphone(rate, channels)  # asked for before the model is loaded
+        return listening.live(listening.Stream(load(), sound.rate, sound.channels), sound.blocks)
+    tagger = load()
+    if source != "-" and not Path(source).is_fifo():
+        return listening.every(listening.Stream(tagger, SAMPLE_RATE), media.blocks(Path(source), tagger.hop))
+    pipe = 0 if source == "-" else os.open(source, os.O_RDONLY)
+    sound = pcm.sound(lambda most: os.read(pipe, most), "standard input" if source == "-" else source, rate, channels)
+    return listening.live(listening.Stream(tagger, sound.rate, sound.channels), sound.blocks)
+
+
+def _line(moment: "Moment", threshold: float, form: str) -> str:
+    if form == "jsonl":
+        return json.dumps(moment.to_dict(threshold), ensure_ascii=False)
+    return f"{moment.time:9.1f} s  " + (", ".join(f"{label.name} {score:.2f}" for label, score in moment.above(threshold)) or "-")
