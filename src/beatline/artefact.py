@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 from beatline.errors import UserError
 
@@ -66,22 +66,36 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which becomes `path` when the block ends well; otherwise nothing changes.
+
+    Raises:
+        UserError: `disk-full` or `not-writable`.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        os.replace(temporary, path)
+        _fsync(path.parent)
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Writes a file so that after a crash it has either its old content or the new one.
 
     Raises:
         UserError: `disk-full` or `not-writable`.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(path.name + ".partial")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _fsync(path.parent)
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def seal(folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> None:

@@ -2,7 +2,7 @@
 
 In: waveforms `(batch, samples)` float32 in [-1, 1] at 16 kHz. Out: fbank `(batch, frames, 128)` float32, normalised. Pre-emphasis, window and
 Fourier transform are linear, so each frame is one product with a fixed 400 x 512 matrix made in float64; that is closer to the exact
-value than a float32 FFT and exports without an FFT operator. Padding is left to `model/tagger`.
+value than a float32 FFT and exports without an FFT operator. On a CPU an FFT in float64 is closer still, and faster. Padding is left to `model/tagger`.
 """
 
 import math
@@ -44,14 +44,17 @@ def _mel_weights() -> np.ndarray:
     return np.maximum(0.0, np.minimum(rising, falling))
 
 
+def _window() -> np.ndarray:
+    """Povey's window times the scale, `(400 samples,)` float64."""
+    return FULL_SCALE * (0.5 - 0.5 * np.cos(2 * math.pi * np.arange(WINDOW) / (WINDOW - 1))) ** 0.85
+
+
 def _frame_to_spectrum() -> np.ndarray:
     """Scale, pre-emphasis, Povey window and Fourier transform as one matrix, `(400 samples, 256 cosines + 256 sines)` float64."""
     emphasis = np.eye(WINDOW) - PRE_EMPHASIS * np.eye(WINDOW, k=1)
     emphasis[0, 0] -= PRE_EMPHASIS  # the first sample is its own predecessor
-    n = np.arange(WINDOW)
-    povey = (0.5 - 0.5 * np.cos(2 * math.pi * n / (WINDOW - 1))) ** 0.85
-    angle = 2 * math.pi * np.outer(n, np.arange(FFT // 2)) / FFT
-    return FULL_SCALE * (emphasis * povey) @ np.hstack([np.cos(angle), np.sin(angle)])
+    angle = 2 * math.pi * np.outer(np.arange(WINDOW), np.arange(FFT // 2)) / FFT
+    return (emphasis * _window()) @ np.hstack([np.cos(angle), np.sin(angle)])
 
 
 @cache
@@ -75,14 +78,31 @@ def log_mel(waveforms: Tensor) -> Tensor:
         return energies.clamp(min=FLOOR).log()
 
 
+@cache
+def _window_on_cpu() -> Tensor:
+    return torch.from_numpy(_window())
+
+
 def _log_mel_on_cpu(waveforms: Tensor) -> Tensor:
-    """The same, clip by clip, so that what lies between waveform and energies stays in the cache."""
-    spectrum_matrix, mel_weights = (matrix.t() for matrix in _matrices(waveforms.device))
+    """The same by an FFT in float64; clip by clip, so that what lies between waveform and energies stays in the cache.
+
+    Pre-emphasis comes before the frames' mean is taken off, once for each sample: of a constant m it leaves (1 - PRE_EMPHASIS) m.
+    """
+    mel_weights, rest = _matrices(waveforms.device)[1].t(), 1 - PRE_EMPHASIS
     energies = waveforms.new_empty(len(waveforms), frame_count(waveforms.shape[1]), MELS)
+    padded = torch.zeros(energies.shape[1], FFT, dtype=torch.float64)
+    windowed, power = padded[:, :WINDOW], waveforms.new_empty(energies.shape[1], FFT // 2)
     for waveform, result in zip(waveforms, energies, strict=True):
-        frames = waveform.unfold(0, WINDOW, HOP)
-        spectrum = product(frames - frames.mean(dim=1, keepdim=True), spectrum_matrix).square_()
-        power = spectrum[:, : FFT // 2].add_(spectrum[:, FFT // 2 :])
+        exact = waveform.double()
+        emphasised = exact.clone()
+        emphasised[1:].sub_(exact[:-1], alpha=PRE_EMPHASIS)
+        frames = exact.unfold(0, WINDOW, HOP)
+        mean = frames.mean(dim=1, keepdim=True)
+        torch.sub(emphasised.unfold(0, WINDOW, HOP), mean, alpha=rest, out=windowed)
+        windowed[:, 0] = rest * (frames[:, 0] - mean[:, 0])  # the first sample is its own predecessor
+        windowed.mul_(_window_on_cpu())
+        squares = torch.view_as_real(torch.fft.rfft(padded)).square_()
+        torch.add(squares[:, : FFT // 2, 0], squares[:, : FFT // 2, 1], out=power)
         torch.log(product(power, mel_weights).clamp_(min=FLOOR), out=result)
     return energies
 

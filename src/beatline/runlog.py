@@ -49,7 +49,7 @@ def progress(stage: str, total: int) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(f"{stage:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:  # or what is printed goes to the bar's terminal
         task = bar.add_task(stage, total=total, text="")
 
         def advance(count: int = 1, text: str | None = None) -> None:

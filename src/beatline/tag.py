@@ -1,19 +1,16 @@
 """audio files -> scores: any recordings, of any length, through any engine.
 
 In: paths, bytes or streams. Out: one `Tagged` for each, in order, or the reason why not. Files are decoded ahead of the model; windows of
-different recordings share batches; memory holds a few dozen windows and the scores, whatever the recordings' length. Imports no torch.
+different recordings share batches; memory holds a few dozen windows and a row of scores for each, however long a recording is. Imports no torch.
 """
 
-import csv
 import glob
-import json
+import math
 import os
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -21,11 +18,17 @@ from beatline import engine as engines
 from beatline import media, windows
 from beatline.ahead import buffered
 from beatline.audio import FULL_SCALE, SAMPLE_RATE
-from beatline.engine import Engine
+from beatline.children import Job
+from beatline.engine import Engine, Outputs
 from beatline.errors import UserError
+from beatline.events import Event, EventOptions, Events, in_order
+from beatline.families import families, raise_parents
 from beatline.media import Audio
 from beatline.tagged import Refused, Tagged
-from beatline.windows import Merge
+from beatline.windows import STEP_SAMPLES, TOKENS_OF_A_STEP, Merge
+
+if TYPE_CHECKING:
+    from beatline.calibration import Calibration
 
 WINDOW_SECONDS = 10.0
 HOP_SECONDS = 5.0
@@ -34,23 +37,7 @@ AUDIO_SUFFIXES = frozenset(
     [".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".snd", ".mp2", ".ac3", ".mov", ".avi", ".3gp", ".ape", ".wv", ".tta"]
 )  # what a folder is searched for; a file named by itself may be called anything
 
-
-@dataclass
-class _Open:
-    """A recording some of whose windows are not scored yet."""
-
-    source: str
-    starts: list[int] = field(default_factory=list)
-    scores: list[np.ndarray] = field(default_factory=list)
-    embeddings: list[np.ndarray] = field(default_factory=list)
-    samples: int = 0
-    note: str = ""
-    whole: bool = False
-    error: UserError | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.error is not None or (self.whole and len(self.scores) == len(self.starts))
+Read = Callable[[Any, float], Generator[np.ndarray, None, str]]
 
 
 class AudioTagger:
@@ -59,36 +46,101 @@ class AudioTagger:
     Args:
         engine: What runs the model.
         window: Longest stretch scored at once, seconds; a recording no longer than it is scored whole.
-        hop: Seconds from one window's begin to the next, above 0 up to `window`.
+        hop: Seconds from one window's begin to the next, a sample to `window`.
         merge: How a recording's scores come from those of its windows, see `windows.merge`.
+        parents: Raise a label's scores to those of its kinds in AudioSet's ontology.
+
+    Raises:
+        UserError: `bad-usage` for a hop that does not fit the window, or where the labels have no parents.
     """
 
-    def __init__(self, engine: Engine, window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean"):
-        if not 0 < hop <= window:
-            raise UserError("bad-usage", f"a hop of {hop:g} s", f"it is not above 0 and at most the window of {window:g} s", "give another")
-        self.engine, self.labels, self.window, self.hop, self.merge = engine, engine.labels, window, hop, merge
+    calibration: "Calibration | None" = None
+    """Its temperature goes into every score; its thresholds decide about events where `EventOptions.threshold` is left open."""
 
-    def __call__(self, audio: Any, rate: int | None = None) -> Any:
+    def __init__(self, engine: Engine, window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean", parents: bool = False):
+        if not 1 <= hop * SAMPLE_RATE <= window * SAMPLE_RATE < math.inf:
+            raise UserError("bad-usage", f"a hop of {hop:g} s", f"it is not between a sample and the window of {window:g} s", "give another")
+        self.engine, self.labels, self.window, self.hop, self.merge = engine, engine.labels, window, hop, merge
+        self._families = families(engine.labels) if parents else ()
+        if parents and (engine.task != "multi-label" or not self._families):
+            cause = "no label of this model is a kind of another in AudioSet's ontology"
+            raise UserError("bad-usage", "parents' scores", cause if engine.task == "multi-label" else "this model gives each clip one label, so scores exclude each other", "leave parents out")
+
+    def __call__(self, audio: Any, rate: int | None = None, events: EventOptions | None = None) -> Any:
         """A `Tagged`, or a list of them for a list.
 
         Args:
             audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)` with its `rate`; or a list of them.
             rate: Samples a second of arrays, Hz.
+            events: As `tag`.
 
         Raises:
             UserError: What is wrong with the audio; of a list, with the first that has something.
         """
-        several = isinstance(audio, list | tuple)
-        results = []
-        for result in self.tag(as_source(one, rate) for one in (audio if several else [audio])):
-            if isinstance(result, Refused):
-                raise result.error
-            results.append(result)
-        return results if several else results[0]
+        return _asked(audio, rate, lambda sources: self.tag(sources, events))
 
-    def tag(self, sources: Iterable[Audio]) -> Iterator[Tagged | Refused]:
-        """One result for each recording, in order, as they come; one that cannot be used costs the others nothing."""
-        return tag(self.engine, sources, self.window, self.hop, self.merge)
+    def tag(self, sources: Iterable[Any], events: EventOptions | None = None, read: Read = media.blocks) -> Iterator[Tagged | Refused]:
+        """One result for each recording, in order, as they come; one that cannot be used costs the others nothing.
+
+        Args:
+            sources: `media.Audio`, or whatever `read` takes.
+            events: How to find when each label sounds; None leaves that out.
+            read: How a source becomes blocks of so many seconds, and a note; `children.Decoders.blocks` for what strangers send.
+        """
+        detail = events is not None and events.level == "steps"
+        for recording in _scored(self.engine, sources, lambda source: _Tags(source, self, events), round(self.window * SAMPLE_RATE), round(self.hop * SAMPLE_RATE), detail=detail, read=read):
+            yield recording.result() if recording.error is None else Refused(recording.source, recording.error)
+
+    def recording(self, source: str, events: EventOptions | None = None) -> "_Tags":
+        """A recording whose windows are scored elsewhere: give it what the engine says of each with `take`, count them in `taken`, set `samples`, and ask for its `result`."""
+        return _Tags(source, self, events)
+
+    def embed(self, audio: Any, rate: int | None = None, level: Literal["clip", "token"] = "clip") -> Any:
+        """Embeddings, float32, of a recording; or a list of them for a list.
+
+        `clip` is `(width,)`, the mean over windows of the mean of their tokens. `token` is `(tokens, width)`: time-major, 8 tokens for each time step, of
+        rising frequency; step k begins at k * 0.16 s. As many steps as `windows.steps` says of the whole recording, from windows whose steps do not overlap.
+
+        Args:
+            audio: As `__call__`.
+            rate: As `__call__`.
+            level: Of what.
+
+        Raises:
+            UserError: As `__call__`; `bad-usage` for another level.
+        """
+        if level not in ("clip", "token"):
+            raise UserError("bad-usage", f"embeddings of level {level!r}", "there is no such level", "give clip or token")
+        return _asked(audio, rate, self._tokens if level == "token" else self._embeddings)
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Scores in [0, 1] of logits `(..., labels)`, with the calibration's temperature."""
+        return self.engine.score(logits if self.calibration is None else logits / np.float32(self.calibration.temperature))
+
+    def raised(self, scores: np.ndarray) -> np.ndarray:
+        """Scores `(..., labels)`, those of parents raised where that was asked for."""
+        return raise_parents(scores, self._families) if self._families else scores
+
+    def _embeddings(self, sources: Iterable[Audio]) -> Iterator[np.ndarray | Refused]:
+        for result in self.tag(sources):
+            yield result if isinstance(result, Refused) else result.embedding
+
+    def _tokens(self, sources: Iterable[Audio]) -> Iterator[np.ndarray | Refused]:
+        window = max(round(self.window * SAMPLE_RATE), SAMPLE_RATE)
+        hop = int(windows.steps(np.array(window))) * STEP_SAMPLES  # the next window begins where this one's steps end
+        for recording in _scored(self.engine, sources, _Tokens, window, hop, STEP_SAMPLES, detail=True):
+            yield recording.result() if recording.error is None else Refused(recording.source, recording.error)
+
+
+def _asked(audio: Any, rate: int | None, run: Callable[[Iterable[Audio]], Iterator[Any]]) -> Any:
+    """What `run` gives for one recording, or a list for a list; what it refuses is raised."""
+    several = isinstance(audio, list | tuple)
+    results = []
+    for result in run(as_source(one, rate) for one in (audio if several else [audio])):
+        if isinstance(result, Refused):
+            raise result.error
+        results.append(result)
+    return results if several else results[0]
 
 
 def as_source(audio: Any, rate: int | None = None) -> Audio:
@@ -117,6 +169,7 @@ def load(
     window: float = WINDOW_SECONDS,
     hop: float | None = None,
     merge: Merge = "mean",
+    parents: bool = False,
 ) -> AudioTagger:
     """A run folder, a checkpoint or an export as a tagger; see `export.load` and `AudioTagger`. An export is loaded without importing torch.
 
@@ -131,7 +184,7 @@ def load(
         from beatline import export
 
         ready = export.load(path, engine, precision, device, threads)
-    return AudioTagger(ready, window, window / 2 if hop is None else hop, merge)
+    return AudioTagger(ready, window, window / 2 if hop is None else hop, merge, parents)
 
 
 def find(patterns: Iterable[str]) -> Iterator[Path]:
@@ -149,44 +202,123 @@ def find(patterns: Iterable[str]) -> Iterator[Path]:
 
 
 def tag(engine: Engine, sources: Iterable[Audio], window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean") -> Iterator[Tagged | Refused]:
-    """One result for each recording, in order.
+    """`AudioTagger.tag` of such a tagger."""
+    return AudioTagger(engine, window, hop, merge).tag(sources)
 
-    Args:
-        window: Longest stretch scored at once, seconds; a recording no longer than it is scored whole.
-        hop: Seconds from one window's begin to the next, above 0 up to `window`.
-        merge: How a recording's scores come from those of its windows.
-    """
-    waiting: deque[_Open] = deque()
-    batch: list[tuple[_Open, int, np.ndarray]] = []
-    for item in buffered(_windows(sources, round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)), WINDOWS_AT_ONCE):
-        recording, place, samples = item
-        if place == 0:
+
+class _Recording:
+    """A recording some of whose windows are not scored yet."""
+
+    def __init__(self, source: str):
+        self.source, self.samples, self.note = source, 0, ""
+        self.cut = self.taken = 0  # windows
+        self.whole = False
+        self.error: UserError | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.error is not None or (self.whole and self.taken == self.cut)
+
+    def take(self, begin: int, length: int, outputs: Outputs, row: int) -> None:
+        """What the engine says of the next window: a row of its outputs."""
+        raise NotImplementedError
+
+
+class _Tags(_Recording):
+    """A recording on its way to a `Tagged`."""
+
+    def __init__(self, source: str, tagger: AudioTagger, options: EventOptions | None):
+        super().__init__(source)
+        self._tagger, self._level = tagger, options.level if options else None
+        thresholds = None if tagger.calibration is None else tagger.calibration.thresholds
+        self._events = Events(tagger.labels, options, thresholds, tagger.raised) if options else None
+        self._found: list[Event] = []
+        self._starts: list[int] = []
+        self._scores: list[np.ndarray] = []
+        self._embedding: Any = 0.0  # the sum
+
+    def take(self, begin: int, length: int, outputs: Outputs, row: int) -> None:
+        scores = outputs.scores[row] if self._tagger.calibration is None else self._tagger.scores(outputs.logits[row])
+        self._starts.append(begin)
+        self._scores.append(scores)
+        self._embedding = self._embedding + outputs.embeddings[row].astype(np.float64)
+        if self._events is not None:
+            steps = outputs.step_logits
+            self._found += self._events.add(begin, length, scores[None] if steps is None else self._tagger.scores(steps[row, : _steps(length)]))
+
+    def result(self) -> Tagged:
+        """Once all windows are taken."""
+        tagger, seconds, scores = self._tagger, self.samples / SAMPLE_RATE, np.stack(self._scores)
+        return Tagged(
+            source=self.source,
+            labels=tagger.labels,
+            scores=tagger.raised(windows.merge(scores, tagger.merge)),
+            embedding=(self._embedding / self.taken).astype(np.float32),
+            starts=np.array(self._starts) / SAMPLE_RATE,
+            window_scores=tagger.raised(scores),
+            seconds=seconds,
+            note=self.note,
+            window=tagger.window,
+            events=None if self._events is None else in_order(self._found + self._events.finish(seconds)),
+        )
+
+
+class _Tokens(_Recording):
+    """A recording on its way to the embeddings of its tokens."""
+
+    def __init__(self, source: str):
+        super().__init__(source)
+        self._parts: list[np.ndarray] = []
+        self._steps = 0
+
+    def take(self, begin: int, length: int, outputs: Outputs, row: int) -> None:
+        assert outputs.tokens is not None
+        end = _steps(length)
+        new = slice(TOKENS_OF_A_STEP * (self._steps - begin // STEP_SAMPLES), TOKENS_OF_A_STEP * end)
+        self._parts.append(outputs.tokens[row, new].copy())  # a copy, or the batch stays in memory
+        self._steps = begin // STEP_SAMPLES + end
+
+    def result(self) -> np.ndarray:
+        """Once all windows are taken."""
+        return np.concatenate(self._parts)
+
+
+Kind = TypeVar("Kind", bound=_Recording)
+
+
+def _scored(
+    engine: Engine, sources: Iterable[Any], opened: Callable[[str], Kind], window: int, hop: int, grid: int = 1, detail: bool = False, read: Read = media.blocks
+) -> Iterator[Kind]:
+    """The recordings in order, each when its windows are taken or when it has an error; `window`, `hop` and `grid` in samples."""
+    waiting: deque[Kind] = deque()
+    batch: list[tuple[_Recording, int, np.ndarray]] = []
+    for recording, begin, samples in buffered(_windows(sources, opened, window, hop, grid, read), WINDOWS_AT_ONCE):
+        if samples is None and begin == 0:
             waiting.append(recording)
         if samples is not None:
-            batch.append((recording, place, samples))
+            batch.append((recording, begin, samples))
         if len(batch) == WINDOWS_AT_ONCE:
-            _score(engine, batch)
+            _score(engine, batch, detail)
         while waiting and waiting[0].done:
-            yield _result(engine, waiting.popleft(), merge)
-    _score(engine, batch)
-    yield from (_result(engine, recording, merge) for recording in waiting)
+            yield waiting.popleft()
+    _score(engine, batch, detail)
+    yield from waiting
 
 
-def _windows(sources: Iterable[Audio], window: int, hop: int) -> Iterator[tuple[_Open, int, np.ndarray | None]]:
-    """`(recording, number of the window, its samples)`; each recording ends with an item without samples."""
+def _windows(sources: Iterable[Any], opened: Callable[[str], Kind], window: int, hop: int, grid: int, read: Read) -> Iterator[tuple[Kind, int, np.ndarray | None]]:
+    """`(recording, first sample, samples)` of each window; an item without samples is the begin (0) or the end (-1) of a recording."""
     for source in sources:
-        recording = _Open(str(source) if isinstance(source, Path) else "audio")
-        place = 0
+        recording = opened(str(source) if isinstance(source, Path | Job) else "audio")
+        yield recording, 0, None
         try:
-            blocks = _Noted(media.blocks(source, window / SAMPLE_RATE))
-            for begin, samples in windows.cut(blocks, window, hop):
-                recording.starts.append(begin)
-                yield recording, place, samples
-                place += 1
+            blocks = _Noted(read(source, window / SAMPLE_RATE))
+            for begin, samples in windows.cut(blocks, window, hop, grid):
+                recording.cut += 1
+                yield recording, begin, samples
             recording.samples, recording.note, recording.whole = blocks.samples, blocks.note, True
         except UserError as error:
             recording.error = error
-        yield recording, place, None
+        yield recording, -1, None
 
 
 class _Noted:
@@ -206,62 +338,26 @@ class _Noted:
             yield block
 
 
-def _score(engine: Engine, batch: list[tuple[_Open, int, np.ndarray]]) -> None:
-    """Scores windows, those of like length together, and gives the rows to their recordings."""
+def _steps(length: int) -> int:
+    """Time steps of a window of so many samples."""
+    return int(windows.steps(windows.tiled_length(np.array(length))))
+
+
+def _score(engine: Engine, batch: list[tuple[_Recording, int, np.ndarray]], detail: bool) -> None:
+    """Scores windows, those of like length together, and gives them to their recordings in order."""
     clips = [windows.tile_short(samples) for _, _, samples in batch]
     order = sorted(range(len(clips)), key=lambda i: -len(clips[i]))
-    rows: list[Any] = [None] * len(clips)
+    results: list[Any] = [None] * len(clips)
     for begin in range(0, len(order), engine.clips_at_once):
         some = order[begin : begin + engine.clips_at_once]
         lengths = np.array([len(clips[i]) for i in some], np.int64)
         waveforms = np.zeros((len(some), lengths[0]), np.float32)
         for row, i in zip(waveforms, some, strict=True):
             row[: len(clips[i])] = clips[i] / np.float32(FULL_SCALE)
-        result = engine.run(waveforms, lengths)
-        for k, i in enumerate(some):
-            rows[i] = (result.scores[k], result.embeddings[k])
-    for (recording, _, _), (scores, embedding) in zip(batch, rows, strict=True):
-        recording.scores.append(scores)
-        recording.embeddings.append(embedding)
+        outputs = engine.run(waveforms, lengths, detail)
+        for row, i in enumerate(some):
+            results[i] = (outputs, row)
+    for (recording, begin, samples), (outputs, row) in zip(batch, results, strict=True):
+        recording.take(begin, len(samples), outputs, row)
+        recording.taken += 1
     batch.clear()
-
-
-def _result(engine: Engine, recording: _Open, merge: Merge) -> Tagged | Refused:
-    if recording.error is not None:
-        return Refused(recording.source, recording.error)
-    scores = np.stack(recording.scores)
-    return Tagged(
-        source=recording.source,
-        labels=engine.labels,
-        scores=windows.merge(scores, merge),
-        embedding=np.mean(recording.embeddings, axis=0),
-        starts=np.array(recording.starts) / SAMPLE_RATE,
-        window_scores=scores,
-        seconds=recording.samples / SAMPLE_RATE,
-        note=recording.note,
-    )
-
-
-def write(results: Iterable[Tagged | Refused], form: str, top: int) -> UserError | None:
-    """Prints each result as it comes, and one line on standard error for each refused file; the last refusal, if any.
-
-    Args:
-        form: `table` and `jsonl` give the `top` best labels; `csv` a row for each of them: file, seconds, mid, name, score.
-    """
-    last = None
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    if form == "csv":
-        rows.writerow(["file", "seconds", "mid", "name", "score"])
-    for result in results:
-        if isinstance(result, Refused):
-            last = result.error
-            print(f"beatline: {last}", file=sys.stderr)
-        elif form == "jsonl":
-            print(json.dumps(result.to_dict(top), ensure_ascii=False))
-        elif form == "csv":
-            rows.writerows([result.source, f"{result.seconds:.3f}", label.mid, label.name, f"{score:.6f}"] for label, score in result.top(top))
-        else:
-            print(f"{result.source}  {result.seconds:.1f} s" + (f"  ({result.note})" if result.note else ""))
-            print("\n".join(f"  {score:6.3f}  {label.name}" for label, score in result.top(top)))
-        sys.stdout.flush()
-    return last

@@ -12,6 +12,8 @@ import numpy as np
 MIN_SAMPLES = 3200  # the recipe repeats shorter clips until they are at least this long
 STEP_SECONDS = 0.16
 """What one time step of tokens covers: 16 frames of 10 ms."""
+STEP_SAMPLES = 2560
+"""The same at 16 kHz."""
 TOKENS_OF_A_STEP = 8
 """Squares of 16 mel bands above each other."""
 
@@ -35,7 +37,7 @@ def tiled_length(lengths: np.ndarray) -> np.ndarray:
     return np.where(lengths >= MIN_SAMPLES, lengths, lengths * -(-MIN_SAMPLES // np.maximum(lengths, 1)))
 
 
-def cut(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+def cut(blocks: Iterable[np.ndarray], window: int, hop: int, grid: int = 1) -> Iterator[tuple[int, np.ndarray]]:
     """The windows of a recording as `(first sample, samples)`, holding about one window and one block.
 
     A recording of at most one window is one window. Of a longer one every window is full: they begin every `hop` samples, and the last one
@@ -45,6 +47,7 @@ def cut(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[i
         blocks: The recording's samples in order, int16.
         window: Samples of a window, at least 1.
         hop: Samples from one window's begin to the next, 1 to `window`.
+        grid: What the last window's begin is a multiple of; it is shorter by less than that.
     """
     held, begin, end = np.empty(0, np.int16), 0, 0
     for block in blocks:
@@ -57,7 +60,7 @@ def cut(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[i
             held, end = held[keep:], end + keep
     total = end + len(held)
     if total:
-        begin = max(0, total - window)
+        begin = max(0, -(-(total - window) // grid) * grid)
         yield begin, held[begin - end :]
 
 

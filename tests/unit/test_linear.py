@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
 from beatline.model.attention import Attention, RelativeBias, _Recomputed
-from beatline.model.linear import Linear
+from beatline.model.linear import Linear, _FeedForward, feed_forward
 from beatline.products import on_cpu_in_float32, product
 
 
@@ -25,6 +25,24 @@ def test_a_linear_layer_and_its_gradients_are_those_of_pytorch(shape):
     wanted.backward(gradient)
     for a, b in ((ours.grad, theirs.grad), (layer.weight.grad, weight.grad), (layer.bias.grad, bias.grad)):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_feed_forward_part_and_its_gradients_are_those_of_pytorch(rate, monkeypatch):
+    torch.manual_seed(0)
+    up, down, dropout, features = Linear(8, 32), Linear(32, 8), torch.nn.Dropout(rate), torch.randn(2, 5, 8)
+    used = []
+    monkeypatch.setattr(_FeedForward, "apply", lambda *a, apply=_FeedForward.apply: used.append(a) or apply(*a))
+    found = []
+    for function in (feed_forward, lambda x, a, b, drop: F.linear(drop(F.gelu(F.linear(x, a.weight, a.bias))), b.weight, b.bias)):
+        torch.manual_seed(3)
+        inputs = features.clone().requires_grad_()
+        tensors = (inputs, up.weight, up.bias, down.weight, down.bias)
+        result = function(inputs, up, down, dropout)
+        found.append([result.detach(), *torch.autograd.grad(result.square().sum(), tensors)])
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    assert len(used) == (rate == 0)  # dropped activations cannot be made again
 
 
 def test_gaps_between_rows_do_not_change_a_product():

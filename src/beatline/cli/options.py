@@ -106,4 +106,4 @@ def load_tagger(given: argparse.Namespace) -> "AudioTagger":
     if hop is not None and hop > given.window:
         raise UserError("bad-usage", "option --hop", "it is longer than the window", "give at most --window seconds")
     windows = {"window": given.window, "hop": hop if hop is not None else given.window / 2, "merge": given.merge} if "window" in given else {}
-    return beatline.load(given.model, engine=given.engine, precision=given.precision, device=given.device, **windows)
+    return beatline.load(given.model, engine=given.engine, precision=given.precision, device=given.device, parents=getattr(given, "parents", False), **windows)

@@ -1,22 +1,146 @@
 """`beatline tag`: audio files to labels."""
 
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from beatline.cli.options import Parser, add_model_options, add_window_options, load_tagger, positive
 from beatline.errors import UserError
+
+if TYPE_CHECKING:
+    from beatline.events import EventOptions
+    from beatline.media import Audio
+    from beatline.tagged import Refused, Tagged
+
+TOP = 5
+
+
+def share(text: str) -> float:
+    """argparse type: a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
+share.__name__ = "number from 0 to 1"
+
+
+def seconds(text: str) -> float:
+    """argparse type: a finite number of at least 0."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
+seconds.__name__ = "number of at least 0"
 
 
 def tag(arguments: list[str]) -> int:
     """Exit code: 0, or that of the last refused file."""
-    from beatline import tag as room
+    given = _parser().parse_args(arguments)
+    from beatline import formats
+    from beatline.families import find
+    from beatline.runlog import progress
 
-    parser = Parser("tag", "Tags audio files, one result for each, in order.")
-    parser.add_argument("audio", nargs="+", metavar="FILE|FOLDER|GLOB", help="audio of any form that libsndfile or FFmpeg reads")
-    add_model_options(parser)
-    add_window_options(parser)
-    parser.add_argument("--top", type=positive, default=5, help="labels of each recording (5)")
-    parser.add_argument("--format", choices=("table", "jsonl", "csv"), default="table")
-    given = parser.parse_args(arguments)
-    sources = list(room.find(given.audio))
+    options, sources = _event_options(given), list(_sources(given.audio))
     if not sources:
         raise UserError("missing-file", f"nothing to tag in {' '.join(given.audio)}", "no audio file there", "give audio files, or a folder with some")
-    refused = room.write(load_tagger(given).tag(sources), given.format, given.top)
+    formats.check(given.format, [str(source) if isinstance(source, Path) else "audio" for source in sources], given.out)
+    tagger = load_tagger(given)
+    if given.calibrated:
+        from beatline.calibration import Calibration
+
+        tagger.calibration = Calibration.load(given.model, tagger.labels)
+    chosen = find(tagger.labels, given.labels) if given.labels else None
+    lowest = tagger.calibration.thresholds if tagger.calibration else np.full(len(tagger.labels), given.threshold or 0.0, np.float32)
+    open_end = chosen or given.calibrated or given.threshold is not None
+    choice = formats.Choice(
+        level="events" if options else "windows" if given.timeline else "clip",
+        count=given.top or (None if open_end else TOP),
+        threshold=lowest if chosen is None else lowest[chosen],
+    )
+    with progress("tag", len(sources)) if len(sources) > 1 else nullcontext(lambda: None) as advance:
+
+        def results() -> "Iterator[Tagged | Refused]":
+            for result in tagger.tag(sources, options):
+                advance()
+                yield result if chosen is None or not hasattr(result, "select") else result.select(chosen)
+
+        refused = formats.write(results(), given.format, choice, given.out)
     return refused.exit_code if refused else 0  # each refused file has had its line
+
+
+def _parser() -> Parser:
+    from beatline.formats import NAMES, OF_EVENTS
+
+    parser = Parser("tag", "Tags audio files, one result for each, in order.")
+    parser.add_argument("audio", nargs="+", metavar="FILE|FOLDER|GLOB|-", help="audio of any form that libsndfile or FFmpeg reads; - is standard input")
+    add_model_options(parser)
+    add_window_options(parser)
+    parser.add_argument("--format", choices=NAMES, default="table", help=f"table is for people; {', '.join(OF_EVENTS)} are of events")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="written when it is whole (standard output)")
+    parser.add_argument("--top", type=positive, metavar="N", help=f"most labels of each recording or window ({TOP}; all with --threshold, --calibrated or --labels)")
+    bound = parser.add_mutually_exclusive_group()
+    bound.add_argument("--threshold", type=share, metavar="SCORE", help="leave out labels below it; of events, the score that one reaches (0.5)")
+    bound.add_argument("--calibrated", action="store_true", help="use the thresholds and the temperature that `beatline calibrate` has put beside the model")
+    parser.add_argument("--labels", type=_words, action="extend", metavar="LABEL[;LABEL]", help="these only: names, mids, or branches of AudioSet's ontology, as in 'Dog/'")
+    parser.add_argument("--parents", action="store_true", help="raise a label's score to those of its kinds in AudioSet's ontology")
+    level = parser.add_mutually_exclusive_group()
+    level.add_argument("--timeline", action="store_true", help="the labels of each window")
+    level.add_argument("--events", choices=("steps", "windows"), help="what sounds from when to when, by the scores of steps of 0.16 s or of windows")
+    parser.add_argument("--low", type=share, metavar="SHARE", help="of the threshold, at which an event ends (0.5)")
+    parser.add_argument("--median", type=seconds, metavar="SECONDS", help="length of the median filter over scores (0.48; 0 is none)")
+    parser.add_argument("--gap", type=seconds, metavar="SECONDS", help="longest pause within an event (0.32)")
+    parser.add_argument("--shortest", type=seconds, metavar="SECONDS", help="leave out shorter events (0)")
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    words = [word for word in text.split(";") if word.strip()]
+    if not words:
+        raise ValueError
+    return words
+
+
+_words.__name__ = "label"
+
+
+def _event_options(given: Namespace) -> "EventOptions | None":
+    """How to find events; None where they are not asked for."""
+    from beatline.events import EventOptions
+    from beatline.formats import OF_EVENTS
+
+    asked = {field.name: getattr(given, field.name) for field in fields(EventOptions) if getattr(given, field.name, None) is not None}
+    if given.events is None and given.format not in OF_EVENTS:
+        unused = sorted(asked.keys() - {"threshold"})
+        if unused:
+            raise UserError("bad-usage", f"option --{unused[0]}", "it is about events, which are not asked for", "add --events steps, or leave it out")
+        return None
+    if given.top and not given.format.startswith("json"):
+        raise UserError("bad-usage", "option --top", "it is about recordings and windows, not events", "choose events by --labels or --threshold")
+    if given.timeline:
+        raise UserError("bad-usage", "option --timeline", f"the format {given.format} is of events", "leave it out, or take another --format")
+    return EventOptions(**asked, level=given.events or "steps")
+
+
+def _sources(words: Iterable[str]) -> "Iterator[Audio]":
+    """What the words name, standard input included."""
+    from beatline.tag import find
+
+    if list(words).count("-") > 1:
+        raise UserError("bad-usage", "argument -", "standard input can be read only once", "give it once")
+    for word in words:
+        if word != "-":
+            yield from find([word])
+        elif sys.stdin is None or sys.stdin.isatty():
+            raise UserError("bad-usage", "argument -", "standard input is no pipe", "pipe a sound file into the command: cat FILE | beatline tag - ...")
+        else:
+            yield sys.stdin.buffer

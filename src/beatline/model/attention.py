@@ -65,13 +65,14 @@ class _Recomputed(torch.autograd.Function):
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None, bias: Tensor | None, is_padding: Tensor | None, dropout: float) -> Tensor:
         clips, heads, tokens, _ = query.shape
         dropped = torch.empty(clips, heads, tokens, tokens, dtype=torch.bool).bernoulli_(dropout) if dropout else None
-        attended = torch.empty_like(query)
+        attended = query.new_empty(clips, tokens, heads, query.shape[-1]).transpose(1, 2)  # as the layer after it wants it, so that no copy is kept
         for at in itertools.product(range(clips), range(heads)):
             weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
             if dropped is not None:
                 weights.masked_fill_(dropped[at], 0.0)
             attended[at] = product(weights, value[at].t())
-        attended /= 1 - dropout
+        if dropout:
+            attended /= 1 - dropout
         ctx.save_for_backward(query, key, value, gate, bias, is_padding, dropped, attended)
         ctx.dropout = dropout
         return attended
@@ -85,7 +86,8 @@ class _Recomputed(torch.autograd.Function):
         to_gate = None if gate is None else torch.empty_like(gate)
         to_bias = None if bias is None else torch.zeros_like(bias)
         through = (gradient * attended).sum(-1, keepdim=True)  # what the softmax takes off each row
-        gradient = gradient / (1 - ctx.dropout)
+        if ctx.dropout:
+            gradient = gradient / (1 - ctx.dropout)
         for at in itertools.product(range(query.shape[0]), range(query.shape[1])):
             weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
             to_weights = product(gradient[at], value[at])
@@ -134,10 +136,13 @@ class Attention(nn.Module):
             is_padding: `(batch, tokens)` bool, or None when nothing is padded.
         """
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        recomputed = torch.is_grad_enabled() and on_cpu_in_float32(query)
+        if recomputed:  # before the gate, which would keep the three together
+            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         gate = self.gate_values(query) if bias is not None and self.gated else None
         dropout = self.dropout if self.training else 0.0
-        if torch.is_grad_enabled() and on_cpu_in_float32(query):
-            attended = _Recomputed.apply(query.contiguous(), key.contiguous(), value.contiguous(), gate, bias, is_padding, dropout)
+        if recomputed:
+            attended = _Recomputed.apply(query, key, value, gate, bias, is_padding, dropout)
         else:
             mask = None
             if bias is not None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from beatline.config import EncoderConfig
 from beatline.fbank import MELS
 from beatline.model.attention import Attention, RelativeBias
-from beatline.model.linear import Linear
+from beatline.model.linear import Linear, feed_forward
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -67,7 +67,7 @@ class Layer(nn.Module):
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
     def feed_forward(self, tokens: Tensor) -> Tensor:
-        return self.down(self.activation_dropout(F.gelu(self.up(tokens))))
+        return feed_forward(tokens, self.up, self.down, self.activation_dropout)
 
     def forward(self, tokens: Tensor, bias: Tensor | None, is_padding: Tensor | None) -> Tensor:
         if self.pre_norm:

@@ -1,4 +1,4 @@
-"""A linear layer whose float32 products on a CPU go to oneDNN; elsewhere, and for other types, it is `nn.Linear`."""
+"""Linear layers whose float32 products on a CPU go to oneDNN; elsewhere, and for other types, they are PyTorch's own."""
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,26 @@ class _Linear(torch.autograd.Function):
         )
 
 
+class _FeedForward(torch.autograd.Function):
+    """Two linear layers with a GELU between, of which nothing but the input is kept: what lies between is four times as wide, and made again."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor) -> Tensor:
+        ctx.save_for_backward(features, up, up_bias, down)
+        return product(F.gelu(product(features, up, up_bias)), down, down_bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        features, up, up_bias, down = ctx.saved_tensors
+        rows, inputs = gradient.flatten(0, -2), features.flatten(0, -2)
+        hidden = product(inputs, up, up_bias)
+        to_down = product(rows.t(), F.gelu(hidden).t())
+        to_hidden = product(rows, down.t())
+        torch.ops.aten.gelu_backward.grad_input(to_hidden, hidden, grad_input=to_hidden)
+        return product(to_hidden, up.t()).view(features.shape), product(to_hidden.t(), inputs.t()), to_hidden.sum(0), to_down, rows.sum(0)
+
+
 class Linear(nn.Linear):
     """`nn.Linear`; see the module's docstring."""
 
@@ -36,3 +56,10 @@ class Linear(nn.Linear):
         if torch.is_grad_enabled():
             return _Linear.apply(features, self.weight, self.bias)
         return product(features, self.weight, self.bias)
+
+
+def feed_forward(features: Tensor, up: Linear, down: Linear, dropout: nn.Dropout) -> Tensor:
+    """`down(dropout(gelu(up(features))))`."""
+    if torch.is_grad_enabled() and on_cpu_in_float32(features) and not (dropout.training and dropout.p):
+        return _FeedForward.apply(features, up.weight, up.bias, down.weight, down.bias)
+    return down(dropout(F.gelu(up(features))))

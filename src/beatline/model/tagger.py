@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from beatline.config import EncoderConfig
 from beatline.fbank import HOP, WINDOW, fbank
 from beatline.model.encoder import Encoder, initialise
+from beatline.products import on_cpu_in_float32
 from beatline.windows import TOKENS_OF_A_STEP
 
 
@@ -100,7 +101,11 @@ class Tagger(nn.Module):
         if is_padding is not None:
             tokens = tokens.masked_fill(is_padding[:, :, None], 0.0)
         steps = tokens.unflatten(1, (tokens.shape[1] // TOKENS_OF_A_STEP, TOKENS_OF_A_STEP)).mean(dim=2)
-        return self.head(embeddings).float(), embeddings, tokens, self.head(steps).float()
+        return self._head_of_each(embeddings).float(), embeddings, tokens, self._head_of_each(steps).float()
+
+    def _head_of_each(self, features: Tensor) -> Tensor:
+        """The head clip by clip on a CPU: there the last bits of a product depend on how many rows are multiplied at once, and a clip's must not."""
+        return torch.cat([self.head(clip) for clip in features.split(1)]) if on_cpu_in_float32(features) else self.head(features)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits `(batch, labels)` float32.

@@ -1,0 +1,80 @@
+"""Memory does not follow a recording's length, events included: ten minutes against two hours.
+
+BEATLINE_HOURS=24 pytest tests/e2e/test_long_audio.py -s        a day in place of two hours, some minutes; prints what it took
+"""
+
+import csv
+import os
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from beatline.config import EncoderConfig
+from beatline.labels import audioset
+from beatline.model.checkpoint import save
+from beatline.model.tagger import Tagger, initialise_tagger
+
+HOURS = float(os.environ.get("BEATLINE_HOURS", 2))
+MOST = 10 + 4 * HOURS  # MB more than ten minutes need: each window keeps a row of scores; steps would keep 47 an hour
+CONFIG = EncoderConfig(
+    embed_dim=8, encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16, encoder_attention_heads=2, conv_pos=8, conv_pos_groups=2, num_buckets=32, max_distance=60
+)
+WATCHED = """
+import sys
+from pathlib import Path
+from beatline.cli import main
+code = main(sys.argv[1:])
+print(*(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def write_sparse(path, hours):
+    """Silence that takes no disk, with ten loud seconds in each ten minutes."""
+    noise = (3000 * np.random.default_rng(0).standard_normal(160_000)).astype("<i2").tobytes()
+    samples = round(hours * 3600) * 16_000
+    head = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + 2 * samples, b"WAVEfmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", 2 * samples)
+    with path.open("wb") as file:
+        file.write(head)
+        for begin in range(0, samples, 9_600_000):
+            file.seek(len(head) + 2 * begin)
+            file.write(noise)
+        file.truncate(len(head) + 2 * samples)
+
+
+def tag(audio, model, out):
+    """Peak memory of `beatline tag`, MB, and its events."""
+    words = ["tag", audio, "--model", model, "--engine", "torch", "--hop", "10", "--events", "steps", "--threshold", "0.6", "--low", "1", "--format", "csv", "--out", out]
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", WATCHED, *map(str, words)], capture_output=True, text=True, timeout=3600, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stderr.split()[-2]) / 1024
+    with out.open() as file:
+        events = list(csv.DictReader(file))
+    print(f"{audio.name}: {time.monotonic() - begun:.0f} s, {peak:.0f} MB, {len(events)} events")
+    return peak, events
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_hours_need_little_more_memory_than_minutes(tmp_path):
+    model = Tagger(CONFIG, 527)
+    initialise_tagger(model, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    save(tmp_path / "model", model.eval(), audioset(), {})
+    write_sparse(tmp_path / "short.wav", 1 / 6)
+    write_sparse(tmp_path / "long.wav", HOURS)
+    (short, few), (long, many) = (tag(tmp_path / f"{name}.wav", tmp_path / "model", tmp_path / f"{name}.csv") for name in ("short", "long"))
+    loud = [row["name"] for row in few if row["onset"] == "0.000" and row["offset"] == "9.920"]
+    assert loud
+    for name in loud:
+        assert [float(row["onset"]) for row in many if row["name"] == name] == [600.0 * number for number in range(round(6 * HOURS))]
+    assert long - short < MOST
