@@ -7,6 +7,7 @@ Source: BEATs (arXiv 2212.09058) section 3 and the released checkpoints; T5's bu
 import itertools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -62,9 +63,15 @@ class _Recomputed(torch.autograd.Function):
         return torch.softmax(logits, -1)
 
     @staticmethod
+    def dropped(packed: Tensor, at: tuple[int, int], tokens: int) -> Tensor:
+        """Which weights of one clip's head are dropped, `(tokens, tokens)` bool, from eight to a byte."""
+        return torch.from_numpy(np.unpackbits(packed[at].numpy(), axis=-1, count=tokens)).view(torch.bool)
+
+    @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None, bias: Tensor | None, is_padding: Tensor | None, dropout: float) -> Tensor:
         clips, heads, tokens, _ = query.shape
         dropped = torch.empty(clips, heads, tokens, tokens, dtype=torch.bool).bernoulli_(dropout) if dropout else None
+        packed = None if dropped is None else torch.from_numpy(np.packbits(dropped.numpy(), axis=-1))  # one of the largest things to keep
         attended = query.new_empty(clips, tokens, heads, query.shape[-1]).transpose(1, 2)  # as the layer after it wants it, so that no copy is kept
         for at in itertools.product(range(clips), range(heads)):
             weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
@@ -73,14 +80,14 @@ class _Recomputed(torch.autograd.Function):
             attended[at] = product(weights, value[at].t())
         if dropout:
             attended /= 1 - dropout
-        ctx.save_for_backward(query, key, value, gate, bias, is_padding, dropped, attended)
+        ctx.save_for_backward(query, key, value, gate, bias, is_padding, packed, attended)
         ctx.dropout = dropout
         return attended
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, gate, bias, is_padding, dropped, attended = ctx.saved_tensors
+        query, key, value, gate, bias, is_padding, packed, attended = ctx.saved_tensors
         scale = query.shape[-1] ** -0.5
         to_query, to_key, to_value = (torch.empty_like(t) for t in (query, key, value))
         to_gate = None if gate is None else torch.empty_like(gate)
@@ -92,9 +99,10 @@ class _Recomputed(torch.autograd.Function):
             weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
             to_weights = product(gradient[at], value[at])
             used = weights
-            if dropped is not None:
-                used = weights.masked_fill(dropped[at], 0.0)
-                to_weights.masked_fill_(dropped[at], 0.0)
+            if packed is not None:
+                dropped = _Recomputed.dropped(packed, at, query.shape[2])
+                used = weights.masked_fill(dropped, 0.0)
+                to_weights.masked_fill_(dropped, 0.0)
             to_value[at] = product(gradient[at].t(), used.t()).t()
             to_logits = to_weights.sub_(through[at]).mul_(weights)
             to_query[at] = product(to_logits, key[at].t()).mul_(scale)
