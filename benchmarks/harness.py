@@ -187,6 +187,10 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
+
+
 @cache
 def place() -> dict[str, Any]:
     """Device, versions, commit and date of this run."""
@@ -196,11 +200,11 @@ def place() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
+    commit = _git("rev-parse", "--short", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results.json", ":!benchmarks/RESULTS.md") else "")
     device = f"{processor()}, {os.cpu_count()} cores, {THREADS} threads"
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         device = f"{sys.modules['torch'].cuda.get_device_name()}, beside {device}"
-    return {"device": device, "commit": commit or "unknown", "date": time.strftime("%Y-%m-%d"), "versions": versions}
+    return {"device": device, "commit": commit, "date": time.strftime("%Y-%m-%d"), "versions": versions}
 
 
 # ------------------------------------------------------------------ results.json and RESULTS.md

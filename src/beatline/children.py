@@ -17,9 +17,9 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
 }
 AHEAD = 4  # jobs a worker, so that one slow file does not leave the others without work
+BLOCKS_AHEAD = 2  # of a recording that is read in blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,37 @@ class Job:
         return self.name or (f"{self.path} ({self.member})" if self.member else str(self.path))
 
 
+class Stream(Future[str]):
+    """A recording on its way out of a child, see `Decoders.stream`; the result is its note."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ends it, begun or not; a child that is at it is killed."""
+        self.cancel()
+        with self._lock:
+            self._stopped = True
+            if self._child is not None:
+                self._child.kill()
+
+    @contextmanager
+    def by(self, child: "_Child") -> Iterator[None]:
+        """While the block runs, it is this child that `stop` kills."""
+        with self._lock:
+            if self._stopped:
+                raise CancelledError
+            self._child = child
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._child = None
+
+
 class Decoders:
     """A pool of child processes that decode; a context manager. Children are started when there is work for them.
 
@@ -73,7 +105,7 @@ class Decoders:
 
     def __init__(self, workers: int = 1, max_wait: float = LIMITS.max_decode_wait, max_bytes: int = LIMITS.max_decoder_bytes):
         self._limits, self._workers = (max_wait, max_bytes), workers
-        self._jobs: queue.SimpleQueue[tuple[Job, Future[Decoded]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[_Child], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._children: set[_Child] = set()
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"decoder {i}", daemon=True) for i in range(workers)]
@@ -82,11 +114,46 @@ class Decoders:
 
     def submit(self, job: Job) -> "Future[Decoded]":
         """The job's result, or its `UserError` as exception: those of `media.decode` and `archives.read`, `decode-timeout`, `decoder-crashed`."""
+        future: Future[Decoded] = Future()
+        self._put(lambda child: child.decode(job), future)
+        return future
+
+    def stream(self, job: Job, seconds: float, take: Callable[[np.ndarray], object]) -> Stream:
+        """Gives the recording to `take` in blocks of `seconds`, as `media.blocks`, in a thread of the pool; fails as `submit`, or with what `take` raises."""
+        future = Stream()
+
+        def work(child: _Child) -> str:
+            with future.by(child):
+                return child.stream(job, seconds, take)
+
+        self._put(work, future)
+        return future
+
+    def blocks(self, job: Job, seconds: float) -> Generator[np.ndarray, None, str]:
+        """`media.blocks` of a job, decoded a few blocks ahead; fails as `submit`."""
+        pieces: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
+        room = threading.Semaphore(BLOCKS_AHEAD)
+
+        def take(samples: np.ndarray) -> None:
+            room.acquire()
+            pieces.put(samples)
+
+        stream = self.stream(job, seconds, take)
+        stream.add_done_callback(lambda _: pieces.put(None))
+        try:
+            while (samples := pieces.get()) is not None:
+                room.release()
+                if len(samples):
+                    yield samples
+            return stream.result()
+        finally:
+            stream.stop()
+            room.release(BLOCKS_AHEAD)  # or the pool's thread would wait for a reader who has gone
+
+    def _put(self, work: "Callable[[_Child], Any]", future: Future[Any]) -> None:
         if self._closed:
             raise RuntimeError("the decoders are closed")
-        future: Future[Decoded] = Future()
-        self._jobs.put((job, future))
-        return future
+        self._jobs.put((work, future))
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Decoded | UserError]:
         """The result of each job, in order; takes jobs and holds results only so far ahead as keeps the children busy."""
@@ -125,7 +192,7 @@ class Decoders:
         """One thread for each child: Linux ends a child with the thread that started it."""
         child: _Child | None = None
         while item := self._jobs.get():
-            job, future = item
+            work, future = item
             if self._closed:
                 future.cancel()
             if not future.set_running_or_notify_cancel():
@@ -137,7 +204,7 @@ class Decoders:
                     if self._closed:
                         child.kill()
                     child.start()
-                future.set_result(child.decode(job))
+                future.set_result(work(child))
             except UserError as error:
                 future.set_exception(CancelledError() if self._closed else error)
             except BaseException as error:  # a bug of ours, after which the two may misunderstand each other
@@ -217,6 +284,18 @@ class _Child:
         message, samples = next(self.ask(job, 0.0))
         return Decoded(samples, message["rate_in"], message["channels_in"], message["seconds_in"], message["note"])
 
+    def stream(self, job: Job, block_seconds: float, take: Callable[[np.ndarray], object]) -> str:
+        """As `Decoders.stream`."""
+        note = ""
+        for message, samples in self.ask(job, block_seconds):
+            try:
+                take(samples)
+            except BaseException:  # the child has more to say, which nobody will hear
+                self.gone = True
+                raise
+            note = message.get("note", "")
+        return note
+
     def ask(self, job: Job, block_seconds: float) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """What the child says of the job: one message with all samples, or one for each block and one with the note."""
         request = asdict(job) | {"path": str(job.path.absolute()), "block_seconds": block_seconds}
@@ -268,6 +347,7 @@ class _Child:
 
     def kill(self) -> None:
         """Ends the process; any thread may."""
+        self.gone = True
         self._process.kill()
 
     def end(self) -> None:

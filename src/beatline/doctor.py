@@ -12,7 +12,7 @@ from pathlib import Path
 
 from beatline import artefact
 from beatline.errors import UserError
-from beatline.limits import LIMITS
+from beatline.limits import LIMITS, SERVE_LIMITS
 
 
 def print_facts(runs: list[Path]) -> None:
@@ -27,7 +27,8 @@ def print_facts(runs: list[Path]) -> None:
     print(f"python   {platform.python_version()} on {platform.platform()}\npackages {packages}")
     gpu = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none"
     print(f"device   {os.cpu_count()} cores, GPU: {gpu}, {shutil.disk_usage('.').free / 1e9:.1f} GB free here")
-    print("limits   " + ", ".join(f"{f.name} {getattr(LIMITS, f.name)}" for f in dataclasses.fields(LIMITS)))
+    for name, limits in (("limits", LIMITS), ("serve", SERVE_LIMITS)):
+        print(f"{name:8} " + ", ".join(f"{f.name} {getattr(limits, f.name)}" for f in dataclasses.fields(limits)))
     damaged: UserError | None = None
     for run in runs:
         if not run.is_dir():

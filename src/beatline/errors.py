@@ -28,6 +28,7 @@ EXIT_CODES: dict[str, int] = {
     "decode-timeout": INPUT,
     "decoder-memory": INPUT,
     "decoder-crashed": INPUT,
+    "upload-timeout": INPUT,
     "bad-table": INPUT,
     "bad-row": INPUT,
     "bad-archive": INPUT,
@@ -53,6 +54,8 @@ EXIT_CODES: dict[str, int] = {
     "download-failed": RESOURCE,
     "service-refused": RESOURCE,
     "out-of-memory": RESOURCE,
+    "server-busy": RESOURCE,
+    "server-stopping": RESOURCE,
 }
 
 

@@ -88,20 +88,20 @@ def _log_mel_on_cpu(waveforms: Tensor) -> Tensor:
 
     Pre-emphasis comes before the frames' mean is taken off, once for each sample: of a constant m it leaves (1 - PRE_EMPHASIS) m.
     """
-    mel_weights, rest = _matrices(waveforms.device)[1].t(), 1 - PRE_EMPHASIS
+    mel_weights, window, rest = _matrices(waveforms.device)[1].t(), _window_on_cpu(), 1 - PRE_EMPHASIS
     energies = waveforms.new_empty(len(waveforms), frame_count(waveforms.shape[1]), MELS)
     padded = torch.zeros(energies.shape[1], FFT, dtype=torch.float64)
-    windowed, power = padded[:, :WINDOW], waveforms.new_empty(energies.shape[1], FFT // 2)
+    spectrum = padded.new_empty(energies.shape[1], FFT // 2 + 1, dtype=torch.complex128)
+    power = waveforms.new_empty(energies.shape[1], FFT // 2)
     for waveform, result in zip(waveforms, energies, strict=True):
         exact = waveform.double()
-        emphasised = exact.clone()
-        emphasised[1:].sub_(exact[:-1], alpha=PRE_EMPHASIS)
+        emphasised = torch.sub(exact[1:], exact[:-1], alpha=PRE_EMPHASIS)
         frames = exact.unfold(0, WINDOW, HOP)
         mean = frames.mean(dim=1, keepdim=True)
-        torch.sub(emphasised.unfold(0, WINDOW, HOP), mean, alpha=rest, out=windowed)
-        windowed[:, 0] = rest * (frames[:, 0] - mean[:, 0])  # the first sample is its own predecessor
-        windowed.mul_(_window_on_cpu())
-        squares = torch.view_as_real(torch.fft.rfft(padded)).square_()
+        torch.sub(emphasised.unfold(0, WINDOW - 1, HOP), mean, alpha=rest, out=padded[:, 1:WINDOW])
+        padded[:, 0] = rest * (frames[:, 0] - mean[:, 0])  # the first sample is its own predecessor
+        padded[:, :WINDOW].mul_(window)
+        squares = torch.view_as_real(torch.fft.rfft(padded, out=spectrum)).square_()
         torch.add(squares[:, : FFT // 2, 0], squares[:, : FFT // 2, 1], out=power)
         torch.log(product(power, mel_weights).clamp_(min=FLOOR), out=result)
     return energies
@@ -109,4 +109,5 @@ def _log_mel_on_cpu(waveforms: Tensor) -> Tensor:
 
 def fbank(waveforms: Tensor, mean: float, std: float) -> Tensor:
     """The normalised filter bank `(batch, frames, 128)` that the encoder takes: `(log_mel - mean) / (2 std)`."""
-    return (log_mel(waveforms) - mean) / (2 * std)
+    energies = log_mel(waveforms)
+    return (energies - mean) / (2 * std) if energies.requires_grad else energies.sub_(mean).div_(2 * std)

@@ -12,6 +12,8 @@ class Limits:
 
     max_clip_seconds: float = 600.0
     """Longest stretch decoded into one clip, seconds; memory is bounded by it (64 kB a second and channel)."""
+    max_recording_seconds: float = 90_000.0
+    """Longest recording tagged in bulk, seconds: a day and an hour."""
     max_channels: int = 64
     """Most channels of an input file."""
     min_sample_rate: int = 1000
@@ -35,3 +37,57 @@ class Limits:
 
 
 LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeLimits:
+    """What the clients of a server may cost, each and all together; the defaults suit a machine of a few cores that strangers can reach."""
+
+    max_file_bytes: int = 256 << 20
+    """Largest upload, bytes."""
+    max_request_bytes: int = 512 << 20
+    """Largest body of a request, bytes."""
+    max_files: int = 32
+    """Most uploads of a request."""
+    max_seconds: float = 3600.0
+    """Longest recording, seconds."""
+    max_channels: int = LIMITS.max_channels
+    """Most channels of a recording; the decoders keep it, so it is that of `Limits`."""
+    min_sample_rate: int = LIMITS.min_sample_rate
+    """Lowest sample rate of a recording, Hz; as `max_channels`."""
+    max_sample_rate: int = LIMITS.max_sample_rate
+    """Highest sample rate of a recording, Hz; as `max_channels`."""
+    max_connections: int = 512
+    """Most connections at once; one more is answered 503 and closed."""
+    max_uploads: int = 384
+    """Most requests at once whose body is still arriving."""
+    max_spool_bytes: int = 4 << 30
+    """Most bytes of uploads and decoded sound on disk at once."""
+    upload_grace: float = 10.0
+    """Seconds a request may take to arrive, and those of its body so many more as its bytes need at `min_upload_rate`."""
+    min_upload_rate: int = 32_000
+    """Slowest average rate of an upload after its grace, bytes a second."""
+    max_queue: int = 64
+    """Most uploaded files at once that are not answered; further requests are answered 429."""
+    max_wait: float = 60.0
+    """Longest wait of a file for its first window to be scored, seconds; then it is answered 503."""
+    decoders: int = 2
+    """Child processes that decode."""
+    max_decode_wait: float = 10.0
+    """Longest time without a sound from a decoder, seconds; then it is killed."""
+    max_decode_seconds: float = 60.0
+    """Longest time that decoding a file may take, seconds."""
+    max_decoder_bytes: int = 96 << 20
+    """Memory that decoding a small file may take; see `Limits`."""
+    batch_wait: float = 0.005
+    """Longest wait of a window for others to share its pass through the model, seconds."""
+    max_drain: float = 30.0
+    """Longest time that running requests may take after SIGTERM, seconds."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_channels", "min_sample_rate", "max_sample_rate"):
+            if getattr(self, name) != getattr(LIMITS, name):
+                raise ValueError(f"{name} is set in Limits, for every decoding")
+
+
+SERVE_LIMITS = ServeLimits()

@@ -24,8 +24,11 @@ STAGES = {
 OTHERS = {  # in which room each is, under its own name
     "fetch": ("fetch", "get AudioSet's tables, its clips, a starting checkpoint"),
     "inspect": ("data", "say what a store holds, lacks, repeats and contradicts"),
-    "common": ("data", "score two runs on their common clips"),
+    "compare": ("comparing", "say what tells two runs or two models apart, with intervals and a page to listen to"),
+    "common": ("comparing", "the same as compare"),
     "tag": ("tagging", "tag audio files with a trained model"),
+    "listen": ("listening", "tag a microphone or a pipe as the sound comes"),
+    "serve": ("serving", "tag audio files sent over HTTP, and show a page"),
     "convert": ("models", "turn a checkpoint into a beatline model folder or into ESPnet's layout"),
     "export": ("models", "write a model as a graph that runs without PyTorch"),
     "verify": ("folders", "find every damaged or missing file of a folder that beatline made, and mend a store"),
@@ -82,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"beatline: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:  # a light installation, see requirements-onnx.txt
+        if debug or (error.name or "beatline").startswith("beatline"):
+            raise
+        missing = UserError("missing-package", f"beatline {arguments[0]}", f"{error.name} is not installed", "install beatline with all it depends on: pip install beatline")
+        print(f"beatline: {missing}", file=sys.stderr)
+        return missing.exit_code
     except KeyboardInterrupt:
         print("beatline: stopped" + ("; the same command goes on from here" if arguments[0] in (*STAGES, "fetch") else ""), file=sys.stderr)
         return 130

@@ -1,0 +1,188 @@
+"""windows of all requests -> scores: one thread runs the model and shares its passes fairly.
+
+In: recordings as windows. Out: each window's scores, handed to the event loop that waits for them, with the bits that the recording by itself
+gets offline. Recordings take turns, so that an hour of sound holds up a second of it by one pass only. Imports no torch.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from beatline import tag, windows
+from beatline.audio import FULL_SCALE, SAMPLE_RATE
+from beatline.engine import Engine, Outputs
+
+LOG = logging.getLogger("beatline.serve")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A window's part of a pass."""
+
+    begin: int
+    """First sample."""
+    length: int
+    """Samples."""
+    outputs: Outputs
+    """Of the whole pass, without tokens."""
+    row: int
+    """Which of them are the window's."""
+
+
+class Lane:
+    """A recording's windows on their way through the model; iterate over it, in the event loop that made it, for what is `Scored`, in order.
+
+    Args:
+        parts: First sample and samples of each window, int16; taken one by one in the model's thread.
+        count: Number of windows, at least 1.
+        length: Samples of each, as `windows.tile_short` makes it.
+        detail: Whether the logits of each time step are wanted.
+    """
+
+    def __init__(self, parts: Iterator[tuple[int, np.ndarray]], count: int, length: int, detail: bool = False):
+        self.parts, self.ahead, self.length, self.detail = parts, count, length, detail
+        self.left = False
+        """Nobody waits any more."""
+        self._loop, self._scored = asyncio.get_running_loop(), asyncio.Queue[Scored | BaseException | None]()
+
+    def put(self, item: Scored | BaseException | None) -> None:
+        """Hands on a scored window, the reason why there are no more, or None at the end; any thread may."""
+        if not self.left:
+            self._loop.call_soon_threadsafe(self._scored.put_nowait, item)
+
+    async def __aiter__(self) -> AsyncIterator[Scored]:
+        while (item := await self._scored.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+
+class Batcher:
+    """The thread that runs the model; a context manager.
+
+    Args:
+        engine: The model.
+        window: Samples of a window at its longest.
+        wait: Seconds a window that finds the model idle waits for others to share its pass.
+        seen: Told the number of windows and the seconds of each pass.
+    """
+
+    def __init__(self, engine: Engine, window: int, wait: float, seen: Callable[[int, float], None] = lambda count, seconds: None):
+        self._engine, self._window, self._wait, self._seen = engine, window, wait, seen
+        self._size = min(engine.clips_at_once, tag.WINDOWS_AT_ONCE)  # offline too no pass has more
+        self._lanes: deque[Lane] = deque()
+        self._change = threading.Condition()
+        self._closed = self.ready = self.together = False
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+
+    def __enter__(self) -> "Batcher":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join()
+
+    def __len__(self) -> int:
+        """Recordings that are in the queue."""
+        return len(self._lanes)
+
+    def add(self, lane: Lane) -> None:
+        """Queues a recording."""
+        with self._change:
+            self._lanes.append(lane)
+            self._change.notify()
+
+    def drop(self, lane: Lane) -> None:
+        """Forgets a recording; only what is in the model at this moment is still scored."""
+        with self._change:
+            lane.left = True
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+
+    def _work(self) -> None:
+        try:
+            self.together = rows_are_independent(self._engine, (windows.MIN_SAMPLES, SAMPLE_RATE, self._window))
+        except Exception:
+            LOG.exception("the model does not run")
+            return
+        self.ready = True
+        while lanes := self._turn():
+            self._pass(lanes)
+
+    def _turn(self) -> list[Lane]:
+        """Whose windows are next, a lane for each window; none at the end."""
+        with self._change:
+            idle = not self._lanes
+            self._change.wait_for(lambda: self._lanes or self._closed)
+            if idle and self.together:
+                self._change.wait_for(lambda: len(self._lanes) >= self._size or self._closed, self._wait)
+            if self._closed or not self._lanes:
+                return [] if self._closed else self._turn()
+            first = self._lanes[0]
+            waiting = deque(lane for lane in self._lanes if lane.length == first.length) if self.together else deque([first])
+            chosen: list[Lane] = []
+            while waiting and len(chosen) < self._size:
+                lane = waiting.popleft()
+                chosen.append(lane)
+                lane.ahead -= 1
+                if lane.ahead:
+                    waiting.append(lane)
+            for lane in dict.fromkeys(chosen):
+                self._lanes.remove(lane)
+                if lane.ahead:
+                    self._lanes.append(lane)
+            return chosen
+
+    def _pass(self, lanes: Iterable[Lane]) -> None:
+        """Scores a window of each and hands it on."""
+        begun = time.monotonic()
+        lanes = [lane for lane in lanes if not lane.left]
+        try:
+            parts = [next(lane.parts) for lane in lanes]
+            if not parts:
+                return
+            waveforms = np.stack([windows.tile_short(samples) for _, samples in parts]) / np.float32(FULL_SCALE)
+            lengths = np.full(len(parts), waveforms.shape[1], np.int64)
+            outputs = replace(self._engine.run(waveforms, lengths, detail=any(lane.detail for lane in lanes)), tokens=None)
+        except Exception as error:
+            for lane in set(lanes):
+                self.drop_with(lane, error)
+            return
+        for row, (lane, (begin, samples)) in enumerate(zip(lanes, parts, strict=True)):
+            lane.put(Scored(begin, len(samples), outputs, row))
+        for lane in set(lanes):
+            if not lane.ahead:
+                lane.put(None)
+        self._seen(len(parts), time.monotonic() - begun)
+
+    def drop_with(self, lane: Lane, error: Exception) -> None:
+        """Forgets a recording that cannot be scored."""
+        lane.put(error)
+        self.drop(lane)
+
+
+def rows_are_independent(engine: Engine, lengths: Iterable[int]) -> bool:
+    """Whether a clip gets the same bits alone and in a pass with others of its length, at each of some lengths in samples.
+
+    PyTorch and OpenVINO keep a clip's bits on a CPU, onnxruntime does not: there a pass holds windows of one recording, as offline.
+    """
+    random = np.random.default_rng(0)
+    for length in lengths:
+        for count in sorted({2, engine.clips_at_once} - {1}):
+            clips = 0.1 * random.standard_normal((count, length), np.float32)
+            together = engine.run(clips, detail=True)
+            for row in (0, count - 1):
+                alone = engine.run(clips[row : row + 1], detail=True)
+                for name in ("scores", "embeddings", "step_logits"):
+                    if not np.array_equal(getattr(alone, name)[0], getattr(together, name)[row]):
+                        return False
+    return True

@@ -1,0 +1,169 @@
+"""what all requests for tags share: decoders, the model's thread, disk space, and the counts that decide who is turned away.
+
+In: a tagger and limits. Out: room for a request, or the reason why there is none. What becomes of a request is in `request`. Imports no torch.
+"""
+
+import asyncio
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+from beatline.artefact import FolderLock
+from beatline.audio import SAMPLE_RATE
+from beatline.children import Decoders
+from beatline.errors import UserError
+from beatline.limits import ServeLimits
+from beatline.serve.batcher import Batcher
+from beatline.serve.prometheus import Metrics
+from beatline.serve.spool import Spool
+from beatline.tag import AudioTagger
+
+PREFIX = "beatline-serve-"
+YOUNG = 60.0  # seconds: a folder of uploads that is not locked yet may be that old
+
+
+class Service:
+    """What all requests share; its attributes are for `request`."""
+
+    def __init__(self, tagger: AudioTagger, limits: ServeLimits):
+        self.tagger, self.limits = tagger, limits
+        self.window, self.hop = round(tagger.window * SAMPLE_RATE), round(tagger.hop * SAMPLE_RATE)
+        self.stopping = False
+        """Whether no new work is taken."""
+        self.cutting = False
+        """Whether running work is ended."""
+        self.connections: Callable[[], int] = lambda: 0
+        """How many are open; the program that listens knows."""
+        self.spool = Spool(limits.max_spool_bytes)
+        self.metrics = Metrics(lambda: self._files, lambda: self._uploads, lambda: self.connections())
+        self._running: set[asyncio.Task[None]] = set()
+        self._files = self._uploads = 0
+        self._pass_seconds = 0.0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Starts the model's thread and makes room for uploads, until the block ends."""
+        limits = self.limits
+        with _folder() as self._folder, Decoders(limits.decoders, limits.max_decode_wait, limits.max_decoder_bytes) as self.decoders:
+            with Batcher(self.tagger.engine, self.window, limits.batch_wait, self._seen) as self.batcher:
+                yield
+
+    @property
+    def state(self) -> str:
+        """`ok`, `starting` or `stopping`."""
+        return "stopping" if self.stopping else "ok" if self.batcher.ready else "starting"
+
+    @property
+    def running(self) -> int:
+        """Requests for tags that are not answered."""
+        return len(self._running)
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which a client that is turned away may find room."""
+        return max(1, min(60, math.ceil(self._pass_seconds * len(self.batcher))))
+
+    def cut(self) -> None:
+        """Ends running requests; each is answered as far as it can be."""
+        if self.cutting:
+            return
+        self.stopping = self.cutting = True
+        for task in self._running:
+            task.cancel()
+
+    def admit(self) -> None:
+        """Turns a request away before anything is read of it, where there is no room.
+
+        Raises:
+            UserError: `server-stopping`, `server-busy`.
+        """
+        if self.stopping:
+            raise stopping()
+        if self._files >= self.limits.max_queue:
+            raise _busy(f"{self._files} files are waiting already")
+        if self._uploads >= self.limits.max_uploads:
+            raise _busy(f"{self._uploads} other requests are still arriving")
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """The block is a request, from its admission to the end of its answer.
+
+        Raises:
+            UserError: As `admit`.
+        """
+        self.admit()
+        task, begun = asyncio.current_task(), time.monotonic()
+        assert task is not None
+        self._running.add(task)
+        try:
+            yield
+        finally:
+            self._running.discard(task)
+            self.metrics.request_seconds.add(time.monotonic() - begun)
+
+    @contextmanager
+    def room(self) -> Iterator[Path]:
+        """A folder for the files of a request, until the block ends."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """While the block runs, a body is on its way."""
+        self._uploads += 1
+        try:
+            yield
+        finally:
+            self._uploads -= 1
+
+    @contextmanager
+    def queued(self, count: int) -> Iterator[None]:
+        """While the block runs, so many files are waiting for their answer.
+
+        Raises:
+            UserError: `server-busy`; never where none are, however many come.
+        """
+        if self._files and self._files + count > self.limits.max_queue:
+            raise _busy(f"{self._files} files are waiting already")
+        self._files += count
+        try:
+            yield
+        finally:
+            self._files -= count
+
+    def _seen(self, count: int, seconds: float) -> None:
+        self._pass_seconds += 0.1 * (seconds - self._pass_seconds)
+        self.metrics.pass_windows.add(count)
+        self.metrics.pass_seconds.add(seconds)
+
+
+def stopping() -> UserError:
+    """Why nothing is taken or ended any more."""
+    return UserError("server-stopping", "cannot serve the request", "the server is about to stop", "try again, with another server if there is one")
+
+
+def _busy(cause: str) -> UserError:
+    return UserError("server-busy", "cannot take the request", cause, "try again later")
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder of our own for uploads, removed at the end; those of servers that were killed are removed too."""
+    for old in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
+        with suppress(OSError, UserError):
+            about = old.lstat()
+            if about.st_uid == os.getuid() and time.time() - about.st_mtime > YOUNG:
+                with FolderLock(old):
+                    shutil.rmtree(old)
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, FolderLock(Path(folder)):
+        made = Path(folder) / "uploads"
+        made.mkdir()
+        yield made
