@@ -19,3 +19,12 @@ def is_decoder(pid: str) -> bool:
         return b"beatline.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def most_memory(pid: int) -> int:
+    """The most bytes that a process has held; 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)

@@ -139,7 +139,7 @@ def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
 
     Args:
         final: The folder's final name; replaced as a whole if it exists.
-        about: JSON facts for the manifest: `kind` and whatever identifies the inputs.
+        about: JSON facts for the manifest: `kind` and whatever identifies the inputs; `open` where other files may lie beside those listed.
 
     Raises:
         UserError: `disk-full` or `not-writable`.
@@ -199,7 +199,7 @@ def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> 
         select: Which files to read in full (by relative name); of the others only presence and size are checked.
     """
     try:
-        _, files, good = parse_manifest((folder / MANIFEST).read_bytes())
+        about, files, good = parse_manifest((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         yield MANIFEST, f"no readable manifest ({type(error).__name__})"
         return
@@ -216,7 +216,7 @@ def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> 
         if cause:
             yield name, cause
     for name in there:
-        if name not in files and name != MANIFEST:
+        if name not in files and name != MANIFEST and not about.get("open"):
             yield name, UNLISTED
 
 

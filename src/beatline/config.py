@@ -148,7 +148,7 @@ class ModelConfig:
     """The tagger: where its encoder comes from and how it is trained."""
 
     init: Path | None = None
-    """Checkpoint file or folder to start from; random weights when left out."""
+    """Checkpoint file or folder to start from, or a name that `beatline fetch checkpoint` knows; random weights when left out."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Architecture for random weights; a checkpoint brings its own."""
     task: Literal["multi-label", "single-label"] = "multi-label"

@@ -52,6 +52,8 @@ EXIT_CODES: dict[str, int] = {
     "busy-folder": RESOURCE,
     "no-network": RESOURCE,
     "download-failed": RESOURCE,
+    "upload-failed": RESOURCE,
+    "no-token": RESOURCE,
     "service-refused": RESOURCE,
     "out-of-memory": RESOURCE,
     "server-busy": RESOURCE,

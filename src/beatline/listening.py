@@ -19,6 +19,7 @@ from beatline.errors import UserError
 from beatline.labels import Label, LabelSet
 from beatline.tag import AudioTagger
 
+LEAVING = 1.0  # seconds
 PATIENCE = 0.9  # of a hop: what a full window may wait for the model; less than all of it, so that what lags behind real time catches up
 
 Window = tuple[int, np.ndarray]
@@ -171,13 +172,15 @@ def live(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
         except BaseException as error:  # raised where the moments are taken
             waiting.end(error)
 
-    threading.Thread(target=hear, name="hear", daemon=True).start()
+    hearing = threading.Thread(target=hear, name="hear", daemon=True)
+    hearing.start()
     try:
         while taken := waiting.take():
             window, skipped = taken
             yield replace(stream.score(window), skipped=skipped)
     finally:
         waiting.leave()
+        hearing.join(LEAVING)  # the end of the program would abort it in the middle of the resampler; one that waits for sound may be left behind
 
 
 class _Waiting:

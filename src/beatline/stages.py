@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from beatline import artefact, bulk, manifest, metrics, report
+from beatline import artefact, bulk, manifest, metrics, places, report
 from beatline.baseline import baseline_scores
 from beatline.config import Config, dump_yaml, to_dict
 from beatline.errors import UserError
@@ -56,7 +56,7 @@ def prepare_on_ray(config: Config, source: str, to: str) -> None:
     """As `prepare`, by Ray: from files that the machines find at `source` (the data's own folder when empty) into `to` (the run's store when empty)."""
     table, place = manifest.read(config.data), to or str(config.store_folder)
     say("prepare", f"{table.inputs} inputs -> {place}, on Ray")
-    with bulk.locked(place), progress("prepare", len(table.clips)) as advance:
+    with places.locked(place), progress("prepare", len(table.clips)) as advance:
         summary = bulk.prepare_store(table, place, max(1, config.train.workers), advance, source)
     _say_prepared(summary)
 

@@ -174,9 +174,12 @@ def load(
     """A run folder, a checkpoint or an export as a tagger; see `export.load` and `AudioTagger`. An export is loaded without importing torch.
 
     Args:
+        source: A path; or `owner/name` on the Hugging Face Hub, and what else `fetch.checkpoints.find` knows.
         hop: Seconds; None is half a window.
     """
-    path = Path(source)
+    from beatline.fetch import checkpoints
+
+    path = checkpoints.find(source)
     path = path / "model" if (path / "model").is_dir() else path  # a run folder stands for the model in it
     if engines.is_export(path):
         ready: Engine = engines.load_export(path, engine, precision, threads)

@@ -25,6 +25,7 @@ from beatline.augment import generator
 from beatline.batches import Batch, augmented_fbank, epoch_batches, make_batch
 from beatline.config import Config, to_dict
 from beatline.errors import UserError
+from beatline.fetch import checkpoints
 from beatline.labels import LabelSet
 from beatline.model.checkpoint import WEIGHTS, load_checkpoint, load_tensors, save_tensors, write_model
 from beatline.model.tagger import Tagger, initialise_tagger
@@ -52,7 +53,7 @@ def new_tagger(config: Config, labels: LabelSet) -> Tagger:
         UserError: See `load_checkpoint`.
     """
     settings = config.model
-    loaded = load_checkpoint(settings.init) if settings.init else None
+    loaded = load_checkpoint(checkpoints.find(settings.init)) if settings.init else None
     architecture = settings.apply(loaded.config if loaded else settings.encoder)
     with torch.device("meta"):
         tagger = Tagger(architecture, len(labels), settings.task, settings.padding, settings.gradient_decay)

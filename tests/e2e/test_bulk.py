@@ -1,69 +1,18 @@
 """A real Ray of two workers makes and verifies the same bytes, whichever worker is killed, in a folder and on another file system."""
 
 import os
-import signal
-import threading
-import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from beatline import bulk
 from beatline.cli import main
+from tests import rays
 from tests.stores import CLIPS, SHARD_CLIPS, contents, flip, refused, table
 
+cluster, ftp = rays.cluster, rays.ftp  # the fixtures
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_shards"), pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.xdist_group("ray")]
 SETTINGS = ("mini", "--data.validation", "given")
-
-
-def processes(selected: Callable[[bytes], bool]) -> list[int]:
-    """Processes by command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found += [int(path.parent.name)] if selected(path.read_bytes()) else []
-        except OSError:  # it ended
-            continue
-    return found
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Ray as `bulk` starts it, kept for all tests of this file; in the end nothing of it is left."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # where Ray writes its token
-        patch.delenv("RAY_ADDRESS", raising=False)
-        before = set(processes(lambda line: b"ray" in line))
-        with bulk._ray(2):
-            mine = set(processes(lambda line: b"ray" in line)) - before
-            yield mine
-    deadline = time.monotonic() + 20
-    while left := [pid for pid in mine if Path(f"/proc/{pid}").exists() and b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().split()[2:3]]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def ftp(tmp_path):
-    """A real server of another file system; its folder, and its address."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on Python 3.11 it stands on a module that 3.12 lacks
-        from pyftpdlib.authorizers import DummyAuthorizer
-        from pyftpdlib.handlers import FTPHandler
-        from pyftpdlib.servers import ThreadedFTPServer
-    folder = tmp_path / "ftp"
-    folder.mkdir()
-    authorizer = DummyAuthorizer()
-    authorizer.add_user("user", "word", str(folder), perm="elradfmwMT")
-    handler = type("Handler", (FTPHandler,), {"authorizer": authorizer})
-    with ThreadedFTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"handle_exit": False})
-        thread.start()
-        yield folder, f"ftp://user:word@127.0.0.1:{server.address[1]}"
-        server.close_all()
-        thread.join()
 
 
 def test_ray_listens_on_loopback_only_and_reports_nothing(cluster):
@@ -75,25 +24,9 @@ def test_ray_listens_on_loopback_only_and_reports_nothing(cluster):
 
 
 def test_one_of_two_workers_killed_leaves_the_same_bytes(cluster, data, reference, tmp_path):
-    killed: list[int] = []
-    ended = threading.Event()
-
-    def assassin() -> None:
-        while not killed and not ended.is_set():
-            for worker in processes(lambda line: line.startswith(b"ray::Map(_make_shard)")):
-                os.kill(worker, signal.SIGKILL)
-                killed.append(worker)
-                return
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=assassin)
-    thread.start()
     done: list[int] = []
-    try:
+    with rays.assassin(b"_make_shard") as killed:
         bulk.prepare_store(table(data), str(tmp_path / "store"), 2, done.append)
-    finally:
-        ended.set()
-        thread.join()
     assert killed and sum(done) == CLIPS
     assert contents(tmp_path / "store") == contents(reference)
     assert [p.name for p in tmp_path.iterdir()] == ["store"]

@@ -113,7 +113,7 @@ def test_score_of_espnets_own_files(tmp_path, capsys):
         (["tran"], "did you mean train"),
         (["run", "nothere.yaml"], "no such file"),
         (["run", "mini", "--optim.lrr", "1"], "did you mean optim.lr"),
-        (["convert", "x"], "SOURCE and TARGET"),
+        (["convert", "x"], "required: TARGET"),
         (["score", "--scores"], "value is missing"),
         (["score", "--scores", "x"], "all of"),
         (["prepare", "as20k"], "no data is named"),
@@ -128,7 +128,7 @@ def test_help_imports_no_torch_and_lists_every_setting():
     code = "import sys, beatline.cli; beatline.cli.main(['--help']); beatline.cli.main(['run', '--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for setting in ("--optim.lr", "--data.audioset", "--model.encoder.encoder_layers", "--train.workers", "beatline convert"):
+    for setting in ("--optim.lr", "--data.audioset", "--model.encoder.encoder_layers", "--train.workers", "convert "):
         assert setting in done.stdout
 
 

@@ -27,10 +27,13 @@ OTHERS = {  # in which room each is, under its own name
     "compare": ("comparing", "say what tells two runs or two models apart, with intervals and a page to listen to"),
     "common": ("comparing", "the same as compare"),
     "tag": ("tagging", "tag audio files with a trained model"),
+    "calibrate": ("learning", "learn thresholds, and a temperature with which scores mean probabilities"),
     "listen": ("listening", "tag a microphone or a pipe as the sound comes"),
     "serve": ("serving", "tag audio files sent over HTTP, and show a page"),
     "convert": ("models", "turn a checkpoint into a beatline model folder or into ESPnet's layout"),
     "export": ("models", "write a model as a graph that runs without PyTorch"),
+    "pack": ("publishing", "write a model as a folder for a hub, or as ESPnet's zip file"),
+    "push": ("publishing", "upload a model with its card to the Hugging Face Hub"),
     "verify": ("folders", "find every damaged or missing file of a folder that beatline made, and mend a store"),
     "doctor": ("folders", "say what this machine and a run folder are like"),
 }

@@ -64,8 +64,10 @@ def nothing_left(arguments: list[str]) -> None:
 
 
 def model_path(name: str) -> Path:
-    """A run folder stands for the model in it."""
-    path = Path(name)
+    """Where a model is; a run folder stands for the model in it."""
+    from beatline.fetch import checkpoints
+
+    path = checkpoints.find(name)
     return path / "model" if (path / "model").is_dir() else path
 
 
@@ -101,9 +103,11 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
 def load_tagger(given: argparse.Namespace) -> "AudioTagger":
     """The tagger that the options of `add_model_options`, and of `add_window_options` where they are there, ask for."""
     import beatline
+    from beatline.fetch import checkpoints
 
     hop = getattr(given, "hop", None)
     if hop is not None and hop > given.window:
         raise UserError("bad-usage", "option --hop", "it is longer than the window", "give at most --window seconds")
     windows = {"window": given.window, "hop": hop if hop is not None else given.window / 2, "merge": given.merge} if "window" in given else {}
+    given.model = checkpoints.find(given.model)  # once, so that its calibration is looked for beside it
     return beatline.load(given.model, engine=given.engine, precision=given.precision, device=given.device, parents=getattr(given, "parents", False), **windows)

@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,10 @@ seconds.__name__ = "number of at least 0"
 
 def tag(arguments: list[str]) -> int:
     """Exit code: 0, or that of the last refused file."""
+    if "--engine=ray" in arguments or ("--engine", "ray") in pairwise(arguments):
+        from beatline.cli import bulk
+
+        return bulk.tag(arguments)
     given = _parser().parse_args(arguments)
     from beatline import formats
     from beatline.families import find
@@ -81,7 +86,7 @@ def tag(arguments: list[str]) -> int:
 def _parser() -> Parser:
     from beatline.formats import NAMES, OF_EVENTS
 
-    parser = Parser("tag", "Tags audio files, one result for each, in order.")
+    parser = Parser("tag", "Tags audio files, one result for each, in order.", epilog="`beatline tag --engine ray --help`: any number of files, on many machines, to Parquet.")
     parser.add_argument("audio", nargs="+", metavar="FILE|FOLDER|GLOB|-", help="audio of any form that libsndfile or FFmpeg reads; - is standard input")
     add_model_options(parser)
     add_window_options(parser)
@@ -96,11 +101,16 @@ def _parser() -> Parser:
     level = parser.add_mutually_exclusive_group()
     level.add_argument("--timeline", action="store_true", help="the labels of each window")
     level.add_argument("--events", choices=("steps", "windows"), help="what sounds from when to when, by the scores of steps of 0.16 s or of windows")
+    add_event_options(parser)
+    return parser
+
+
+def add_event_options(parser: Parser) -> None:
+    """How scores become events."""
     parser.add_argument("--low", type=share, metavar="SHARE", help="of the threshold, at which an event ends (0.5)")
     parser.add_argument("--median", type=seconds, metavar="SECONDS", help="length of the median filter over scores (0.48; 0 is none)")
     parser.add_argument("--gap", type=seconds, metavar="SECONDS", help="longest pause within an event (0.32)")
     parser.add_argument("--shortest", type=seconds, metavar="SECONDS", help="leave out shorter events (0)")
-    return parser
 
 
 def _words(text: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""A starting checkpoint -> a file on disk, by the release's name, by Hugging Face repository, or by path.
+"""A model -> its place on disk, by the release's name, by Hugging Face repository, or by path.
 
-In: what the user named. Out: the path for `--model.init`. The folder itself and the given folders come first, then copies on the Hugging Face Hub. A known
-hash that does not match is refused; where none is known, the file's own is printed. Nothing is opened here: reading checkpoints is `model/checkpoint`'s.
+In: what the user named. Out: a path: in huggingface_hub's cache, to be used now (`find`), or in a folder of the user's (`fetch`). The folder itself and the given folders come first, then
+copies on the Hugging Face Hub. A known hash that does not match is refused; where none is known, `fetch` prints the file's own. Nothing is opened here: reading
+checkpoints is `model/checkpoint`'s.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,65 @@ from beatline.runlog import say
 WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")
 MOST_BESIDE = 16 << 20  # bytes of a file beside the weights
+OURS = frozenset(["manifest.json", "config.json", "labels.csv", "model.safetensors"])
+"""What makes a repository one of `beatline push`."""
+CALIBRATION = "calibration/"
+FOLDER = Path("checkpoints")
 
 
-def fetch(name: str, folder: Path = Path("checkpoints"), sources: Sequence[Path] = (), policy: http.Policy = http.POLICY) -> Path:
+def find(source: Path | str, policy: http.Policy = http.POLICY) -> Path:
+    """Where a model is that somebody wants to use: the path itself, or a file or folder in huggingface_hub's cache.
+
+    Args:
+        source: A path; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub, with `hub:` before it where that is a path too; or
+            `BEATs_iter3_plus_AS20K` and the like. What can be no name comes back as it is.
+
+    Raises:
+        UserError: `missing-file`, `bad-usage`, `hash-mismatch`, and as `hub.listing`.
+    """
+    text = str(source)
+    name = text.removeprefix("hub:")
+    parts, stem = name.split("/"), name.removesuffix(".pt")
+    if name == text and (Path(text).exists() or (len(parts) > 1 and Path(parts[0]).exists())):
+        return Path(source)
+    if stem in services.CHECKPOINTS:
+        return _release(stem, policy)
+    repository, path = "/".join(parts[:2]), "/".join(parts[2:])
+    if not hub.is_repository(repository) or (path and not hub.is_plain(path)):
+        return Path(source)
+    try:
+        remedy = f"with a network run `hf download {name}`, or put what that left in {hub.cache_place(repository)} on another machine there"
+        folder, files = hub.cached(repository, lambda listed: _chosen(listed, path), remedy, policy)
+    except UserError as error:
+        raise UserError(error.code, f"there is no path {name}, and {error.what}" if name == text else error.what, error.cause, error.remedy) from error
+    return folder if _is_ours(files, path) else folder / files[-1].path
+
+
+def _release(name: str, policy: http.Policy) -> Path:
+    """A checkpoint of the release: the one in `FOLDER`, or a copy."""
+    file, sha256 = f"{name}.pt", services.CHECKPOINTS[name]
+    if (FOLDER / file).exists():
+        return FOLDER / file
+    remedy = f"get {file} on another machine (from {' or '.join(services.CHECKPOINT_COPIES)} on the Hugging Face Hub), and put it at {FOLDER / file}"
+
+    def chosen(listed: hub.Repository) -> list[hub.File]:
+        found = [entry for entry in listed.files if entry.path.split("/")[-1] == file][:1]
+        if not found or sha256 not in ("", found[0].sha256):
+            raise UserError("hash-mismatch" if found else "download-failed", f"cannot use {listed.name}", f"its {file} is not the release's" if found else f"it has no {file}", remedy)
+        return found
+
+    for repository in services.CHECKPOINT_COPIES:
+        try:
+            folder, files = hub.cached(repository, chosen, remedy, policy)
+            return folder / files[0].path
+        except UserError as error:
+            if error.code not in (*http.NETWORK, "hash-mismatch"):
+                raise
+            trouble = error
+    raise trouble
+
+
+def fetch(name: str, folder: Path = FOLDER, sources: Sequence[Path] = (), policy: http.Policy = http.POLICY) -> Path:
     """The checkpoint's path.
 
     Args:
@@ -81,16 +138,33 @@ def _by_repository(name: str, path: str, folder: Path, policy: http.Policy) -> P
     if len(weights) == 1:
         return _said(weights[0], "")
     repository = hub.listing(name, "model", remedy=remedy, policy=policy)
-    chosen = [file for file in repository.files if (file.path == path if path else file.path.endswith(WEIGHTS))]
-    if len(chosen) != 1:
-        there = ", ".join(f"{name}/{file.path}" for file in repository.files if file.path.endswith(WEIGHTS))
-        raise UserError("bad-usage", f"checkpoint {name}{'/' * bool(path)}{path}", f"it has {len(chosen)} files of weights of that name", f"name one of: {there or '(none)'}")
-    beside = [file for file in repository.files if file.path.endswith(BESIDE) and file.size <= MOST_BESIDE]
-    http.check_room(folder, sum(file.size for file in (*beside, *chosen)))
-    for file in (*beside, *chosen):  # the weights last: they say that everything is there
+    chosen = _chosen(repository, path)
+    http.check_room(folder, sum(file.size for file in chosen))
+    for file in chosen:  # the weights last: they say that everything is there
         if not (place / file.path).exists():
             hub.download(repository, file, place / file.path, remedy, policy)
-    return _said(place / chosen[0].path, "")
+    return _said(place / chosen[-1].path, "")
+
+
+def _is_ours(files: Sequence[hub.File], path: str) -> bool:
+    return not path and {file.path for file in files} >= OURS
+
+
+def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
+    """The small files that say how to read the weights, then the weights: those at `path`, those of `beatline push`, or the only ones there are.
+
+    Raises:
+        UserError: `bad-usage`.
+    """
+    if _is_ours(repository.files, path):
+        needed = [file for file in repository.files if file.path in OURS or file.path.startswith(CALIBRATION)]
+        return sorted(needed, key=lambda file: file.path.endswith(WEIGHTS))
+    weights = [file for file in repository.files if file.path.endswith(WEIGHTS)]
+    chosen = [file for file in weights if path in ("", file.path)]
+    if len(chosen) != 1:
+        there = ", ".join(f"{repository.name}/{file.path}" for file in weights)
+        raise UserError("bad-usage", f"checkpoint {repository.name}{'/' * bool(path)}{path}", f"it has {len(chosen)} files of weights of that name", f"name one of: {there or '(none)'}")
+    return [*(file for file in repository.files if file.path.endswith(BESIDE) and file.size <= MOST_BESIDE), *chosen]
 
 
 def _said(path: Path, sha256: str) -> Path:

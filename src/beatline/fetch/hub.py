@@ -1,19 +1,24 @@
-"""Hugging Face repositories: what is in them, and one file of them.
+"""Hugging Face repositories: what is in them, their files on disk, and files to them.
 
-In: a repository's name. Out: its files with length and SHA-256, at one commit, and each of them on disk. `huggingface_hub` answers what there is, where, and with which
-token; the bytes come through `http`, because that library begins a download again from nothing after a kill. Its settings hold (HF_ENDPOINT, HF_TOKEN,
-HF_HUB_OFFLINE). File names in a repository are a stranger's: one that is not plain is never used.
+In: a repository's name. Out: its files with length and hash, at one commit, and each of them on disk. `huggingface_hub` answers what there is, where, and with which
+token. What goes into a folder of ours comes through `http`, because that library begins a download again from nothing after a kill; models that are only to be
+used lie in its cache. Its settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). File names in a repository are a stranger's: one that is not plain is never used.
 """
 
+import hashlib
 import io
 import re
-from collections.abc import Callable, Container
-from dataclasses import dataclass
+import sys
+import threading
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from beatline import archives
 from beatline.archives.common import ID_KEYS
+from beatline.artefact import sha256_file
 from beatline.errors import UserError
 from beatline.fetch import http, request
 
@@ -30,6 +35,8 @@ class File:
     size: int
     sha256: str
     """As the repository states it for large files, empty for small ones."""
+    blob: str = ""
+    """Of small files: git's own hash, SHA-1 of a header and the content."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,12 @@ def listing(name: str, kind: Kind, commit: str | None = None, remedy: str = "run
     if commit is None:
         commit = _ask(name, lambda: api.repo_info(name, repo_type=kind).sha, remedy, policy)
     tree = _ask(name, lambda: list(api.list_repo_tree(name, recursive=True, repo_type=kind, revision=commit)), remedy, policy)
-    files = [File(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else "") for entry in tree if isinstance(entry, hub.RepoFile) if is_plain(entry.path)]
-    return Repository(name, kind, str(commit), tuple(sorted(files, key=lambda file: file.path)))
+    return Repository(name, kind, str(commit), _files(entry for entry in tree if isinstance(entry, hub.RepoFile)))
+
+
+def _files(entries: Iterable[Any]) -> tuple[File, ...]:
+    files = [File(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else "", "" if entry.lfs else entry.blob_id) for entry in entries if is_plain(entry.path)]
+    return tuple(sorted(files, key=lambda file: file.path))
 
 
 def download(repository: Repository, file: File, target: Path, remedy: str = "run the same command again; it goes on from here", policy: http.Policy = http.POLICY) -> str:
@@ -77,6 +88,100 @@ def download(repository: Repository, file: File, target: Path, remedy: str = "ru
     """
     address, headers = _address(repository, file)
     return http.download(address, target, size=file.size, sha256=file.sha256, headers=headers, remedy=remedy, policy=policy)
+
+
+def cached(name: str, choose: Callable[[Repository], Sequence[File]], remedy: str, policy: http.Policy = http.POLICY) -> tuple[Path, Sequence[File]]:
+    """The folder in huggingface_hub's cache with the newest version of a model repository's chosen files, and these; the last one fetched where the hub cannot be asked.
+
+    A file that is not what the repository states is fetched once more.
+
+    Raises:
+        UserError: `hash-mismatch`, what `choose` raises, and as `listing`.
+    """
+    hub, alone = _package(), False
+    try:
+        repository = listing(name, "model", remedy=remedy, policy=policy)
+    except UserError as error:
+        known = _known(name) if error.code in http.NETWORK else None
+        if known is None:
+            raise
+        repository, alone = known, True
+        if not hub.constants.is_offline_mode():
+            print(f"beatline: {error.what}: {error.cause}; what the cache has of it is used", file=sys.stderr)
+    files = choose(repository)
+    folder = Path(_ask(name, lambda: hub.snapshot_download(name, allow_patterns=[file.path for file in files], local_files_only=alone), remedy, policy))
+    for file in files:
+        if not _is(folder / file.path, file):
+            _ask(name, lambda file=file: hub.hf_hub_download(name, file.path, force_download=True), remedy, policy)  # type: ignore[misc]
+            if not _is(folder / file.path, file):
+                raise UserError("hash-mismatch", f"refused {name}/{file.path}", "it is not what the repository states, twice in a row", "run the same command again; if it stays so, ask whoever keeps the repository")
+    return folder, files
+
+
+def cache_place(name: str) -> Path:
+    """Where huggingface_hub's cache keeps a model repository."""
+    return Path(_package().constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+
+
+def _known(name: str) -> Repository | None:
+    """What the cache says of the version of a model repository that was fetched last."""
+    hub = _package()
+    try:
+        tree = hub.get_cached_repo_tree(name)
+    except hub.errors.CachedRepoTreeNotFoundError:
+        return None
+    return Repository(name, "model", "", _files(tree))
+
+
+def _is(path: Path, file: File) -> bool:
+    """Whether a file on disk is what the repository states, as far as it does."""
+    if file.sha256:
+        return sha256_file(path) == file.sha256
+    content = path.read_bytes()
+    return not file.blob or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == file.blob
+
+
+def upload(name: str, files: Mapping[str, Path], stale: Callable[[str], bool], private: bool, message: str, policy: http.Policy = http.POLICY) -> str:
+    """The address of a commit that makes a model repository hold these files, and none that are stale; the repository is made where there is none.
+
+    It is one commit: whoever reads meanwhile sees all of it or nothing.
+
+    Args:
+        files: Where each is, by its path in the repository.
+        stale: Which other files of the repository go.
+        private: Whether only its owner may see it.
+        message: Of the commit.
+
+    Raises:
+        UserError: `no-token`; `bad-usage` where a public repository is asked to be private; `upload-failed` where what arrived is not what was sent; as `listing`.
+    """
+    if not is_repository(name):
+        raise UserError("bad-usage", f"repository {name!r}", "it is not of the form owner/name", "check the spelling")
+    hub, remedy = _package(), "run the same command again; what has arrived is not sent twice"
+    if hub.get_token() is None:
+        raise UserError("no-token", f"cannot push to {name}", "no token of the Hugging Face Hub is known here", "log in with `hf auth login`, or set HF_TOKEN to one that may write")
+    api, patient = hub.HfApi(), replace(policy, timeout=max(policy.timeout, 300.0))  # a commit of large files is checked before it is answered
+    _ask(name, lambda: api.create_repo(name, private=private or None, exist_ok=True), remedy, policy)
+    if private and not _ask(name, lambda: api.repo_info(name).private, remedy, policy):
+        raise UserError("bad-usage", f"cannot push to {name} as private", "it is there already, and public", "leave --private out, or make it private in its settings first")
+    there = listing(name, "model", remedy=remedy, policy=policy)
+    old = [file.path for file in there.files if file.path not in files and stale(file.path)]
+
+    def commit() -> Any:
+        changes = [hub.CommitOperationAdd(path, str(source)) for path, source in files.items()] + [hub.CommitOperationDelete(path) for path in old]
+        try:
+            return api.create_commit(name, changes, commit_message=message)
+        except RuntimeError as error:  # of a large file, by a thread of the client's
+            raise error.__cause__ or error from None
+        except ValueError as error:  # what the hub says of the card's front matter, or of a file
+            raise UserError("upload-failed", f"cannot push to {name}", str(error), "correct that and run the same command again") from error
+
+    done = _ask(name, commit, remedy, patient)
+    arrived = {file.path: file for file in listing(name, "model", done.oid, remedy, policy).files}
+    for path, source in files.items():
+        if path not in arrived or not _is(source, arrived[path]):
+            raise UserError("upload-failed", f"{name}/{path}", "what arrived is not what was sent", remedy)
+    return str(done.commit_url)
 
 
 def holds_any(repository: Repository, file: File, wanted: Container[str], policy: http.Policy = http.POLICY) -> bool:
@@ -106,21 +211,25 @@ def _address(repository: Repository, file: File) -> tuple[str, dict[str, str]]:
 def _package() -> Any:
     try:
         import huggingface_hub
+        import huggingface_hub.constants  # not there by itself in every order of imports
     except ImportError as error:
-        raise UserError("missing-package", "cannot ask the Hugging Face Hub", "it needs the package huggingface_hub", "pip install 'beatline[download]'") from error
+        raise UserError("missing-package", "cannot ask the Hugging Face Hub", "it needs the package huggingface_hub", "pip install 'beatline[hub]'") from error
     return huggingface_hub
 
 
 def _ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Policy) -> Value:
-    """The library's answer; its own tries are few, so it is asked again as `http` asks."""
+    """The library's answer; its own tries are few and its waits have no bound, so it is asked again as `http` asks."""
     import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     def attempt() -> Value:
         try:
-            return question()
+            with _bounded(policy):
+                return question()
         except OfflineModeIsEnabled as error:
             raise UserError("no-network", f"cannot ask for {name}", "HF_HUB_OFFLINE is set", remedy) from error
+        except LocalEntryNotFoundError as error:
+            raise UserError("no-network", f"cannot use {name}", "the cache has not all of its files", remedy) from error
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status in request.PASSING:
@@ -131,3 +240,40 @@ def _ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Pol
             raise request.Again(f"the Hugging Face Hub does not answer ({error})", answered=not isinstance(error, httpx2.ConnectError)) from error
 
     return http.patiently(name, attempt, remedy, policy)
+
+
+_CLIENT = threading.Lock()
+
+
+@contextmanager
+def _bounded(policy: http.Policy) -> Iterator[None]:
+    """Inside, huggingface_hub's client neither waits for a silent server for ever nor sleeps as long as a server asks: such a wait is `Again`. It is quiet, too."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        get_session,
+        logging,
+        parse_ratelimit_headers,
+    )
+
+    def hook(response: Any) -> None:
+        limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
+        wait = request.retry_after(response.headers) if limit is None else float(limit.reset_in_seconds)
+        if response.status_code in request.PASSING and wait is not None:
+            raise request.Again(f"the server answers {response.status_code}", wait)
+
+    with _CLIENT:  # there is one for all threads
+        session, loud, bars = get_session(), logging.get_verbosity(), not (are_progress_bars_disabled() or sys.stderr.isatty())
+        hooks, timeout = session.event_hooks, session.timeout
+        session.event_hooks, session.timeout = {**hooks, "response": [*hooks["response"], hook]}, policy.timeout
+        logging.set_verbosity_error()
+        if bars:
+            disable_progress_bars()
+        try:
+            yield
+        finally:
+            session.event_hooks, session.timeout = hooks, timeout
+            logging.set_verbosity(loud)
+            if bars:
+                enable_progress_bars()

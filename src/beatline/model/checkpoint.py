@@ -68,7 +68,10 @@ class Loaded:
             raise _bad(self.source, f"a {self.family} checkpoint has no head to score with", "fine-tune it first (model.init), or give a fine-tuned checkpoint")
         with torch.device("meta"):
             tagger = Tagger(self.config, len(self.labels), self.task, padding or self.padding)
-        tagger.load_state_dict(self.state, assign=True)
+        try:
+            tagger.load_state_dict(self.state, assign=True)
+        except RuntimeError as error:  # a folder of ours, but from a stranger
+            raise _bad(self.source, "its tensors are not those of its configuration") from error
         return tagger.eval()
 
 
@@ -113,12 +116,16 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def _load_own(folder: Path) -> Loaded:
     artefact.verify(folder)
-    facts = json.loads((folder / ABOUT).read_text())
     labels = LabelSet.from_csv((folder / LABELS).read_text(encoding="utf-8"), str(folder / LABELS))
-    if labels.hash != facts["labels_hash"]:
+    try:
+        facts = json.loads((folder / ABOUT).read_text())
+        config, task, padding, about = EncoderConfig(**facts["encoder"]), facts["task"], facts["padding"], facts["about"]
+        labels_hash = facts["labels_hash"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _bad(folder, f"its {ABOUT} is not of the form that beatline writes ({type(error).__name__}: {error})", "get the folder again from where it comes from") from error
+    if labels.hash != labels_hash:
         raise UserError("label-mismatch", f"cannot load {folder}", "labels.csv is not the table the model was trained with", "restore the folder")
-    config = EncoderConfig(**facts["encoder"])
-    return Loaded(folder, "beatline", config, load_tensors(folder / WEIGHTS), labels, facts["task"], facts["padding"], about=facts["about"])
+    return Loaded(folder, "beatline", config, load_tensors(folder / WEIGHTS), labels, task, padding, about=about)
 
 
 # ------------------------------------------------------------------ pickles from elsewhere
@@ -297,7 +304,7 @@ def load_checkpoint(path: Path | str, architecture: Path | str | None = None) ->
         UserError: `missing-file`, `empty-file`, `bad-checkpoint`, `label-mismatch`, `corrupt-artefact`.
     """
     path = Path(path)
-    for own in (path, path / "model"):
+    for own in (path, path / "model", *([path.parent] if path.name == WEIGHTS else [])):
         if (own / artefact.MANIFEST).exists() and (own / ABOUT).exists():
             return _load_own(own)
     file = _find(path)
@@ -348,7 +355,13 @@ def load_tokenizer(path: Path | str, padding: Literal["exact", "upstream"] = "ex
 
 
 def export_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
-    """Publishes a tagger as ESPnet's own classes load it: `config.yaml` and `model.pth`.
+    """Publishes a tagger as ESPnet's own classes load it, see `write_espnet`."""
+    with artefact.publish(folder, {"kind": "espnet-model", "labels_hash": labels.hash}) as partial:
+        write_espnet(partial, tagger, labels)
+
+
+def write_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
+    """Writes `config.yaml` and `model.pth`, which ESPnet's own classes load, into a folder.
 
     The `.pth` is the one pickle beatline writes, because ESPnet reads nothing else; it holds tensors only.
     Source: layout of ESPnet 202511's classification task.
@@ -371,6 +384,5 @@ def export_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
         "model": "espnet",
         "model_conf": {"classification_type": "multi-label" if tagger.task == "multi-label" else "multi-class", "mixup_probability": 0.0, "lsm_weight": 0.0},
     }
-    with artefact.publish(folder, {"kind": "espnet-model", "labels_hash": labels.hash}) as partial:
-        (partial / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-        torch.save(state, partial / "model.pth")
+    (folder / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    torch.save(state, folder / "model.pth")
