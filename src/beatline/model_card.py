@@ -166,7 +166,7 @@ def _training(facts: Facts) -> str:
         return f"## Training\n\nWhat the model's folder says of it:\n\n```json\n{json.dumps(facts.about, indent=1)}\n```"
     train, optim, model, augment = config["train"], config["optim"], config["model"], config["augment"]
     rows = {
-        "start": f"`{plain(model['init'])}`" if model["init"] else "random weights",
+        "start": plain(model["init"]) if model["init"] else "random weights",
         "epochs, batch": f"{train['epochs']}, {train['batch']}" + (f" in {train['accumulate']} parts" if train["accumulate"] > 1 else ""),
         "steps": facts.about.get("steps"),
         "weights": facts.about.get("chosen"),
