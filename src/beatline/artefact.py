@@ -36,6 +36,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file: `bytes` and `sha256`."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
 def hash_json(value: Any) -> str:
     """SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -108,7 +113,7 @@ def seal(folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]
     for path in (p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         name = path.relative_to(folder).as_posix()
         if name not in known:
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            files[name] = facts_of(path)
         _fsync(path)
     files = dict(sorted(files.items()))
     checkpoint_hook("files-written")
@@ -207,17 +212,20 @@ def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> 
         yield MANIFEST, "the manifest does not match its own hash"
     there = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     for name, facts in files.items():
-        try:
-            cause = difference(facts, there[name].stat().st_size if name in there else None)
-            if not cause and select(name) and sha256_file(there[name]) != facts["sha256"]:
-                cause = CHANGED
-        except OSError as error:  # what a dying disk says
-            cause = error.strerror or str(error)
+        cause = changed(there[name], facts, select(name)) if name in there else difference(facts, None)
         if cause:
             yield name, cause
     for name in there:
         if name not in files and name != MANIFEST and not about.get("open"):
             yield name, UNLISTED
+
+
+def changed(path: Path, facts: dict[str, Any], in_full: bool = True) -> str:
+    """What tells a file from its facts in a manifest, empty where nothing; unless `in_full`, only its size is looked at."""
+    try:
+        return difference(facts, path.stat().st_size) or (CHANGED if in_full and sha256_file(path) != facts["sha256"] else "")
+    except OSError as error:  # what a dying disk says
+        return error.strerror or str(error)
 
 
 def difference(facts: dict[str, Any], size: int | None) -> str:

@@ -7,20 +7,32 @@ Outside the straight line. `torchrun` sets the environment; gradients are summed
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+PATIENCE = timedelta(days=1)
+"""How long processes wait for one another: the first may prepare all of AudioSet meanwhile. One that has died is `torchrun`'s to notice."""
+
+
+def is_first() -> bool:
+    """Whether this is the first process of several, or the only one: the one that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
-    """This process's rank and the number of processes; joins the group that `torchrun` announces."""
+    """This process's rank and the number of processes; joins the group that `torchrun` announces, unless it is in it already."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield 0, 1
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if dist.is_initialized():
+        yield dist.get_rank(), world
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield dist.get_rank(), world
     finally:

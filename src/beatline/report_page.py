@@ -92,11 +92,13 @@ def page(inputs: ReportInputs) -> str:
 def dataset_name(config: Mapping[str, Any]) -> str:
     """The data set's name as HTML, from the configuration's source."""
     data = config.get("data", {})
-    source = next((name for name in ("audioset", "kaldi", "csv", "folder") if data.get(name) is not None), None)
+    source = next((name for name in ("audioset", "dataset", "kaldi", "csv", "folder") if data.get(name) is not None), None)
     if source is None:
         return "unnamed data"
     if source == "audioset":
         return "AudioSet"
+    if source == "dataset":
+        return text(data["dataset"]) + (f", fold {data['fold']}" if data.get("fold") is not None else "")
     return "mini-audioset (embedded)" if str(data[source]) == "mini" else text(Path(str(data[source])).name)
 
 

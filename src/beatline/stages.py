@@ -5,16 +5,16 @@ published folder whose manifest carries the hash of what it was made from, so a 
 """
 
 import json
-import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from beatline import artefact, bulk, manifest, metrics, places, report
+from beatline import artefact, bulk, manifest, metrics, parallel, places, report
 from beatline.baseline import baseline_scores
-from beatline.config import Config, dump_yaml, to_dict
+from beatline.config import Config, to_dict
 from beatline.errors import UserError
 from beatline.metrics import Figures
 from beatline.model.checkpoint import load_checkpoint
@@ -46,9 +46,13 @@ def prepare(config: Config) -> None:
     table = manifest.read(config.data)
     for notice in table.notices:
         say("prepare", notice)
-    say("prepare", f"{table.inputs} inputs -> {config.store_folder}")
-    with artefact.FolderLock(config.store_folder.parent), progress("prepare", len(table.clips)) as advance:
-        summary = prepare_store(table, config.store_folder, max(1, config.train.workers), advance)
+    folder = config.store_folder
+    say("prepare", f"{table.inputs} inputs -> {folder}")
+    before = artefact.read_manifest(folder)
+    with artefact.FolderLock(folder.parent), progress("prepare", len(table.clips)) as advance:
+        summary = prepare_store(table, folder, max(1, config.train.workers), advance)
+    if before == artefact.read_manifest(folder):
+        say("prepare", f"{folder} is there already")
     _say_prepared(summary)
 
 
@@ -69,11 +73,18 @@ def _say_prepared(summary: dict[str, Any]) -> None:
 
 
 def train(config: Config) -> None:
-    """Fine-tunes the tagger and publishes `<out>/model`."""
+    """Fine-tunes the tagger and publishes `<out>/model`; of several processes each takes its share."""
+    with parallel.process_group(pick_device(config.train.device)):  # here they meet: the first may have been preparing
+        _train(config)
+
+
+def _train(config: Config) -> None:
+    folder = config.out / "model"
+    if parallel.is_first():
+        artefact.recover(folder)
     clips = open_store(config)
     trainer = Trainer(config, clips)
-    folder = config.out / "model"
-    artefact.recover(folder)
+    parallel.wait()
     about = artefact.read_manifest(folder)
     if about is not None:
         artefact.verify(folder)
@@ -81,8 +92,6 @@ def train(config: Config) -> None:
         say("train", f"{folder} is there already")
         return
     say("train", f"{len(trainer.clips)} clips, {config.train.epochs} epochs, {trainer.total_steps} steps of {config.train.batch} on {trainer.device} -> {folder}")
-    if os.environ.get("RANK", "0") == "0":
-        artefact.write_atomic(config.out / "config.yaml", dump_yaml(config))
     trainer.run()
 
 
@@ -118,7 +127,9 @@ def score(config: Config) -> None:
     if artefact.read_manifest(source) is None:
         raise UserError("missing-stage", f"no predictions in {source}", "the stage before has not run", "run `beatline predict` with the same configuration first")
     made_from = artefact.hash_json([_manifest_hash(source), to_dict(config.score)])
-    if not is_whole("score", folder, "made_from", made_from):
+    if is_whole("score", folder, "made_from", made_from):
+        say("score", f"{folder} is there already")
+    else:
         predictions = Predictions.load(source)
         say("score", f"{len(predictions.ids)} clips, {config.score.resamples} bootstrap resamples -> {folder}")
         order = metrics.frequency_order(train_counts(clips))
@@ -167,15 +178,18 @@ def write_report(config: Config) -> None:
         if artefact.read_manifest(config.out / name) is None:
             raise UserError("missing-stage", f"nothing in {config.out / name}", "the stage before has not run", f"run `beatline {name.removesuffix('ions')}` with the same configuration first")
     made_from = artefact.hash_json([_manifest_hash(config.out / name) for name in ("predictions", "score")])
-    if not is_whole("report", folder, "made_from", made_from):
+    if is_whole("report", folder, "made_from", made_from):
+        say("report", f"{folder} is there already")
+    else:
         figures, baselines = read_score(config.out / "score")
-        log = config.out / "train/log.jsonl"
+        say("report", f"{figures.n_instances} test clips, {figures.n_labels} labels -> {folder}")
+        log = _training_log(config.out)
         inputs = report.ReportInputs(
             title=config.out.name,
             figures=figures,
             predictions=Predictions.load(config.out / "predictions"),
             baseline=baselines,
-            log=read_log(log) if log.exists() else [],
+            log=log,
             config=to_dict(config),
             data_summary=clips.summary,
             validation_rule=clips.summary["validation"],
@@ -188,24 +202,38 @@ def write_report(config: Config) -> None:
     say("report", f"{folder / 'report.html'}")
 
 
+def _training_log(out: Path) -> list[dict[str, Any]]:
+    """The records of a run's training log, none where there is no log; raises `corrupt-artefact` where it is not the one the model was published with."""
+    path = out / "train/log.jsonl"
+    facts = (artefact.read_manifest(out / "model") or {}).get("run_files", {}).get("train/log.jsonl")
+    if not path.exists() or facts is None:
+        return []
+    if cause := artefact.changed(path, facts):
+        raise UserError("corrupt-artefact", f"cannot use {path}", cause, "restore it, or move it away for a report without learning curves")
+    return read_log(path)
+
+
 def _alone(stage: Callable[[Config], None]) -> Callable[[Config], None]:
-    """The stage under the run folder's lock; of several processes the first holds it for all."""
+    """The stage under the run folder's lock, which of several processes the first holds for all."""
 
     def locked(config: Config) -> None:
-        if os.environ.get("RANK", "0") != "0":
-            return stage(config)
-        with artefact.FolderLock(config.out):
-            return stage(config)
+        with artefact.FolderLock(config.out) if parallel.is_first() else nullcontext():
+            stage(config)
 
     return locked
 
 
+def _first(stage: Callable[[Config], None]) -> Callable[[Config], None]:
+    """The stage in the first of several processes; the others have nothing to do in it."""
+    return lambda config: stage(config) if parallel.is_first() else None
+
+
 STAGES: dict[str, Callable[[Config], None]] = {
-    "prepare": prepare,
+    "prepare": _first(prepare),
     "train": _alone(train),
-    "predict": _alone(predict),
-    "score": _alone(score),
-    "report": _alone(write_report),
+    "predict": _first(_alone(predict)),
+    "score": _first(_alone(score)),
+    "report": _first(_alone(write_report)),
 }
 
 

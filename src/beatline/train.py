@@ -23,7 +23,7 @@ from beatline import artefact, metrics, parallel
 from beatline.ahead import in_order
 from beatline.augment import generator
 from beatline.batches import Batch, augmented_fbank, epoch_batches, make_batch
-from beatline.config import Config, to_dict
+from beatline.config import Config, dump_yaml, to_dict
 from beatline.errors import UserError
 from beatline.fetch import checkpoints
 from beatline.labels import LabelSet
@@ -192,6 +192,8 @@ class Trainer:
             self.tagger = new_tagger(self.config, self.store.labels).to(self.device)
             self.optimiser = adamw(self.tagger, self.config.optim)
             self.resume()
+            if self.rank == 0:
+                artefact.write_atomic(self.config.out / "config.yaml", dump_yaml(self.config))
             previous = signal.signal(signal.SIGTERM, self._on_term)
             try:
                 self._epochs()
@@ -341,7 +343,9 @@ class Trainer:
         state = {name: torch.stack([s[name].double() for s in states]).mean(0).float() for name in states[0]}
         chosen = f"mean of epochs {epochs[0] + 1} to {epochs[-1] + 1}" if average else f"epoch {epochs[0] + 1}, the best on validation" if len(self.validation) else "the last epoch"
         about = {"config": to_dict(self.config), "chosen": chosen, "steps": self.loop.step, "best_validation_mAP": self.loop.best}
-        with artefact.publish(self.config.out / "model", {"kind": "model", "labels_hash": self.store.labels.hash, "identity": self.identity()}) as partial:
+        run_files = {name: artefact.facts_of(self.config.out / name) for name in ("config.yaml", "train/log.jsonl")}  # these have no manifest of their own
+        facts = {"kind": "model", "labels_hash": self.store.labels.hash, "identity": self.identity(), "run_files": run_files}
+        with artefact.publish(self.config.out / "model", facts) as partial:
             write_model(partial, state, self.tagger, self.store.labels, about)
         say("train", f"{self.config.out / 'model'}: {chosen}")
 

@@ -5,7 +5,8 @@ is not in a manifest.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from beatline import artefact, bulk, manifest, prepare, shards
@@ -27,7 +28,16 @@ def verify(folder: Path) -> None:
         raise UserError("missing-file", f"cannot verify {folder}", "no such folder", "check the path")
     below = sorted({path.parent for name in (artefact.MANIFEST, shards.facts_name(0)) for path in folder.rglob(name)})  # a store may have lost its manifest
     folders = below if below and folder not in below and not _is_store(folder) else [folder]
-    report([(str(one), (artefact.read_manifest(one) or {}).get("kind", "unknown"), prepare.damage(one)) for one in folders])
+    say("verify", f"every file of {len(folders)} folder{'s' * (len(folders) != 1)} in {folder}, against size and SHA-256")
+    report([(str(one), (artefact.read_manifest(one) or {}).get("kind", "unknown"), chain(prepare.damage(one), _of_the_run(one))) for one in folders])
+
+
+def _of_the_run(folder: Path) -> Iterator[tuple[str, str]]:
+    """As `artefact.damaged`, of the files beside a trained model for which its manifest vouches: the run's configuration and log."""
+    for name, facts in (artefact.read_manifest(folder) or {}).get("run_files", {}).items():
+        path = folder.parent / name
+        if path.exists() and (cause := artefact.changed(path, facts)):  # a model may have been taken out of its run
+            yield f"../{name}", cause
 
 
 def verify_on_ray(place: str) -> None:
@@ -45,16 +55,19 @@ def report(checked: Iterable[tuple[str, str, Iterable[tuple[str, str]]]]) -> Non
     Raises:
         UserError: `corrupt-artefact` after everything was printed.
     """
-    count, first = 0, ""
+    found: list[tuple[str, str, str]] = []
     for folder, kind, damage in checked:
-        before = count
+        before = len(found)
         for name, cause in damage:
-            print(f"damaged  {folder}/{name}: {cause}", flush=True)
-            count, first = count + 1, first or folder
-        if count == before:
+            path = os.path.normpath(f"{folder}/{name}") if "://" not in folder else f"{folder}/{name}"
+            print(f"damaged  {path}: {cause}", flush=True)
+            found.append((folder, path, cause))
+        if len(found) == before:
             print(f"whole    {folder} ({kind})", flush=True)
-    if count:
-        raise UserError("corrupt-artefact", f"{count} damaged files", "the lines above name each", f"`beatline verify {first} --repair CONFIG` makes a store whole; delete anything else and run its stage again")
+    if found:
+        folder, path, cause = found[0]
+        rest = f" and {len(found) - 1} more, named above" if len(found) > 1 else ""
+        raise UserError("corrupt-artefact", f"cannot use {path}{rest}", cause, f"`beatline verify {folder} --repair CONFIG` makes a store whole; delete anything else and run its stage again")
 
 
 def repair(folder: Path, config: Config) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from beatline import artefact, cli
 from beatline.model.checkpoint import load_checkpoint
@@ -41,7 +42,7 @@ def test_run_then_run_again_then_repair(csv, tmp_path, capsys):
     times = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
     code, out, _ = beatline(capsys, *words)
-    assert code == 0 and "epoch" not in out and out.count("is there already") == 2
+    assert code == 0 and "epoch" not in out and out.count("is there already") == 5
     assert times == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
     damaged = folder / "predictions/scores.npy"
@@ -56,6 +57,28 @@ def test_run_then_run_again_then_repair(csv, tmp_path, capsys):
     code, out, err = beatline(capsys, "doctor", str(folder))
     assert code == 4 and "labels.csv" in err and err.count("\n") == 1
     assert beatline(capsys, *words)[0] == 4  # a damaged model is never used
+
+
+UNCHECKED = ("speed.jsonl", ".lock", "events.out.tfevents")  # what a run says on the side; nothing reads them
+
+
+def test_a_flipped_bit_in_any_file_of_a_run_is_named(csv, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert beatline(capsys, "run", "mini", *arguments(csv, folder, store=str(folder / "store")))[0] == 0
+    assert beatline(capsys, "verify", str(folder))[0] == 0
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(UNCHECKED)]
+    assert len(files) > 40 and {"config.yaml", "log.jsonl", "loop.json", "report.html", "figures.json", "shard-00000.i16"} < {p.name for p in files}
+    for path in files:
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 4]) + content[len(content) // 2 + 1 :] if content else b"x")
+        code, _, err = beatline(capsys, "verify", str(folder))
+        path.write_bytes(content)
+        assert code == 4 and str(path) in err and err.count("\n") == 1, path
+    log = folder / "train/log.jsonl"
+    log.write_bytes(log.read_bytes()[:-1])
+    shutil.rmtree(folder / "report")
+    code, _, err = beatline(capsys, "report", "mini", *arguments(csv, folder, store=str(folder / "store")))
+    assert code == 4 and str(log) in err and err.count("\n") == 1
 
 
 def test_stages_out_of_order_say_what_to_do(csv, tmp_path, capsys):
@@ -139,4 +162,8 @@ def test_the_log_is_readable(csv, tmp_path, capsys):
     records = [json.loads(line) for line in (tmp_path / "run/train/log.jsonl").read_text().splitlines()]
     assert [r["event"] for r in records] == ["step", "step", "validation"] * 3
     assert {"step", "epoch", "loss", "lr", "grad_norm"} < set(records[0]) and {"mAP", "mean_auc", "loss"} < set(records[2])
-    assert list((tmp_path / "run/train/tensorboard").iterdir())
+    board = EventAccumulator(str(tmp_path / "run/train/tensorboard")).Reload()
+    steps, validations = ([r for r in records if r["event"] == event] for event in ("step", "validation"))
+    for event, names, group in ((steps, ("loss", "lr", "grad_norm"), "train"), (validations, ("mAP", "mean_auc", "loss"), "validation")):
+        for name in names:
+            assert [(p.step, p.value) for p in board.Scalars(f"{group}/{name}")] == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in event]

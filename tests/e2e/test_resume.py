@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from beatline import artefact, stages, train
+from beatline.model.checkpoint import load_tensors
+from beatline.runlog import read_log
 from beatline.store import Store
 from tests.e2e.tiny import arguments, tiny, write_data
 from tests.stores import die_at, in_child
@@ -150,35 +153,68 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp
 
 
 def test_two_processes_have_the_losses_of_one(data, tmp_path):
-    """torchrun with two gloo processes on the same global batches; sums in another order, so 1e-5."""
-    import json
-
+    """torchrun with two gloo processes on the same global batches; sums in another order, so 1e-4. The first does alone what is not training."""
     _, csv, _, _, _ = data
     changes = {"model__encoder__dropout": "0.0", "train__accumulate": "2"}
     one = tiny(csv, tmp_path / "one", **changes)
     train.Trainer(one, Store.open(one.store_folder)).run()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "beatline", "train", "mini"]
-    done = subprocess.run([*command, *arguments(csv, tmp_path / "two", **changes)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "beatline", "run", "mini"]
+    done = subprocess.run([*command, *arguments(csv, tmp_path / "two", **changes, store=str(tmp_path / "store"))], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    single, double = ([json.loads(line) for line in (tmp_path / name / "train/log.jsonl").read_text().splitlines()] for name in ("one", "two"))
-    assert len(single) == len(double) > 6
-    for a, b in zip(single, double, strict=True):
+    for once in ("12 inputs", "3 test clips with", "95 % interval", "report.html"):
+        assert done.stdout.count(once) == 1, done.stdout
+    single, double = (read_log(tmp_path / name / "train/log.jsonl") for name in ("one", "two"))
+    assert_same_figures(single, double)
+
+
+def assert_same_figures(one: list[dict], other: list[dict], rel: float = 1e-4) -> None:
+    """The logs of two runs say the same but for rounding."""
+    assert len(one) == len(other) > 6
+    for a, b in zip(one, other, strict=True):
         assert a.keys() == b.keys() and a["event"] == b["event"]
         for key in a.keys() - {"event"}:
-            assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-6), (a, b)
+            assert b[key] == pytest.approx(a[key], rel=rel, abs=1e-6), (a, b)
+
+
+def test_accumulated_microsteps_have_the_losses_of_a_whole_step(data, tmp_path):
+    _, csv, _, _, _ = data
+    logs = []
+    for parts in ("1", "3"):
+        config = tiny(csv, tmp_path / parts, train__accumulate=parts, model__encoder__dropout="0.0")
+        train.Trainer(config, Store.open(config.store_folder)).run()
+        logs.append(read_log(config.out / "train/log.jsonl"))
+    assert_same_figures(*logs)
+
+
+def test_bfloat16_trains_near_float32(data, tmp_path):
+    folder, csv, _, _, _ = data
+    config = tiny(csv, tmp_path / "run", train__precision="bfloat16")
+    train.Trainer(config, Store.open(config.store_folder)).run()
+    logs = [read_log(out / "train/log.jsonl") for out in (folder / "reference", config.out)]
+    exact, rounded = ([r["loss"] for r in log if r["event"] == "step"] for log in logs)
+    assert rounded == pytest.approx(exact, rel=0.02) and rounded != exact
+    assert {t.dtype for t in load_tensors(config.out / "model/model.safetensors").values()} == {torch.float32}
+
+
+def test_the_model_is_the_mean_of_the_last_epochs(data):
+    folder, _, _, _, _ = data
+    epochs = [load_tensors(path / "model.safetensors") for path in sorted((folder / "reference/train/epochs").glob("epoch-*"))[-2:]]
+    model = load_tensors(folder / "reference/model/model.safetensors")
+    assert all(torch.allclose(model[name], (epochs[0][name] + epochs[1][name]) / 2, atol=1e-7) for name in model)
+    assert any(not torch.equal(epochs[0][name], epochs[1][name]) for name in model)
 
 
 def test_a_resumed_run_may_not_change_its_settings(data, tmp_path):
     folder, csv, _, _, _ = data
     config = tiny(csv, folder / "reference", optim__lr="5e-4")
+    settings = (folder / "reference/config.yaml").read_text()
     with pytest.raises(stages.UserError, match=r"optim.lr is 0.0005, was 0.002") as caught:
         train.Trainer(config, Store.open(config.store_folder)).run()
     assert caught.value.code == "run-differs" and caught.value.exit_code == 2
+    assert (folder / "reference/config.yaml").read_text() == settings
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_clips(data, tmp_path, monkeypatch):
-    import torch
-
     _, csv, _, _, _ = data
     config = tiny(csv, tmp_path / "run")
     trainer = train.Trainer(config, Store.open(config.store_folder))

@@ -100,7 +100,7 @@ ESPNET_PADDING = "upstream"  # ESPnet 202511 still has the release's rule
 
 @pytest.mark.parametrize(("prefix", "ratio", "decay"), [("full", 1.0, "release"), ("decay", 0.3, "release"), ("espnet_cut", 0.3, "espnet-cut")])
 def test_training_trajectory(prefix, ratio, decay):
-    """Thirty steps of the originals' training: each loss within 1e-4 relative, gradient norms, and the logits after."""
+    """Thirty steps of the originals' training: each loss and gradient norm within 1e-4 relative (seen: 6e-6), and the logits after."""
     import dataclasses
 
     golden = arrays_of("espnet_tiny")
@@ -128,7 +128,7 @@ def test_training_trajectory(prefix, ratio, decay):
         optimiser.step()
         losses.append(float(loss.detach()))
     np.testing.assert_allclose(losses, golden[f"{prefix}_loss"].numpy(), rtol=1e-4)
-    np.testing.assert_allclose(norms, golden[f"{prefix}_grad_norm"].numpy(), rtol=1e-3)
+    np.testing.assert_allclose(norms, golden[f"{prefix}_grad_norm"].numpy(), rtol=1e-4)
     with torch.no_grad():
         close(tagger.eval()(golden["waveforms"], golden["lengths"]), golden[f"{prefix}_logits_after"], 1e-3)
 
@@ -144,7 +144,7 @@ def check_first_gradients(tagger: Tagger, expected: torch.Tensor) -> None:
     for part in ("weight", "bias"):
         norms[f"decoder.linear_out.{part}"] = float(parameters[f"head.{part}"].grad.norm())
     names = np.load(GOLDEN / "espnet_tiny.npz")["parameter_names"]
-    np.testing.assert_allclose([norms[name] for name in names], expected.numpy(), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose([norms[name] for name in names], expected.numpy(), rtol=1e-4, atol=1e-7)
 
 
 @torch.no_grad()

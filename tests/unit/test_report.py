@@ -225,6 +225,22 @@ def test_published_results_stand_apart_on_other_data_and_rank_on_audioset():
         assert figure in text
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ({"audioset": "/x/y"}, "AudioSet"),
+        ({"dataset": "esc50", "root": "/x/y", "fold": 2}, "esc50, fold 2"),
+        ({"dataset": "fsd50k", "root": "/x/y", "fold": None}, "fsd50k"),
+        ({"kaldi": "/x/birds"}, "birds"),
+        ({"csv": "mini"}, "mini-audioset (embedded)"),
+        ({"csv": "/x/birds.csv"}, "birds.csv"),
+        ({"folder": "/x/birds"}, "birds"),
+    ],
+)
+def test_every_source_of_data_has_its_name(data, name):
+    assert report_page.dataset_name({"data": data}) == name
+
+
 def test_data_section_accounts_for_every_input():
     text = report_page.data(make())
     assert "45 inputs = 43 clips accepted + 2 rejected" in text and "train 20, val 3, test 20" in text

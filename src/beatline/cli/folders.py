@@ -39,9 +39,19 @@ def verify(arguments: list[str]) -> None:
 
 
 def doctor(arguments: list[str]) -> None:
-    """Prints facts."""
+    """Prints facts, and verifies the runs."""
+    from beatline import verification
     from beatline.doctor import print_facts
 
     parser = Parser("doctor", "Says what this machine has, and whether run folders are whole.")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
-    print_facts(parser.parse_args(arguments).runs)
+    runs = parser.parse_args(arguments).runs
+    print_facts()
+    damaged: UserError | None = None
+    for run in runs:
+        try:
+            verification.verify(run)
+        except UserError as error:
+            damaged = damaged or error
+    if damaged:
+        raise damaged

@@ -19,6 +19,7 @@ def convert(arguments: list[str]) -> None:
     source, target = given.source, given.target
     if Path(target).exists():
         raise UserError("not-writable", f"cannot write {target}", "it is there already", "name another folder, or move it away")
+    print(f"convert  {source} -> {target}, {'as ESPnet loads it' if given.to == 'espnet' else 'a model folder of beatline'}", flush=True)
     loaded = load_checkpoint(source, given.architecture)
     tagger, labels = loaded.tagger(), loaded.labels
     assert labels is not None  # tagger() refuses a model without a head
@@ -27,7 +28,7 @@ def convert(arguments: list[str]) -> None:
     else:
         save(Path(target), tagger, labels, {"converted_from": str(loaded.source), "family": loaded.family})
     left = f", {len(loaded.ignored)} tensors left out on purpose" if loaded.ignored else ""
-    print(f"convert  {loaded.source} ({loaded.family}, {len(labels)} labels{left}) -> {target}")
+    print(f"convert  {loaded.family}, {len(labels)} labels{left}: {target}")
 
 
 def export(arguments: list[str]) -> None:
