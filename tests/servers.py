@@ -156,11 +156,11 @@ class Handler(BaseHTTPRequestHandler):
             good = hashlib.sha256(body).hexdigest() == oid
             self.objects[oid] = bytes([body[0] ^ 1]) + body[1:] if flipped else body
             self.answer(200 if good else 422, b"")
-        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self.answer(401, b'{"error": "Invalid username or password."}')
         elif path == "/api/validate-yaml":
             bad = "license: nonsense" in json.loads(body)["content"]
             self.answer(400 if bad else 200, b'{"errors": [{"message": "license must be one of [...]"}]}' if bad else b"{}", {"Content-Type": "application/json"})
+        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self.answer(401, b'{"error": "Invalid username or password."}')
         elif path == "/api/repos/create":
             asked = json.loads(body)
             self.create(f"{asked['organization']}/{asked['name']}", asked.get("visibility") == "private")

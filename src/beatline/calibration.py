@@ -235,8 +235,38 @@ def cross_fitted(evidence: Evidence, parts: np.ndarray, precision: float | None 
     return scores, decisions
 
 
+@dataclass(frozen=True)
+class Worth:
+    """What a calibration gains on clips that had no part in it; of each pair the first is without it, decided at `DEFAULT`."""
+
+    bins: tuple[np.ndarray, np.ndarray]
+    """`reliability` of the scores."""
+    decisions: tuple[dict[str, float], dict[str, float]]
+    """`decided`, over the labels that are known."""
+    label_f1: tuple[np.ndarray, np.ndarray]
+    """F1 of each label, `(labels,)`; nan where it is neither there nor decided."""
+    parts: int
+    """How many times some clips were left out and the others learned from."""
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Expected calibration errors."""
+        return expected_error(self.bins[0]), expected_error(self.bins[1])
+
+
+def worth(evidence: Evidence, parts: np.ndarray, precision: float | None = None) -> Worth:
+    """What is gained, by `cross_fitted`; its arguments."""
+    scores, decisions = cross_fitted(evidence, parts, precision)
+    raw, known, targets = evidence.scores(1.0), evidence.known, evidence.targets
+    pairs = ((raw, raw >= DEFAULT), (scores, decisions))
+    bins = [reliability(some[:, known], targets[:, known], evidence.task) for some, _ in pairs]
+    whole = [decided(made[:, known], targets[:, known]) for _, made in pairs]
+    each = [np.array([decided(made[:, k], targets[:, k])["f1"] for k in range(len(known))]) for _, made in pairs]
+    return Worth((bins[0], bins[1]), (whole[0], whole[1]), (each[0], each[1]), len(np.unique(parts)))
+
+
 def reliability(scores: np.ndarray, targets: np.ndarray, task: str) -> np.ndarray:
-    """Of each of `BINS` stretches of scores that has some: their mean, the share that is right, their count; `(bins, 3)` float64.
+    """Of each of `BINS` stretches of scores that has some: their mean, the share that is right, their count, which stretch it is; `(bins, 4)` float64.
 
     What counts is every score with several labels a clip, and each clip's highest score with one.
     """
@@ -247,12 +277,18 @@ def reliability(scores: np.ndarray, targets: np.ndarray, task: str) -> np.ndarra
     bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     sums = [np.bincount(bins, weights=values, minlength=BINS)[counts > 0] for values in (said, right)]
-    counts = counts[counts > 0]
-    return np.stack([sums[0] / counts, sums[1] / counts, counts], axis=1)
+    filled = np.flatnonzero(counts)
+    return np.stack([sums[0] / counts[filled], sums[1] / counts[filled], counts[filled], filled], axis=1)
 
 
 def expected_error(bins: np.ndarray) -> float:
-    """Expected calibration error: how far what is said lies from what is right, over all of `reliability`'s bins by their counts."""
+    """Expected calibration error: the mean over scores of how far their bin's mean score lies from its share that is right.
+
+    Args:
+        bins: As `reliability`.
+
+    Source: Guo et al., arXiv 1706.04599, equation 3, with bins of equal width; there the highest score of a clip counts, with several labels a clip here all do.
+    """
     return float(np.abs(bins[:, 0] - bins[:, 1]).dot(bins[:, 2]) / max(1, bins[:, 2].sum()))
 
 

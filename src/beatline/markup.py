@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 SERIES = 5  # colours `--c0` to `--c4` of the style sheet
 POINTS = 500  # of a line; more cannot be seen
 INK, SOFT = "#0a0b0c", "#0b0c0d"  # stand-ins, replaced by the page's variables
-COLOURS = {f"#0{i}0{i}0{i}": f"var(--c{i})" for i in range(SERIES)} | {INK: "var(--ink)", SOFT: "var(--soft)"}
+LINES = tuple(f"#0{i}0{i}0{i}" for i in range(1, SERIES + 1))  # of series; never black, which SVG leaves out
+COLOURS = {stand_in: f"var(--c{i})" for i, stand_in in enumerate(LINES)} | {INK: "var(--ink)", SOFT: "var(--soft)"}
 
 
 def text(value: object) -> str:
@@ -114,18 +115,19 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([x[p].mean() for p in parts]), np.array([y[p].mean() for p in parts])
 
 
-def line_plot(title: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], x_name: str, y_name: str, adjust: Callable[[Any], object] | None = None, legend: bool = True) -> str:
+def line_plot(title: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], x_name: str, y_name: str, adjust: Callable[[Any], object] | None = None, legend: bool = True, height: float = 3.0) -> str:
     """A figure with lines over a common axis, as inline SVG, its legend as a list.
 
     Args:
         lines: Up to five lines `(x, y)` by name; the names appear in HTML only, so that they may be anything.
         adjust: Called with the axes at the end.
         legend: Whether to name the lines; not needed where there is one and the axis says what it is.
+        height: For a width of 4.8.
     """
-    figure = Figure(figsize=(4.8, 3.0), layout="constrained")
+    figure = Figure(figsize=(4.8, height), layout="constrained")
     axes = figure.add_subplot()
     for i, (x, y) in enumerate(lines.values()):
-        axes.plot(x, y, color=f"#0{i}0{i}0{i}", linewidth=1.6, marker="o" if len(x) < 3 else None)
+        axes.plot(x, y, color=LINES[i], linewidth=1.6, marker="o" if len(x) < 3 else None)
     axes.set_xlabel(x_name, color=INK, fontsize=9)
     axes.set_ylabel(y_name, color=INK, fontsize=9)
     axes.tick_params(colors=SOFT, labelsize=8)

@@ -103,9 +103,11 @@ print(tagger("bark.mp3").top(5))
 
 ```python
 import beatline.transformers
+import soundfile
 from transformers import pipeline
 
-print(pipeline("audio-classification", model="{facts.name}")("bark.wav"))
+samples, rate = soundfile.read("bark.wav", dtype="float32")  # mono, 16 kHz
+print(pipeline("audio-classification", model="{facts.name}")({{"raw": samples, "sampling_rate": rate}}))
 ```
 {calibrated}""".rstrip()
 

@@ -53,7 +53,10 @@ def test_the_program_learns_and_tags_with_it(tmp_path, capsys):
     (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
     run = str(tmp_path / "run")
     assert main(["calibrate", "--model", run, "--csv", str(tmp_path / "clips.csv")]) == 0
-    assert "2 of 3 labels learned" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 3 labels learned" in said and str(tmp_path / "run/calibration/reliability.html") in said and "error 0." in said
+    shown = (tmp_path / "run/calibration/reliability.html").read_text()
+    assert "12 labelled clips" in shown and all(f">{name}<" in shown for name in LABELS.names) and "(5 parts, each left out once)" in shown
     learned = calibration.Calibration.load(run, LABELS)
     assert learned.states == ("learned", "learned", "default") and learned.about["clips"] == 12
     plain = tag.load(run)

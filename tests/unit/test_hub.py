@@ -15,15 +15,15 @@ import beatline
 from beatline import artefact, cli, publish, stages, train
 from beatline.calibration import Calibration, model_hash
 from beatline.errors import UserError
-from beatline.fetch import checkpoints, http, services
-from beatline.fetch import hub as client
+from beatline.fetch import checkpoints, services
 from beatline.model.checkpoint import export_espnet, load_checkpoint
+from tests import hubs
 from tests.e2e.tiny import tiny, write_data
-from tests.servers import TOKEN, Server
+from tests.servers import TOKEN
 from tests.unit.test_engine import LABELS, make_tagger
 
 pytestmark = [pytest.mark.xdist_group("hub"), pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")]  # the client's own words to its HTTP library
-QUICK = http.Policy(tries=2, first_wait=0.001, longest_wait=0.01, timeout=5)
+hub = hubs.hub
 NAME = "me/sounds"
 OURS = {"README.md", "calibration/calibration.json", "calibration/manifest.json", "config.json", "labels.csv", "manifest.json", "model.safetensors", "preprocessor_config.json"}
 SOUND = np.random.default_rng(0).uniform(-0.5, 0.5, 20_000)
@@ -39,29 +39,6 @@ def run(tmp_path_factory):
     calibration = Calibration(labels, np.full(len(labels), 0.25, np.float32), 2.0, ("learned",) * len(labels), np.ones(len(labels), np.int64), {"model_hash": model_hash(config.out), "clips": "/home/me/clips.csv"})
     calibration.save(config.out / "calibration")
     return config.out
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The endpoint, the client's settings for it, and a cache of its own."""
-    (tmp_path / "root/hub/models").mkdir(parents=True)
-    server = Server(tmp_path / "root")
-    for name, value in {
-        "ENDPOINT": server.address,
-        "HUGGINGFACE_CO_URL_TEMPLATE": server.address + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_CACHE": str(tmp_path / "cache"),
-        "HF_TOKEN_PATH": str(tmp_path / "no-token"),
-        "HF_HUB_DISABLE_XET": True,
-    }.items():
-        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
-    monkeypatch.setattr(http, "POLICY", QUICK)
-    for function in (client.upload, client.cached, client.listing, checkpoints.find):
-        monkeypatch.setattr(function, "__defaults__", tuple(QUICK if isinstance(value, http.Policy) else value for value in function.__defaults__))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.chdir(tmp_path)
-    server.faults()
-    yield server
-    server.close()
 
 
 def files(folder):

@@ -1,5 +1,6 @@
 """`beatline calibrate`: thresholds and a temperature for a model, from labelled clips."""
 
+import math
 from pathlib import Path
 
 from beatline.cli.options import Parser, add_model_options, add_window_options, load_tagger
@@ -24,9 +25,7 @@ precision.__name__ = "goal, f1 or precision=0.9"
 
 def calibrate(arguments: list[str]) -> None:
     """Learns, publishes beside the model, and prints what it gains on clips that had no part in it."""
-    import numpy as np
-
-    from beatline import calibration, labelled
+    from beatline import calibration, calibration_page, labelled
     from beatline.runlog import progress
 
     parser = Parser("calibrate", "Learns a threshold for each label, and a temperature with which scores mean probabilities, for `beatline tag --calibrated`.")
@@ -45,24 +44,21 @@ def calibrate(arguments: list[str]) -> None:
     evidence = calibration.Evidence(heard.logits, targets[heard.places], known, tagger.engine.score, tagger.merge, tagger.engine.task)
     temperature = calibration.fit_temperature(evidence)
     thresholds, states = calibration.fit_thresholds(evidence.scores(temperature), evidence.targets, given.goal)
-    parts = labelled.folds([clips.recordings[i] for i in heard.places], evidence.targets, FOLDS)
-    scores, decisions = calibration.cross_fitted(evidence, parts, given.goal)
-    raw = evidence.scores(1.0)
-    gains = {
-        "calibration_error": [calibration.expected_error(calibration.reliability(some[:, known], evidence.targets[:, known], evidence.task)) for some in (raw, scores)],
-        "f1": [calibration.decided(some[:, known], evidence.targets[:, known])["f1"] for some in (raw >= calibration.DEFAULT, decisions)],
-    }
+    worth = calibration.worth(evidence, labelled.folds([clips.recordings[i] for i in heard.places], evidence.targets, FOLDS), given.goal)
+    gains = {"calibration_error": worth.errors, "f1": [one["f1"] for one in worth.decisions]}
     about = {
         "goal": "f1" if given.goal is None else f"precision={given.goal:g}",
         "clips": len(heard.places),
         "clips_hash": clips.part(heard.places.tolist()).clips_hash,
         "model_hash": calibration.model_hash(Path(given.model)),
-        "gains": {name: [float(value) if np.isfinite(value) else None for value in values] for name, values in gains.items()},
+        "gains": {name: [value if math.isfinite(value) else None for value in values] for name, values in gains.items()},
     }
     folder = calibration.place(Path(given.model))
-    calibration.Calibration(tagger.labels, thresholds, temperature, states, evidence.targets.sum(axis=0), about).save(folder)
+    learned = calibration.Calibration(tagger.labels, thresholds, temperature, states, evidence.targets.sum(axis=0), about)
+    shown = calibration_page.page(Path(given.model).name, learned, worth, evidence.task)
+    learned.save(folder, lambda partial: (partial / calibration_page.FILE).write_text(shown, encoding="utf-8"))
     for line in heard.refused:
         print(f"calibrate  left out {line}")
     print(f"calibrate  {len(heard.places)} clips, {int(known.sum())} of {len(known)} labels learned, the others keep {calibration.DEFAULT:g}; temperature {temperature:.3f}")
     print(f"           on clips that had no part in it: calibration error {gains['calibration_error'][0]:.3f} -> {gains['calibration_error'][1]:.3f}, F1 of decisions {gains['f1'][0]:.3f} (at 0.5) -> {gains['f1'][1]:.3f}")
-    print(f"           {folder}")
+    print(f"           {folder / calibration_page.FILE}")
