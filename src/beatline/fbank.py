@@ -80,28 +80,27 @@ def log_mel(waveforms: Tensor) -> Tensor:
 
 @cache
 def _window_on_cpu() -> Tensor:
-    return torch.from_numpy(_window())
+    return torch.from_numpy(_window()[1:].copy())
 
 
 def _log_mel_on_cpu(waveforms: Tensor) -> Tensor:
-    """The same by an FFT in float64; clip by clip, so that what lies between waveform and energies stays in the cache.
+    """The same by an FFT in float64, its squares in float32; clip by clip, so that what lies between waveform and energies stays in the cache.
 
-    Pre-emphasis comes before the frames' mean is taken off, once for each sample: of a constant m it leaves (1 - PRE_EMPHASIS) m.
+    Pre-emphasis comes before the frames' mean is taken off, once for each sample: of a constant m it leaves (1 - PRE_EMPHASIS) m. The first sample of
+    a frame, its own predecessor in Kaldi, is left out: Povey's window is zero there. Where a frame lies in the transform does not matter to its power.
     """
-    mel_weights, window, rest = _matrices(waveforms.device)[1].t(), _window_on_cpu(), 1 - PRE_EMPHASIS
+    mel_weights, window = _matrices(waveforms.device)[1].t(), _window_on_cpu()
     energies = waveforms.new_empty(len(waveforms), frame_count(waveforms.shape[1]), MELS)
     padded = torch.zeros(energies.shape[1], FFT, dtype=torch.float64)
-    spectrum = padded.new_empty(energies.shape[1], FFT // 2 + 1, dtype=torch.complex128)
+    spectrum = waveforms.new_empty(energies.shape[1], FFT // 2 + 1, 2)
     power = waveforms.new_empty(energies.shape[1], FFT // 2)
     for waveform, result in zip(waveforms, energies, strict=True):
         exact = waveform.double()
         emphasised = torch.sub(exact[1:], exact[:-1], alpha=PRE_EMPHASIS)
-        frames = exact.unfold(0, WINDOW, HOP)
-        mean = frames.mean(dim=1, keepdim=True)
-        torch.sub(emphasised.unfold(0, WINDOW - 1, HOP), mean, alpha=rest, out=padded[:, 1:WINDOW])
-        padded[:, 0] = rest * (frames[:, 0] - mean[:, 0])  # the first sample is its own predecessor
-        padded[:, :WINDOW].mul_(window)
-        squares = torch.view_as_real(torch.fft.rfft(padded, out=spectrum)).square_()
+        mean = exact.unfold(0, WINDOW, HOP).mean(dim=1, keepdim=True)
+        torch.sub(emphasised.unfold(0, WINDOW - 1, HOP), mean, alpha=1 - PRE_EMPHASIS, out=padded[:, : WINDOW - 1])
+        padded[:, : WINDOW - 1].mul_(window)
+        squares = spectrum.copy_(torch.view_as_real(torch.fft.rfft(padded))).square_()
         torch.add(squares[:, : FFT // 2, 0], squares[:, : FFT // 2, 1], out=power)
         torch.log(product(power, mel_weights).clamp_(min=FLOOR), out=result)
     return energies
