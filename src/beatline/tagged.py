@@ -3,6 +3,7 @@
 Outside the straight line: `tag` makes these, `formats` writes them. Imports no torch, and pandas only for who asks for its table.
 """
 
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from beatline.errors import UserError
 from beatline.events import Event
 from beatline.labels import Label, LabelSet
 
+SHOWN, EVENTS_SHOWN = 5, 20  # in a notebook
 Level = Literal["clip", "windows", "events"]
 
 
@@ -121,6 +123,17 @@ class Tagged:
         except ModuleNotFoundError as error:
             raise UserError("missing-package", "a data frame", "pandas is not installed", "pip install 'beatline[data]', or take rows()") from error
         return pandas.DataFrame(list(self.rows(level, count, threshold)), columns=list(Row._fields))
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the best labels of the recording, and its first events where they were asked for."""
+        rows = "".join(f"<tr><td>{html.escape(label.name)}</td><td>{score:.3f}</td><td><meter value='{score:.3f}'></meter></td></tr>" for label, score in self.top(SHOWN))
+        about = f"{html.escape(self.source)}, {self.seconds:.1f} s" + (f": {html.escape(self.note)}" if self.note else "")
+        page = f"<table><caption>{about}</caption><thead><tr><th>label</th><th>score</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+        if self.events is None:
+            return page
+        lines = "".join(f"<tr><td>{one.onset:.2f}</td><td>{one.offset:.2f}</td><td>{html.escape(one.label.name)}</td><td>{one.score:.3f}</td></tr>" for one in self.events[:EVENTS_SHOWN])
+        counted = f"{len(self.events)} events" + (f", the first {EVENTS_SHOWN}" if len(self.events) > EVENTS_SHOWN else "")
+        return page + f"<table><caption>{counted}</caption><thead><tr><th>onset, s</th><th>offset, s</th><th>label</th><th>score</th></tr></thead><tbody>{lines}</tbody></table>"
 
     def _best(self, scores: np.ndarray, count: int | None, threshold: float | np.ndarray) -> list[tuple[Label, float]]:
         best = np.argsort(-scores, kind="stable")

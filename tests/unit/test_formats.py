@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -179,3 +181,13 @@ def test_what_a_format_cannot_do_is_said_first(name, sources, out, code):
     with pytest.raises(UserError) as caught:
         formats.check(name, sources, path)
     assert caught.value.code == code
+
+
+def test_a_notebook_shows_a_small_table_of_plain_text():
+    shown = tagged("<b>x.wav")._repr_html_()
+    for rows in ElementTree.fromstring(f"<div>{shown}</div>").iter("tbody"):
+        assert 3 <= len(rows) <= 5
+    assert shown.index("Male speech") < shown.index(">Dog") and "<b>x" not in shown and "&lt;b&gt;x.wav, 12.5 s" in shown and "3 events" in shown
+    many = tagged(events=[(0, i, i + 0.5, 0.5) for i in range(50)])._repr_html_()
+    assert "50 events, the first 20" in many and many.count("<tr>") == 1 + 3 + 1 + 20
+    assert "events" not in replace(tagged(), events=None)._repr_html_()

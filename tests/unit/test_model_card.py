@@ -16,7 +16,7 @@ import beatline
 from beatline import cli, config, model_card, publish, stages
 from beatline.calibration import Calibration
 from beatline.labels import Label, LabelSet
-from beatline.model.checkpoint import export_espnet, load_checkpoint
+from beatline.model.checkpoint import export_espnet
 from beatline.model_card import Facts, card
 from tests import hubs
 from tests.e2e.tiny import tiny, write_data
