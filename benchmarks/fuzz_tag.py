@@ -1,10 +1,11 @@
 """Mutated sound files of every form through the library: each is tagged with finite scores in [0, 1] or refused with a known code, in time and within bounds.
 
-python benchmarks/fuzz_tag.py 50000 [--seed 0] [--guarded] [--workers 1] [--keep FOLDER] [--json FILE]     (some 25 ms a file on one core; prints text, then a line of JSON)
+python benchmarks/fuzz_tag.py 50000 [--seed 0] [--guarded] [--workers 1] [--keep FOLDER] [--json FILE [--slice 5000]]     (some 10 ms a file on one core; prints text, then a line of JSON)
 
 `AudioTagger.tag` runs in a program of its own that names each file before it touches it, so that a crash of a decoder library is seen and names its file; with
 --guarded the files are decoded in bounded children, as bulk tagging does. Mutation `number` is a pure function of the seed and the number. Ends with status 1
 if the program crashed, a file took 10 s, a code is unknown, a score is not finite or not in [0, 1], or the program held more than 512 MiB.
+With --slice it tries so many of those that FILE does not tell of yet and adds to it: a machine that others use is theirs between two slices.
 """
 
 import argparse
@@ -42,27 +43,44 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--slice", type=int)
     parser.add_argument("--program", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
         tag_files(Path(options.program), options.guarded)
         return 0
+    before = json.loads(options.json.read_text()) if options.slice and options.json.exists() else {}
+    begin = before.get("files", 0)
+    end = min(options.count, begin + options.slice) if options.slice else options.count
+    result = tried_all(begin, end, options)
+    if before:
+        result = added(before, result)
+    print(f"{result['files']} mutations in {result['seconds']:.0f} s; slowest {result['slowest']['seconds']:.2f} s; largest program {result['largest_program_mib']} MiB; {', '.join(f'{code} {count}' for code, count in result['outcomes'].items())}")
+    print("\n".join(result["wrong"]))
+    line = json.dumps(result)
+    print(line)
+    if options.json:
+        options.json.write_text(line + "\n")
+    return 1 if result["wrong"] else 0
+
+
+def tried_all(begin: int, end: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What became of the mutations from `begin` to before `end`."""
     started, found = time.monotonic(), []
     with ThreadPoolExecutor(options.workers) as pool:
-        for part in pool.map(lambda begin: tried(begin, min(begin + PART, options.count), options), range(0, options.count, PART)):
+        for part in pool.map(lambda first: tried(first, min(first + PART, end), options), range(begin, end, PART)):
             found += part
-    outcomes = Counter(one["outcome"] for one in found)
     wrong = [f"{one['number']}: {one['outcome']} {one.get('words', '')}" for one in found if one["wrong"]]
-    if len(found) != options.count:
-        wrong.append(f"{len(found)} outcomes of {options.count} files")
+    if len(found) != end - begin:
+        wrong.append(f"{len(found)} outcomes of {end - begin} files")
     largest, slowest = max(one.get("bytes", 0) for one in found), max(found, key=lambda one: one["seconds"])
     if largest > MOST_BYTES:
         wrong.append(f"a program held {largest >> 20} MiB")
-    result = {
-        "files": options.count,
+    return {
+        "files": end,
         "seed": options.seed,
         "guarded": options.guarded,
-        "outcomes": dict(outcomes.most_common()),
+        "outcomes": dict(Counter(one["outcome"] for one in found).most_common()),
         "slowest": {"number": slowest["number"], "seconds": slowest["seconds"]},
         "largest_program_mib": largest >> 20,
         "largest_child_mib": max(one.get("child_bytes", 0) for one in found) >> 20,
@@ -70,13 +88,21 @@ def main() -> int:
         "wrong": wrong[:50],
         "where": harness.place(),
     }
-    print(f"{options.count} mutations in {result['seconds']:.0f} s; slowest {slowest['seconds']:.2f} s; largest program {largest >> 20} MiB; {', '.join(f'{code} {count}' for code, count in outcomes.most_common())}")
-    print("\n".join(wrong[:50]))
-    line = json.dumps(result)
-    print(line)
-    if options.json:
-        options.json.write_text(line + "\n")
-    return 1 if wrong else 0
+
+
+def added(before: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """Both slices as one."""
+    same = [(one["seed"], one["guarded"], one["where"]["commit"], one["where"]["device"]) for one in (before, result)]
+    if same[0] != same[1]:
+        raise SystemExit(f"the file tells of other mutations or another program: {same[0]} and {same[1]}")
+    return result | {
+        "outcomes": dict((Counter(before["outcomes"]) + Counter(result["outcomes"])).most_common()),
+        "slowest": max(before["slowest"], result["slowest"], key=lambda one: one["seconds"]),
+        "largest_program_mib": max(before["largest_program_mib"], result["largest_program_mib"]),
+        "largest_child_mib": max(before["largest_child_mib"], result["largest_child_mib"]),
+        "seconds": round(before["seconds"] + result["seconds"], 1),
+        "wrong": [*before["wrong"], *result["wrong"]][:50],
+    }
 
 
 def tried(begin: int, end: int, options: argparse.Namespace) -> list[dict[str, Any]]:

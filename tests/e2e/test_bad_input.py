@@ -23,6 +23,8 @@ summary = prepare.prepare(manifest.read(DataConfig(csv=Path(sys.argv[1]))), Path
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
+ROOT = Path(__file__).parents[2]
+
 BAD = {
     "html.wav": "not-audio",
     "text.flac": "not-audio",
@@ -119,3 +121,11 @@ def test_bad_files_cost_a_line_each_and_nothing_else(tmp_path):
     store = Store.open(tmp_path / "store", full=True)
     assert set(store.ids) == set(GOOD) and store.summary["inputs"] == store.summary["ok"] + sum(store.summary["rejected"].values()) == len(rows)
     assert np.array_equal(store.samples_of("lies.wav"), store.samples_of("a.wav")) and store.summary["splits"] == {"train": 3, "val": 0, "test": 2}
+
+
+def test_mutated_files_are_tagged_or_refused():
+    """`benchmarks/fuzz_tag.json` has fifty thousand of them."""
+    run = subprocess.run([sys.executable, ROOT / "benchmarks/fuzz_tag.py", "300", "--seed", "7"], capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stdout + run.stderr
+    outcomes = json.loads(run.stdout.splitlines()[-1])["outcomes"]
+    assert sum(outcomes.values()) == 300 and outcomes["tagged"] > 50 and outcomes["broken-audio"] > 50
