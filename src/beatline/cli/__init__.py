@@ -73,6 +73,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy waiting makes two threads slower than one on a shared machine
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    try:
+        code = _run(arguments, debug)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()  # here, where what the other end says of it is heard
+        return code
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _silence(1, 2)
+        return 141
+    except OSError as error:
+        if debug:
+            raise
+        if error.filename is None:
+            _silence(1)  # where it may have come from
+        try:
+            with disk_errors(Path(error.filename or "the output")):
+                raise error
+        except UserError as refused:
+            print(f"beatline: {refused}", file=sys.stderr)
+            return refused.exit_code
+    return 0
+
+
+def _silence(*descriptors: int) -> None:
+    """Sends what is still written there to nowhere, or Python complains once more at its end."""
+    for descriptor in descriptors:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    """The command's exit code, its errors printed."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0 if arguments else USAGE
@@ -102,16 +133,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("beatline: out of memory; use a smaller --train.batch, or cut the step with --train.accumulate [out-of-memory]", file=sys.stderr)
         return 5
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more at its end
-        return 141
-    except OSError as error:
-        if debug:
-            raise
-        try:
-            with disk_errors(Path(error.filename or "a file of the run")):
-                raise error
-        except UserError as refused:
-            print(f"beatline: {refused}", file=sys.stderr)
-            return refused.exit_code
-    return 0
