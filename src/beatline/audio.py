@@ -326,6 +326,11 @@ def mean_of(channels: Sequence[np.ndarray]) -> np.ndarray:
     return mono
 
 
+def channels_of(samples: np.ndarray) -> list[np.ndarray]:
+    """Each channel, float32 in [-1, 1], of `(samples, channels)` floats or int16."""
+    return list((samples / np.float32(FULL_SCALE) if samples.dtype == np.int16 else samples.astype(np.float32)).T)
+
+
 class Samples:
     """A `Source` that is in memory already.
 
@@ -354,7 +359,7 @@ class Samples:
     def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
         for begin in range(0, int(min(most, len(self._samples))), BLOCK):
             part = self._samples[begin : int(min(begin + BLOCK, most))]
-            yield mean_of(list((part / np.float32(FULL_SCALE) if part.dtype == np.int16 else part.astype(np.float32)).T)), ""
+            yield mean_of(channels_of(part)), ""
 
 
 class _SoundFile:

@@ -74,7 +74,7 @@ def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
     form, known = looks_like(first)
     try:
         container = av.open(
-            SimpleNamespace(read=stream.read, seek=stream.seek, tell=stream.tell),  # without the stream's name, which FFmpeg would take for an address
+            SimpleNamespace(read=stream.read, seek=_seek(stream), tell=stream.tell),  # without the stream's name, which FFmpeg would take for an address
             "r",
             format=demuxer,
             options={"format_whitelist": demuxer, "codec_whitelist": ",".join(sorted(CODECS)), "protocol_whitelist": "none"},
@@ -94,6 +94,18 @@ def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
 def too_much_memory() -> Refused:
     """The refusal of a file whose decoder asks for more than a child process may hold."""
     return Refused("decoder-memory", "decoding it takes more memory than a decoder may use")
+
+
+def _seek(stream: BinaryIO) -> Callable[[int, int], int]:
+    """Its `seek`, which says -1 of a place that cannot be: PyAV prints a traceback of an exception in there."""
+
+    def seek(place: int, origin: int) -> int:
+        try:
+            return stream.seek(place, origin)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+    return seek
 
 
 def _nothing_else(address: str, flags: int, options: dict[str, str]) -> Any:

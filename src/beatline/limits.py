@@ -21,7 +21,7 @@ class Limits:
     max_sample_rate: int = 768_000
     """Highest sample rate of an input file, Hz."""
     max_spooled_bytes: int = 1 << 30
-    """Most bytes taken from a pipe, which are copied to a temporary file."""
+    """Most bytes taken from a pipe, which are copied to a temporary file; PCM WAV is not, and may be of any length."""
     max_decode_wait: float = 60.0
     """Longest wait for one decoding in a child process, seconds; then the child is killed."""
     max_decoder_bytes: int = 192 << 20

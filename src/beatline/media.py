@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from beatline import audio, ffmpeg
+from beatline import audio, ffmpeg, pcm
 from beatline.artefact import disk_errors
 from beatline.audio import SAMPLE_RATE, Decoded, Refused, Source, Stretch
 from beatline.errors import UserError
@@ -30,13 +30,13 @@ def decode(source: Audio, start: float = 0.0, end: float | None = None, max_seco
     Of a container with several sound tracks the one that players choose is taken; time counts from its first sample.
 
     Args:
-        source: See `Audio`. A name's extension means nothing.
+        source: See `Audio`. A name's extension means nothing. A pipe's PCM WAV is taken as it comes; anything else goes into a temporary file first.
         start: Seconds, exact to a sample of the source; where FFmpeg decodes, so is everything before it.
         end: Seconds; None is the end of the recording.
         max_seconds: Longest stretch accepted.
 
     Raises:
-        UserError: as `audio.decode`; `too-large` (more than `limits.max_spooled_bytes` from a pipe); `decoder-memory`.
+        UserError: as `audio.decode`; `too-large` (more than `limits.max_spooled_bytes` from a pipe that is no PCM WAV); `decoder-memory`.
     """
     with _opened(source) as sound:
         return audio.collect(Stretch(sound, start, end, max_seconds))
@@ -71,7 +71,7 @@ def _regrouped(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
+def spooled(stream: BinaryIO | pcm.Bytes) -> Iterator[BinaryIO]:
     """A temporary file with everything that comes out of a pipe, at its `name` until the block ends.
 
     Raises:
@@ -97,7 +97,11 @@ def _opened(source: Audio) -> Iterator[Source]:
             yield audio.Samples(*source)
             return
         if not isinstance(source, Path | bytes) and not source.seekable():
-            source = stack.enter_context(spooled(source))
+            piped = pcm.Bytes(source.read)
+            if (plain := pcm.wav(piped)) is not None:
+                yield plain
+                return
+            source = stack.enter_context(spooled(piped))
         try:
             sound = stack.enter_context(audio.opened(source))
         except Refused as refused:

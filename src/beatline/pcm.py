@@ -1,9 +1,10 @@
 """bytes of a pipe -> blocks of samples, as they come.
 
-In: a way to read bytes. Out: `Sound`: rate, channels and blocks for `listening.Stream`. The bytes are a WAV stream, whose header may leave the length open, or raw
-16-bit samples. What needs a decoder is for `media`, which waits for the end. Imports no torch.
+In: a way to read bytes. Out: `Sound`: rate, channels and blocks for `listening.Stream`, or a `Wav` for `media`. The bytes are a WAV stream, whose header may leave the
+length open, or for `sound` raw 16-bit samples. What needs a decoder is for `media`, which waits for the end. Imports no torch.
 """
 
+import io
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from beatline import audio
 from beatline.errors import UserError
 
 BLOCK = 1 << 16  # bytes taken at once, at most
-ENDLESS = 0x7F000000  # from here on a WAV stream's length is what programs write that do not know it
+UNKNOWN = (range(1), range(0x7F000000, 0x80000001), range(0xFFFF0000, 0x100000000))  # what programs write for a WAV stream's length that they do not know
 MOST_HEADER = 1 << 20  # bytes of a part before the samples
+LOOKED_AT = 1 << 16  # bytes of a stream in which `wav` looks for the samples' begin
 
 Read = Callable[[int], bytes]
 """Up to so many bytes, as soon as there are some; none at the end."""
@@ -40,7 +42,7 @@ class Sound:
     """`(samples, channels)`, floats in [-1, 1] or int16, each as soon as it is there."""
 
 
-class _Bytes:
+class Bytes:
     """Bytes of a pipe, some of which may be looked at first."""
 
     def __init__(self, read: Read):
@@ -61,6 +63,13 @@ class _Bytes:
         taken, self._held = self._held or self._read(BLOCK), b""
         return taken
 
+    def read(self, count: int) -> bytes:
+        """At most so many bytes, as a file's."""
+        if not self._held:
+            return self._read(count)
+        taken, self._held = self._held[:count], self._held[count:]
+        return taken
+
 
 def sound(read: Read, name: str, rate: int = audio.SAMPLE_RATE, channels: int = 1) -> Sound:
     """What a pipe carries.
@@ -74,7 +83,7 @@ def sound(read: Read, name: str, rate: int = audio.SAMPLE_RATE, channels: int = 
         UserError: `empty-file`, `not-audio`, `broken-audio`, `bad-sample-rate`, `too-many-channels`.
     """
     with audio.refusals_about(name):
-        data = _Bytes(read)
+        data = Bytes(read)
         first = data.exactly(12)
         if not first:
             raise audio.Refused("empty-file", "nothing came out of it", "check the program that feeds it")
@@ -90,7 +99,51 @@ def sound(read: Read, name: str, rate: int = audio.SAMPLE_RATE, channels: int = 
         return Sound(rate, channels, _blocks(data, FORMS[form], channels, form[1] // 8 * channels, left))
 
 
-def _header(data: _Bytes) -> tuple[tuple[int, int], int, int, float]:
+class Wav:
+    """An `audio.Source` whose samples are taken from a pipe as they come, however many they are; made by `wav`."""
+
+    def __init__(self, data: Bytes, form: tuple[int, int], rate: int, channels: int, promised: float):
+        self._data, self.rate, self.channels, self._frame, self._promised = data, rate, channels, form[1] // 8 * channels, promised
+        self._blocks = _blocks(data, FORMS[form], channels, self._frame, promised)
+        self._held = np.empty((0, channels), np.int16)
+
+    def skip(self, frames: int) -> None:
+        while frames > 0 and len(part := self._next()):
+            self._held, frames = part[frames:], frames - len(part)
+
+    def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
+        while most > 0 and len(part := self._next()):
+            part = part[: int(min(most, len(part)))]
+            most -= len(part)
+            yield audio.mean_of(audio.channels_of(part)), ""
+        while self._data.some():  # what follows the samples: a pipe that is closed before its end stops the program that feeds it
+            pass
+
+    def broken_promise(self, frames: int) -> str:
+        there = frames * self._frame
+        return f"the header promises {self._promised} bytes of audio, {there} are there" if there + self._frame <= self._promised < float("inf") else ""
+
+    def _next(self) -> np.ndarray:
+        held, self._held = self._held, self._held[:0]
+        return held if len(held) else next(self._blocks, held)
+
+
+def wav(data: Bytes) -> Wav | None:
+    """The recording, where these are the bytes of a WAV stream in a form of `FORMS`; else None, and nothing was taken from them."""
+    first = data.exactly(LOOKED_AT)
+    seen = Bytes(io.BytesIO(first).read)
+    try:
+        if (start := seen.exactly(12))[:4] != b"RIFF" or start[8:] != b"WAVE":
+            raise audio.Refused("not-audio", "it is no WAV")
+        header = _header(seen)
+    except audio.Refused:
+        data.back(first)
+        return None
+    data.back(seen.exactly(LOOKED_AT))
+    return Wav(data, *header)
+
+
+def _header(data: Bytes) -> tuple[tuple[int, int], int, int, float]:
     """Form, rate, channels and length in bytes of a WAV stream; its samples come next."""
     form = None
     while True:
@@ -99,20 +152,20 @@ def _header(data: _Bytes) -> tuple[tuple[int, int], int, int, float]:
             raise audio.Refused("broken-audio", "it looks like WAV, but ends before the samples")
         kind, size = struct.unpack("<4sI", part)
         if kind == b"data" and form is not None:
-            return *form, size if 0 < size < ENDLESS else float("inf")
+            return *form, float("inf") if any(size in some for some in UNKNOWN) else size
         content = data.exactly(size + size % 2) if size <= MOST_HEADER else b""
         if len(content) < max(size, 16 if kind == b"fmt " else 0):
             raise audio.Refused("broken-audio", "it looks like WAV, but its header cannot be read")
         if kind == b"fmt ":
-            tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", content)
+            tag, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", content)
             if tag == 0xFFFE and size >= 26:  # the extensible form, which says the tag later
                 tag = struct.unpack_from("<H", content, 24)[0]
-            if (tag, bits) not in FORMS or not channels:
+            if (tag, bits) not in FORMS or not channels or align != bits // 8 * channels:
                 raise audio.Refused("not-audio", f"it is WAV of a form that is not read (format {tag}, {bits} bits, {channels} channels)", "convert it to 16-bit samples")
             form = (tag, bits), rate, channels
 
 
-def _blocks(data: _Bytes, convert: Callable[[bytes], np.ndarray], channels: int, frame: int, left: float) -> Iterator[np.ndarray]:
+def _blocks(data: Bytes, convert: Callable[[bytes], np.ndarray], channels: int, frame: int, left: float) -> Iterator[np.ndarray]:
     held = b""
     while left > 0 and (more := data.some()):
         held += more[: int(min(left, len(more)))]
