@@ -1,7 +1,7 @@
 """store -> batches: which clips make a step, read ahead by threads.
 
 In: a store and the indices of a split. Out: `Batch`es in an order that is a pure function of (seed, epoch), each with its augmentation draws
-already turned into numbers. Threads only read; their number cannot change anything. Applying the draws is `apply`'s, on the device.
+already turned into numbers. Threads only read; their number cannot change anything. `augmented_fbank` applies the draws, on the device.
 """
 
 from dataclasses import dataclass
@@ -50,11 +50,6 @@ def epoch_batches(store: Store, clips: np.ndarray, config: TrainConfig, epoch: i
         batches.append(by_length[begin : begin + size])
         begin += size
     return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def step_count(store: Store, clips: np.ndarray, config: TrainConfig) -> int:
-    """Steps of one epoch."""
-    return len(epoch_batches(store, clips, config, 0))
 
 
 @dataclass(frozen=True)

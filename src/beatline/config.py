@@ -130,6 +130,8 @@ class DataConfig:
     """Shorter training and validation clips are rejected, seconds."""
     max_seconds: float = 12.0
     """Longer training and validation clips are rejected, seconds."""
+    strict: bool = False
+    """Whether a rejected input is an error (exit code 3), once everything else is prepared."""
 
     def __post_init__(self) -> None:
         sources = [name for name in ("audioset", "dataset", "kaldi", "csv", "folder") if getattr(self, name) is not None]
@@ -386,6 +388,6 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Config:
         cause = " ".join(str(error).split())
         names = {name for key in _keys() for name in (key, key.split(".")[-1])}
         words = re.findall(r"--([\w.]+)|'([\w.]+)'", cause)
-        near = [match for pair in words for match in difflib.get_close_matches("".join(pair), names, n=1)]
+        near = [] if "Expected" in cause else [match for pair in words for match in difflib.get_close_matches("".join(pair), names, n=1)]
         raise UserError("bad-config", f"configuration {path}", cause, f"did you mean {near[0]}?" if near else "`beatline run --help` lists every setting") from error
     return Config(**{f.name: getattr(parsed, f.name) for f in dataclasses.fields(Config)})

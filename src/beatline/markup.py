@@ -182,4 +182,4 @@ def player(samples: np.ndarray, sample_rate: int, described: str) -> str:
     """An audio player of 16-bit samples, embedded as FLAC."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
-    return f'<audio controls preload="none" aria-label="{text(described)}" src="{_data_uri("audio/flac", buffer.getvalue())}"></audio>'
+    return f'<audio controls preload="metadata" aria-label="{text(described)}" src="{_data_uri("audio/flac", buffer.getvalue())}"></audio>'

@@ -7,6 +7,7 @@ In: `ReportInputs`. Out: the text of `report.html`, which needs nothing else and
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from beatline.metrics import Figures
 from beatline.predictions import Predictions
 
 CLIPS_SHOWN = 6  # best, and as many worst
+ALIKE_SHOWN = 2  # of them with the same labels: the rest says nothing new
 SECONDS_SHOWN = 20  # of a clip, at most: bounds the page
 MATRIX_LABELS = 60  # a matrix of more labels cannot be read
 PAIRS_SHOWN = 40
@@ -280,13 +282,25 @@ def clips(inputs: ReportInputs) -> str:
     shown = min(CLIPS_SHOWN, len(order) // 2)
     if not shown:
         return ""
-    worst = "".join(_clip(inputs, int(i), float(ap[i])) for i in order[:shown])
-    best = "".join(_clip(inputs, int(i), float(ap[i])) for i in order[::-1][:shown])
+    half = len(order) // 2
+    worst, best = ("".join(_clip(inputs, i, float(ap[i])) for i in _different(some, p.targets)[:shown]) for some in (order[:half], order[::-1][:half]))
     note = (
         "By the average precision of one clip over the labels: 100 where every label it has is scored above every label it has not; equals are ordered by "
-        "the distance between the two. Pictures: log-mel energies, 20 Hz to 8 kHz upwards, down to 60 dB below the loudest point."
+        f"the distance between the two. At most {ALIKE_SHOWN} clips with the same labels are shown. Pictures: log-mel energies, 20 Hz to 8 kHz upwards, down to 60 dB below the loudest point."
     )
     return f'<p class="note">{note}</p><h3>Worst</h3><div class="clips">{worst}</div><h3>Best</h3><div class="clips">{best}</div>'
+
+
+def _different(order: np.ndarray, targets: np.ndarray) -> list[int]:
+    """The clips in this order, of those with the same labels the first `ALIKE_SHOWN`."""
+    seen: Counter[bytes] = Counter()
+    chosen = []
+    for i in order.tolist():
+        labels = targets[i].tobytes()
+        seen[labels] += 1
+        if seen[labels] <= ALIKE_SHOWN:
+            chosen.append(i)
+    return chosen
 
 
 def rank_clips(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ published folder whose manifest carries the hash of what it was made from, so a 
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from beatline.prepare import prepare as prepare_store
 from beatline.runlog import is_whole, progress, read_log, say
 from beatline.store import Store
 from beatline.train import Trainer, check_identity, pick_device
+
+REJECTED_SHOWN = 10  # inputs with a line of their own on the console; the ledger names all
 
 
 def _manifest_hash(folder: Path) -> str:
@@ -54,6 +57,7 @@ def prepare(config: Config) -> None:
     if before == artefact.read_manifest(folder):
         say("prepare", f"{folder} is there already")
     _say_prepared(summary)
+    _judge_rejected(summary, folder, config.data.strict)
 
 
 def prepare_on_ray(config: Config, source: str, to: str) -> None:
@@ -70,6 +74,23 @@ def _say_prepared(summary: dict[str, Any]) -> None:
     rejected = sum(summary["rejected"].values())
     reasons = f" ({', '.join(f'{code} {count}' for code, count in sorted(summary['rejected'].items()))})" if rejected else ""
     say("prepare", f"{summary['ok']} clips ({clips}), {summary['hours']:.2f} h, {rejected} rejected{reasons}")
+
+
+def _judge_rejected(summary: dict[str, Any], folder: Path, strict: bool) -> None:
+    """Says of the first rejected inputs why, and where the others stand; under `data.strict` that is an error, now that everything else is prepared."""
+    count = sum(summary["rejected"].values())
+    if not count:
+        return
+    ledger = folder / "ledger.jsonl"
+    with ledger.open() as lines:
+        rejected = (entry for entry in map(json.loads, lines) if entry["status"] == "rejected")
+        for entry in islice(rejected, REJECTED_SHOWN):
+            say("rejected", f"{entry['input']}: {entry['reason']}; mend it or leave it out [{entry['code']}]")
+    if count > REJECTED_SHOWN:
+        say("rejected", f"{count - REJECTED_SHOWN} more, see {ledger}")
+    if strict:
+        code = max(summary["rejected"], key=summary["rejected"].__getitem__)
+        raise UserError(code, f"{count} of {summary['inputs']} inputs", f"rejected, see {ledger}", "mend them or leave them out, or set data.strict to false")
 
 
 def train(config: Config) -> None:
@@ -159,14 +180,14 @@ def read_score(folder: Path) -> tuple[Figures, dict[str, float]]:
 def score_table(figures: Figures, baselines: dict[str, float]) -> str:
     """The score table for the console."""
     rows = [("mAP", "mAP"), ("mean_auc", "mean_auc"), ("d_prime", "d'"), ("mean_acc", "mean_acc"), ("top1_hit_rate", "top-1 hit rate")]
-    lines = [f"{'':24}{'value':>8}   95 % interval (bootstrap over clips)"]
+    width = max(len(name) for name in ["top-1 hit rate", *(f"{name} (mAP)" for name in ("chance", *baselines))]) + 1
+    lines = [f"{'':{width}}{'value':>8}   95 % interval (bootstrap over clips)"]
     for name, title in rows:
         scale = 1 if name == "d_prime" else 100
         interval = figures.intervals.get(name)
         text = f"   {scale * interval[0]:.2f} to {scale * interval[1]:.2f}" if interval else ""
-        lines.append(f"{title:24}{scale * getattr(figures, name):8.2f}{text}")
-    lines.append(f"{'chance (mAP)':24}{100 * figures.chance:8.2f}")
-    lines += [f"{name + ' (mAP)':24}{100 * value:8.2f}" for name, value in baselines.items()]
+        lines.append(f"{title:{width}}{scale * getattr(figures, name):8.2f}{text}")
+    lines += [f"{name + ' (mAP)':{width}}{100 * value:8.2f}" for name, value in {"chance": figures.chance, **baselines}.items()]
     lines.append(f"{figures.n_labels_scored} of {figures.n_labels} labels scored on {figures.n_instances} clips, clip list {figures.clips_hash[:12]}")
     return "\n".join(lines)
 

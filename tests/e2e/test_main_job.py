@@ -81,6 +81,18 @@ def test_a_flipped_bit_in_any_file_of_a_run_is_named(csv, tmp_path, capsys):
     assert code == 4 and str(log) in err and err.count("\n") == 1
 
 
+def test_rejected_inputs_have_a_line_each_and_an_exit_code_where_wanted(tmp_path, capsys):
+    csv = write_data(tmp_path / "data")
+    missing = [f"missing-{number}.wav" for number in range(12)]
+    csv.write_text(csv.read_text() + "".join(f"{name},Tone,train\n" for name in missing))
+    words = ["prepare", "mini", *arguments(csv, tmp_path / "run")]
+    code, out, _ = beatline(capsys, *words)
+    assert code == 0 and "12 rejected (missing-file 12)" in out and "2 more" in out and "ledger.jsonl" in out
+    assert [line for line in out.splitlines() if line.startswith(f"rejected {missing[0]}: ") and line.endswith("[missing-file]")]
+    code, out, err = beatline(capsys, *words, "--data.strict", "true")
+    assert code == 3 and "is there already" in out and "12 of 24 inputs" in err and err.count("\n") == 1
+
+
 def test_stages_out_of_order_say_what_to_do(csv, tmp_path, capsys):
     for stage, before in (("train", "prepare"), ("predict", "prepare"), ("score", "prepare"), ("report", "prepare")):
         code, _, err = beatline(capsys, stage, "mini", *arguments(csv, tmp_path / "run"), "--store", str(tmp_path / "nothing"))
