@@ -140,18 +140,19 @@ def locate(rows: list[Row], known: LabelSet, root: Path, tree: Tree, data: DataC
         place, stated = found
         above, _, name = place.path.rpartition("/")
         row.path, row.member = folder(above) / name if above else Path(place.path), place.member
-        located.append((row, place))
+        pair = row, place
+        located.append(pair)
         if stated:
             row.start, row.end = 0.0, None
         else:
-            uncut.append((row, place))
+            uncut.append(pair)
     whole = cut(uncut)
     if len(seen) > len(wanted):  # some recording has more than one row
         _refuse_shared(uncut)
     notices += (_recognised(located, whole),)
     rows = [*in_rows_order(located), *places.problems]
     del places, located, uncut  # at two million rows they are a gigabyte
-    return assemble(rows, known, root, data, notices)
+    return assemble(rows, known, root, data, notices, judge)
 
 
 def _refuse_shared(rows: list[tuple[Row, Place]]) -> None:

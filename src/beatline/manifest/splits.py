@@ -18,6 +18,7 @@ from beatline.labels import LabelSet
 from beatline.manifest.table import (
     SPLITS,
     Clip,
+    Judge,
     Manifest,
     Rejected,
     Row,
@@ -29,14 +30,17 @@ from beatline.manifest.table import (
 )
 
 
-def assemble(rows: Sequence[Row], known: LabelSet | None, root: Path, data: DataConfig, notices: tuple[str, ...] = ()) -> Manifest:
+def assemble(rows: Sequence[Row], known: LabelSet | None, root: Path, data: DataConfig, notices: tuple[str, ...] = (), judge: Judge | None = None) -> Manifest:
     """The manifest of these rows; without a known label set, AudioSet's if it has every label, else the labels found.
+
+    Args:
+        judge: As for `sort_rows`.
 
     Raises:
         UserError: `no-clips`, `split-overlap`, `bad-config`, `bad-table`.
     """
     known = known or labels_of(rows)
-    table = sort_rows(rows, known)
+    table = sort_rows(rows, known, judge)
     splits, val = _splits(table, data, {name for row in rows for name in (row.id, row.recording)} if data.validation_list else set())
     for name, some in (("train", splits["train"]), ("test", splits["test"])):
         if not some:
@@ -113,7 +117,7 @@ def carve(clips: Sequence[Clip], places: Sequence[int], share: float, seed: int)
         labels_of[name] = tuple(sorted({*labels_of[name], *labels})) if name in labels_of else labels
     total = Counter(label for labels in labels_of.values() for label in labels)
     rank = {label: place for place, label in enumerate(sorted(total, key=lambda label: (total[label], label)))}
-    rarest = cache(lambda labels: min(rank[label] for label in labels).to_bytes(4))  # few combinations, many recordings
+    rarest = cache(lambda labels: min(map(rank.__getitem__, labels)).to_bytes(4))  # few combinations, many recordings
     order = sorted(labels_of, key=lambda name: rarest(labels_of[name]) + hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogateescape")).digest())
     kept, ahead = dict(total), dict.fromkeys(total, 0.0)  # ahead: taken so far beyond the share of those seen so far
     taken: set[str] = set()
@@ -122,12 +126,14 @@ def carve(clips: Sequence[Clip], places: Sequence[int], share: float, seed: int)
         change = 0.0  # of the squared distances
         for label in labels:
             change += (1 + 2 * ahead[label] - 2 * share) / total[label]
-        take = change < 0 and all(kept[label] > 1 for label in labels)
-        if take:
+        if change < 0 and all(kept[label] > 1 for label in labels):
             taken.add(name)
-        for label in labels:
-            kept[label] -= take
-            ahead[label] += take - share
+            for label in labels:
+                kept[label] -= 1
+                ahead[label] += 1 - share
+        else:
+            for label in labels:
+                ahead[label] -= share
     if share > 0 and not taken:
         taken.update(islice((recording for recording in order if all(kept[label] > 1 for label in labels_of[recording])), 1))
     return tuple(i for i in places if clips[i].recording not in taken), tuple(i for i in places if clips[i].recording in taken)

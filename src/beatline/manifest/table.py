@@ -112,13 +112,21 @@ class Sorted:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def sort_rows(rows: Sequence[Row], labels: LabelSet) -> Sorted:
+Judgement = tuple[tuple[str, ...], tuple[str, str] | None]
+"""Mids of the labels that are known, and why no clip can have these labels, if so."""
+Judge = Callable[[tuple[str, ...]], Judgement]
+
+
+def sort_rows(rows: Sequence[Row], labels: LabelSet, judge: Judge | None = None) -> Sorted:
     """The rows as clips and rejected inputs.
+
+    Args:
+        judge: That of the labels, where the caller has asked it about the rows already.
 
     Raises:
         UserError: `split-overlap` where a clip is listed in two splits.
     """
-    judge, table = judge_of(labels), Sorted()
+    judge, table = judge or judge_of(labels), Sorted()
     first: dict[str, int] = {}
     any_split = any(row.splits for row in rows)
     for row in rows:
@@ -141,20 +149,16 @@ def sort_rows(rows: Sequence[Row], labels: LabelSet) -> Sorted:
     return table
 
 
-Judgement = tuple[tuple[str, ...], tuple[str, str] | None]
-"""Mids of the labels that are known, and why no clip can have these labels, if so."""
-
-
-def judge_of(labels: LabelSet) -> Callable[[tuple[str, ...]], Judgement]:
+def judge_of(labels: LabelSet) -> Judge:
     """What a label set makes of labels as written; the same ones are the same object, for millions of clips share some thousand combinations."""
     spellings = spellings_of(labels)
 
     @cache
     def judge(written: tuple[str, ...]) -> Judgement:
-        mids = tuple(dict.fromkeys(spellings[label] for label in written if label in spellings))
-        unknown = next((label for label in written if label not in spellings), None)
-        if unknown is not None:
-            return mids, ("unknown-label", f"label {unknown!r} is not in the label table")
+        found = [spellings.get(label, "") for label in written]
+        mids = tuple(dict.fromkeys(filter(None, found)))
+        if "" in found:
+            return mids, ("unknown-label", f"label {written[found.index('')]!r} is not in the label table")
         return mids, None if mids else ("no-label", "it has no label")
 
     return judge
