@@ -34,10 +34,17 @@ def test_every_pickle_is_read_with_weights_only():
             assert "weights_only=True" in call
 
 
-def test_the_readme_maps_every_room():
+def test_the_readme_maps_every_file_once_and_its_core_path_is_an_hours_reading():
     text = (ROOT / "README.md").read_text()
-    for path in SOURCES:
-        if path.name not in ("__init__.py", "__main__.py"):
-            assert f"`{path.relative_to(ROOT / 'src/beatline').as_posix()}`" in text, f"README has no line for {path.name}"
+    package = ROOT / "src/beatline"
+    core, _, rest = text.partition("\n## The code\n")[2].partition("Everything else, by room")
+    core_files, other_files = (re.findall(r"^\| `([^`]+)` \|", part, re.M) for part in (core, rest))
+    mapped = [*core_files, *other_files]
+    assert len(set(mapped)) == len(mapped), "a file stands in two places"
+    assert all((package / name).exists() for name in mapped), [name for name in mapped if not (package / name).exists()]
+    code = {p.relative_to(package).as_posix() for p in SOURCES if len(ast.parse(p.read_text()).body) > 1}
+    assert code - set(mapped) == set(), "README has no line for these"
+    lines = sum(len((package / name).read_text().splitlines()) for name in core_files)
+    assert f"{len(core_files)} files of `src/beatline`, under 4 000 lines" in core and 3000 < lines < 4000
     for command in ("./run.sh", "./test.sh", "conf/as20k.yaml"):
         assert command in text
