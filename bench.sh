@@ -3,6 +3,7 @@
 #   ./bench.sh                          everything that needs no GPU (about an hour on two cores)
 #   ./bench.sh encoder metrics          some: the names are those of the files in benchmarks/
 #   ./bench.sh store decode prepare manifest inspection     preparing data, some 40 minutes; with AUDIOSET=CSVDIR also AudioSet-20K whole (20 GB)
+#   ./bench.sh serve_load serve_fuzz   the server: a crowd, slow clients, mutated files, bombs, an OpenAPI fuzzer; a quarter of an hour
 #   ./bench.sh --smoke [names]          tiny sizes, nothing is written: do the benchmarks themselves work?
 #   ./bench.sh gpu_train gpu_infer gpu_agreement       on a machine with a GPU
 # Each measurement is a median of interleaved pairs (ours, theirs, ours, ...), two threads unless OMP_NUM_THREADS says otherwise. PYTHON names another interpreter.
@@ -11,7 +12,7 @@ cd "$(dirname "$0")"
 names=() options=()
 for word in "$@"; do
   case $word in
-    --help | -h) sed -n '2,8s/^# \{0,1\}//p' bench.sh; exit ;;
+    --help | -h) sed -n '2,9s/^# \{0,1\}//p' bench.sh; exit ;;
     --*) options+=("$word") ;;
     *) [ -f "benchmarks/$word.py" ] || { echo "bench.sh: there is no benchmarks/$word.py" >&2; exit 2; }; names+=("$word") ;;
   esac

@@ -73,7 +73,7 @@ class ServeLimits:
     """Longest wait of a file for its first window to be scored, seconds; then it is answered 503."""
     decoders: int = 2
     """Child processes that decode."""
-    max_decode_wait: float = 10.0
+    max_decode_wait: float = 8.0
     """Longest time without a sound from a decoder, seconds; then it is killed."""
     max_decode_seconds: float = 60.0
     """Longest time that decoding a file may take, seconds."""

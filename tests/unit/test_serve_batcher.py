@@ -117,6 +117,35 @@ def test_where_rows_depend_on_their_number_a_pass_is_of_one_recording_as_offline
     assert [len(one) for one in ears.passes] == [4, 4, 2, 1]
 
 
+def test_a_window_that_repeats_the_one_before_it_is_not_scored_again():
+    ears = Loud()
+
+    def windows_of(*levels: int) -> list[tuple[int, np.ndarray]]:
+        return [(HOP * i, np.full(WINDOW, level, np.int16)) for i, level in enumerate(levels)]
+
+    async def main() -> None:
+        with Batcher(ears, WINDOW, 0.0) as batcher:
+            ready(batcher)
+            ears.passes.clear()
+            levels = [[0] * 1000, [5, 5, 7, 7, 7, 5, 5, 0, 0, 9]]
+            for wanted, found in zip(levels, await scored(batcher, *(lane(windows_of(*some)) for some in levels)), strict=True):
+                assert [part.begin for part in found] == [HOP * i for i in range(len(wanted))]
+                assert [round(float(part.outputs.scores[part.row, 0]) * 32768) for part in found] == wanted
+
+    asyncio.run(main())
+    assert sorted(round(level * 32768) for one in ears.passes for level in one) == [0, 0, 5, 5, 7, 9]
+    ears.alone, ears.passes[:] = False, []
+
+    async def together() -> None:
+        with Batcher(ears, WINDOW, 0.0) as batcher:
+            ready(batcher)
+            ears.passes.clear()
+            await scored(batcher, lane(windows_of(*[3] * 9)))
+
+    asyncio.run(together())
+    assert sum(map(len, ears.passes)) == 9  # its bits depend on its company, so it is heard in the one that it has offline
+
+
 def test_who_leaves_is_not_scored_any_more_and_who_fails_is_told():
     ears = Loud()
 

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.telemetry import TelemetryConfig
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("beatline.serve")
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TAGGING = ("POST", "/v1/tag")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 HEADERS = {  # of every answer
@@ -52,7 +54,8 @@ BODY = {
                 "required": ["files"],
                 "additionalProperties": False,
                 "properties": {"files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}, "description": "audio of any form that libsndfile or FFmpeg reads"}},
-            }
+            },
+            "encoding": {"files": {"contentType": "audio/*"}},  # not that anybody looks at what a part says of itself
         }
     },
 }
@@ -87,7 +90,7 @@ class Guard:
 
     Args:
         app: What it is around.
-        service: Counts the answers.
+        service: Counts the answers, and turns requests away where there is no room.
     """
 
     def __init__(self, app: ASGIApp, service: Service):
@@ -111,12 +114,24 @@ class Guard:
             await send(message)
 
         try:
+            if (scope["method"], scope["path"]) == TAGGING:
+                self._service.admit()  # of many at once, most are turned away: as cheaply as can be
             await self._app(scope, receive, answer)
+        except UserError as error:
+            await refusal(self._service, request_id, error)(scope, receive, answer)
         except Exception:
             LOG.exception("request %s failed", request_id)
             if begun:
                 raise  # uvicorn closes the connection: what was sent is not taken for whole
             await JSONResponse({"request_id": request_id, "error": answers.mistake(request_id)}, 500)(scope, receive, answer)
+
+
+def refusal(service: Service, request_id: str, error: UserError, status: int | None = None) -> JSONResponse:
+    """The answer to a request that is not served, which is counted."""
+    status = status or answers.status_of(error)
+    service.metrics.rejections.add(error.code)
+    headers = {"Retry-After": str(service.retry_after)} if status in answers.PASSING else None
+    return JSONResponse({"request_id": request_id, "error": answers.error_values(error)}, status, headers)
 
 
 def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS, calibration: "Calibration | None" = None) -> FastAPI:
@@ -143,10 +158,7 @@ def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS, calibrat
     table = answers.label_table(tagger.labels)
 
     def refuse(request: Request, error: UserError, status: int | None = None) -> JSONResponse:
-        status = status or answers.status_of(error)
-        service.metrics.rejections.add(error.code)
-        headers = {"Retry-After": str(service.retry_after)} if status in answers.PASSING else None
-        return JSONResponse({"request_id": request.state.request_id, "error": answers.error_values(error)}, status, headers)
+        return refusal(service, request.state.request_id, error, status)
 
     @app.exception_handler(UserError)
     async def user_error(request: Request, error: UserError) -> JSONResponse:
@@ -165,12 +177,12 @@ def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS, calibrat
         answer.headers.update(error.headers or {})
         return answer
 
-    @app.post("/v1/tag", responses=REFUSED | {200: {"model": Answer, "content": {LINES: {"schema": {"type": "string"}}}}}, openapi_extra={"requestBody": BODY})
+    @app.post(TAGGING[1], responses=REFUSED | {200: {"model": Answer, "content": {LINES: {"schema": {"type": "string"}}}}}, openapi_extra={"requestBody": BODY})
     async def tag(
         request: Request,
         top: Annotated[int, Query(ge=1, le=10_000, description="labels of each file, and of each window in lines")] = 10,
         threshold: Annotated[float | None, Query(ge=0, le=1, description="least score of a label (0), and of an event somewhere in it (the calibration's, or 0.5)")] = None,
-        labels: Annotated[list[str] | None, Query(description="only these: names, mids, or branches of the ontology")] = None,
+        labels: Annotated[list[Annotated[str, Field(json_schema_extra={"format": "label"})]] | None, Query(description="only these: names, mids, or branches of the ontology")] = None,
         timeline: Annotated[bool, Query(description="scores over time too")] = False,
         events: Annotated[bool, Query(description="onsets and offsets too")] = False,
     ) -> Response:

@@ -6,6 +6,8 @@ gets offline. Recordings take turns, so that an hour of sound holds up a second 
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +21,7 @@ from beatline.audio import FULL_SCALE, SAMPLE_RATE
 from beatline.engine import Engine, Outputs
 
 LOG = logging.getLogger("beatline.serve")
+NICENESS = 5  # of the model's thread: who asks how the server is, or is turned away, does not wait for a core
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class Lane:
         self.parts, self.ahead, self.length, self.detail = parts, count, length, detail
         self.left = False
         """Nobody waits any more."""
+        self.last = np.empty(0, np.int16)
+        """Samples of the last window that the model heard."""
+        self.heard: tuple[Outputs, int] | None = None
+        """What it said of them, and in which row."""
         self._loop, self._scored = asyncio.get_running_loop(), asyncio.Queue[Scored | BaseException | None]()
 
     def put(self, item: Scored | BaseException | None) -> None:
@@ -109,6 +116,8 @@ class Batcher:
                 self._lanes.remove(lane)
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # and that of the threads which the model starts
         try:
             self.together = rows_are_independent(self._engine, (windows.MIN_SAMPLES, SAMPLE_RATE, self._window))
         except Exception:
@@ -143,26 +152,40 @@ class Batcher:
             return chosen
 
     def _pass(self, lanes: Iterable[Lane]) -> None:
-        """Scores a window of each and hands it on."""
+        """Scores a window of each and hands it on.
+
+        A window that repeats the one before it gets that one's scores, where they are the same bits: a small file that unpacks to an hour of silence costs one window.
+        """
         begun = time.monotonic()
         lanes = [lane for lane in lanes if not lane.left]
         try:
             parts = [next(lane.parts) for lane in lanes]
-            if not parts:
-                return
-            waveforms = np.stack([windows.tile_short(samples) for _, samples in parts]) / np.float32(FULL_SCALE)
-            lengths = np.full(len(parts), waveforms.shape[1], np.int64)
-            outputs = replace(self._engine.run(waveforms, lengths, detail=any(lane.detail for lane in lanes)), tokens=None)
+            fresh: list[np.ndarray] = []
+            rows: list[int | None] = []  # of each window that the model hears
+            for lane, (_, samples) in zip(lanes, parts, strict=True):
+                repeated = self.together and np.array_equal(samples, lane.last)
+                rows.append(None if repeated else len(fresh))
+                if not repeated:
+                    lane.last = samples
+                    fresh.append(windows.tile_short(samples))
+            if fresh:
+                waveforms = np.stack(fresh) / np.float32(FULL_SCALE)
+                lengths = np.full(len(fresh), waveforms.shape[1], np.int64)
+                outputs = replace(self._engine.run(waveforms, lengths, detail=any(lane.detail for lane in lanes)), tokens=None)
         except Exception as error:
             for lane in set(lanes):
                 self.drop_with(lane, error)
             return
-        for row, (lane, (begin, samples)) in enumerate(zip(lanes, parts, strict=True)):
-            lane.put(Scored(begin, len(samples), outputs, row))
+        for lane, (begin, samples), row in zip(lanes, parts, rows, strict=True):
+            if row is not None:
+                lane.heard = outputs, row
+            assert lane.heard is not None
+            lane.put(Scored(begin, len(samples), *lane.heard))
         for lane in set(lanes):
             if not lane.ahead:
                 lane.put(None)
-        self._seen(len(parts), time.monotonic() - begun)
+        if fresh:
+            self._seen(len(fresh), time.monotonic() - begun)
 
     def drop_with(self, lane: Lane, error: Exception) -> None:
         """Forgets a recording that cannot be scored."""

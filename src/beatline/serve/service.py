@@ -25,6 +25,7 @@ from beatline.tag import AudioTagger
 
 PREFIX = "beatline-serve-"
 YOUNG = 60.0  # seconds: a folder of uploads that is not locked yet may be that old
+FAST_SECONDS = 0.5  # in which a body has arrived, or does not keep a place in the queue for its file
 
 
 class Service:
@@ -42,7 +43,7 @@ class Service:
         self.spool = Spool(limits.max_spool_bytes)
         self.metrics = Metrics(lambda: self._files, lambda: self._uploads, lambda: self.connections())
         self._running: set[asyncio.Task[None]] = set()
-        self._files = self._uploads = 0
+        self._files = self._kept = self._uploads = 0
         self._pass_seconds = 0.0
 
     @asynccontextmanager
@@ -84,8 +85,8 @@ class Service:
         """
         if self.stopping:
             raise stopping()
-        if self._files >= self.limits.max_queue:
-            raise _busy(f"{self._files} files are waiting already")
+        if self._files + self._kept >= self.limits.max_queue:
+            raise _busy(f"{self._files + self._kept} files are waiting already")
         if self._uploads >= self.limits.max_uploads:
             raise _busy(f"{self._uploads} other requests are still arriving")
 
@@ -117,11 +118,22 @@ class Service:
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """While the block runs, a body is on its way."""
+        """While the block runs, a body is on its way; at first a place in the queue is kept for it, so that it is not turned away when it is there."""
+        kept = True
+
+        def give_up() -> None:
+            nonlocal kept
+            self._kept -= kept
+            kept = False
+
         self._uploads += 1
+        self._kept += 1
+        timer = asyncio.get_running_loop().call_later(FAST_SECONDS, give_up)
         try:
             yield
         finally:
+            timer.cancel()
+            give_up()
             self._uploads -= 1
 
     @contextmanager
