@@ -3,10 +3,12 @@
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.sounds import chord, contained
 from tests.unit.test_fetch_clips import EVAL, TRAIN, rows, table, tar, write
 from tests.unit.test_fetch_tables import WEIGHTS, tables
 
+ROOT = Path(__file__).parents[2]
 SCRIPTS, PARTS = 100, 4
 QUICK = http.Policy(tries=40, first_wait=0.001, longest_wait=0.01, timeout=0.3, slowest=10_000)
 COPIES = ("hub:confit/audioset-16khz-wds", "hub:agkphysics/AudioSet")
@@ -115,8 +118,8 @@ def test_a_hundred_broken_networks_and_kills_end_with_the_same_bytes(server, ref
 # --- the commands
 
 
-def beatline(*arguments, **environment):
-    found = subprocess.run([sys.executable, "-m", "beatline", *map(str, arguments)], capture_output=True, text=True, timeout=120, env=os.environ | environment)
+def beatline(*arguments, cwd=None, **environment):
+    found = subprocess.run([sys.executable, "-m", "beatline", *map(str, arguments)], capture_output=True, text=True, timeout=120, env=os.environ | environment, cwd=cwd)
     return found.returncode, found.stdout, found.stderr
 
 
@@ -137,6 +140,29 @@ def test_from_an_empty_disk(server, tmp_path):
     assert code == 0 and f"--model.init {tmp_path}/ckpt/BEATs_iter3_plus_AS20K.pt" in out, err
 
 
+def test_the_readmes_lines_lead_from_an_empty_disk_to_a_verified_store(server, tmp_path):
+    """As they stand there, in a folder of their own; what only AudioSet's own servers have is put where the first line says."""
+    server.faults()
+    section = (ROOT / "README.md").read_text().split("## The AudioSet-20K recipe")[1].split("```")[1]
+    lines = [re.split(r"  +", line)[0].split()[1:] for line in section.splitlines() if line.startswith("beatline ")]
+    assert [line[0] for line in lines] == ["fetch", "fetch", "fetch", "prepare", "verify", "inspect"]
+    hub = {"HF_ENDPOINT": server.address, "HTTPS_PROXY": "http://127.0.0.1:9"}
+    code, out, err = beatline(*lines[0], cwd=tmp_path, **hub)
+    assert code == 5 and "put them into DIR or name their folder with --from, and run this again" in err
+    tables(tmp_path / "DIR")
+    write(tmp_path / "DIR", {"balanced_train_segments.csv": table(TRAIN).encode(), "eval_segments.csv": table(EVAL).encode()})
+    said = []
+    for line in lines:
+        code, out, err = beatline(*line, cwd=tmp_path, **hub)
+        assert code == 0, (line, out, err)
+        said.append(out)
+    assert "balanced   present         4: hub confit/audioset-16khz-wds 4\nbalanced   missing         8: not-found 8" in said[1]
+    assert "7 clips (train 3, val 1, test 3)" in said[3] and "13 rejected (missing-file 13)" in said[3]
+    assert said[4].endswith("whole    runs/as20k/store (store)\n") and "clips     7 of 20 inputs" in said[5]
+    page = (tmp_path / "inspection.html").read_text()
+    assert "missing-file" in page and "http" not in page.replace("http://www.w3.org", "")
+
+
 def test_without_a_network_each_step_says_what_to_put_where(tmp_path):
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "", "NO_PROXY": ""}
     folder = tmp_path / "as"
@@ -144,7 +170,7 @@ def test_without_a_network_each_step_says_what_to_put_where(tmp_path):
     assert code == 5 and f"put them into {folder} or name their folder with --from" in err and err.count("\n") == 1
     write(folder, {"balanced_train_segments.csv": table(TRAIN).encode(), "eval_segments.csv": table(EVAL).encode()})
     code, _, err = beatline("fetch", "clips", folder, "--from", COPIES[0], **nobody)
-    assert code == 5 and f"put its files below {folder}/hub/confit--audioset-16khz-wds" in err and err.count("\n") == 1
+    assert code == 5 and "--include '20k/train/*' --include '20k/test/*' --local-dir copy`, carry the folder copy over, and name it here instead: --from copy" in err and err.count("\n") == 1
     code, _, err = beatline("fetch", "checkpoint", "BEATs_iter3", "--to", tmp_path / "ckpt", **nobody)
     assert code == 5 and f"put it at {tmp_path}/ckpt/BEATs_iter3.pt" in err and err.count("\n") == 1
 

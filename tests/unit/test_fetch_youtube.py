@@ -130,6 +130,13 @@ def test_when_nothing_works_it_stops(server, ask):
     assert len(server.log()) < 25
 
 
+def test_without_a_network_it_stops_at_once_and_says_what_to_do():
+    service, said = youtube.Service(address="http://127.0.0.1:9/{id}", extractors=("generic",)), []
+    with pytest.raises(UserError, match=r"3 clips in a row.*Without a network: do so on another machine, and name its folder with --from") as refused:
+        youtube.fetch([(Path("nowhere"), Excerpt(RECORDING, float(second), second + 1.0)) for second in range(50)], lambda *answer: said.append(answer[1]), jobs=1, rate=1e6, service=service, policy=QUICK)
+    assert refused.value.code == "no-network" and said == ["failed"] * 3
+
+
 def test_the_rate_is_kept_by_all_jobs_together(ask):
     since = time.monotonic()
     ask(*[Excerpt(RECORDING, float(second), second + 1.0) for second in range(5)], jobs=4, rate=3600 / 0.2)

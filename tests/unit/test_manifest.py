@@ -100,7 +100,10 @@ def test_audioset_with_a_clean_validation(audioset_folder):
 
 def test_segment_csvs_elsewhere_and_audio_nowhere(audioset_folder, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    assert "no audio of --PJHxphWEs below" in refused("no-clips", audioset=empty, audioset_csv=audioset_folder)
+    assert "the audio of none is below it; put it there as it is" in refused("no-clips", audioset=empty, audioset_csv=audioset_folder)
+    (empty / "x.tar").write_bytes(b"nothing")
+    assert "below it (x.tar: it " in refused("no-clips", audioset=empty, audioset_csv=audioset_folder)
+    (empty / "x.tar").unlink()
     assert "balanced_train_segments.csv" in refused("missing-file", audioset=empty)
 
 

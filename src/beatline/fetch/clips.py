@@ -134,7 +134,9 @@ def _from_hub(run: _Run, name: str) -> None:
         missing.setdefault(row.table, set()).add(row.recording)
     if not missing:
         return
-    remedy = f"on another machine: `hf download {name} --repo-type dataset --include '*'` (or only the folders you need), put its files below {place}, and run this again"
+    folders = [f"'{folder}/*'" for copy in services.COPIES if copy.repository == name for folder, table in copy.folders if table in missing]
+    only = "".join(f" --include {folder}" for folder in folders)
+    remedy = f"on another machine run `hf download {name} --repo-type dataset{only} --local-dir copy`, carry the folder copy over, and name it here instead: --from copy"
     repository = hub.listing(name, "dataset", _commit(place), remedy, policy)
     with disk_errors(place):
         place.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ FORMS = {"opus": ("ogg", "opus"), "vorbis": ("ogg", "ogg"), "aac": ("mp4", "m4a"
 """Codec -> container and extension; others go into Matroska."""
 READABLE = "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,ogg,mp3,flac,wav"
 MOST_FAILURES = 10  # in a row: then it is the network, or YouTube has changed, and not these clips
+MOST_UNREACHABLE = 3  # in a row, where there was not even an answer
 
 # What YouTube says, as yt-dlp passes it on, in this order: "unavailable" is the beginning of many of the others.
 STOPS = r"not a bot|captcha|http error 429|too many requests|rate-limited|try again later"
@@ -75,11 +76,11 @@ class _Stop(Exception):
 
 
 class _Missing(Exception):
-    """There is no such clip, and of what kind the answer is."""
+    """There is no such clip, and of what kind the answer is, if there was one."""
 
-    def __init__(self, kind: str, reason: str):
+    def __init__(self, kind: str, reason: str, answered: bool = True):
         super().__init__(reason)
-        self.kind, self.reason = kind, reason
+        self.kind, self.reason, self.answered = kind, reason, answered
 
 
 def fetch(
@@ -105,7 +106,7 @@ def fetch(
         UserError: `service-refused`, `no-network`, `missing-package`, `missing-file` (the cookies), `disk-full`, `not-writable`.
     """
     client = _Client(cookies, rate, service, policy)
-    count = failures = 0
+    count = failures = unreachable = 0
     with ExitStack() as ending:
         ending.callback(client.close)
         answers = cast(Generator[tuple[Excerpt, _Missing | None], None, None], in_order(excerpts, lambda job: (job[1], client.get(*job)), jobs))
@@ -114,12 +115,14 @@ def fetch(
         try:
             for excerpt, missing in answers:
                 if missing is None:
-                    count, failures = count + 1, 0
+                    count, failures, unreachable = count + 1, 0, 0
                     continue
                 record(excerpt, missing.kind, missing.reason)
                 failures = failures + 1 if missing.kind == "failed" else 0
-                if failures == MOST_FAILURES:
-                    raise UserError("no-network", "stopped asking YouTube", f"{failures} clips in a row failed, the last because: {missing.reason}", "check the network, `pip install -U yt-dlp yt-dlp-ejs`, and run the same command; it goes on from here")
+                unreachable = 0 if missing.answered else unreachable + 1
+                if failures == MOST_FAILURES or unreachable == MOST_UNREACHABLE:
+                    remedy = "check the network, `pip install -U yt-dlp yt-dlp-ejs`, and run the same command; it goes on from here. Without a network: do so on another machine, and name its folder with --from"
+                    raise UserError("no-network", "stopped asking YouTube", f"{failures} clips in a row failed, the last because: {missing.reason}", remedy)
         except _Stop as stop:
             remedy = "wait an hour or more and run the same command; it goes on from here. A lower --rate and --cookies FILE, exported from a browser where you watch YouTube, help"
             raise UserError("service-refused", "stopped asking YouTube", f"it takes us for a robot ({stop})", remedy) from stop
@@ -228,15 +231,16 @@ class _Client:
             cause = (getattr(error, "exc_info", None) or (None, None))[1]
             getattr(getattr(cause, "cause", None), "close", lambda: None)()  # the server's answer
             kind = "geo-blocked" if isinstance(cause, self._yt_dlp.utils.GeoRestrictedError) else ""
-            raise self._answer(str(error), kind) from error
+            answered = not any(isinstance(one, self._yt_dlp.networking.exceptions.TransportError) for one in (cause, getattr(cause, "cause", None)))
+            raise self._answer(str(error), kind, answered) from error
         if not about or not str(about.get("url", "")).startswith(("http://", "https://")):
             raise _Missing("failed", "there is no sound to download")
         return about
 
-    def _answer(self, words: str, kind: str = "") -> Exception:
+    def _answer(self, words: str, kind: str = "", answered: bool = True) -> Exception:
         words = " ".join(re.sub(r"\x1b\[[\d;]*m", "", words).removeprefix("ERROR:").split())[:300]
         kind = kind or kind_of(words)
-        return _Stop(words) if kind == "stop" else _Missing(kind, words)
+        return _Stop(words) if kind == "stop" else _Missing(kind, words, answered)
 
     def _read(self, downloader: Any, about: dict[str, Any], first: int, count: int) -> tuple[bytes, int]:
         """Part of the sound."""

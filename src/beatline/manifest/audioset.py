@@ -146,6 +146,10 @@ def locate(rows: list[Row], known: LabelSet, root: Path, tree: Tree, data: DataC
             row.start, row.end = 0.0, None
         else:
             uncut.append(pair)
+    if wanted and not any(place for _, place in located):
+        unread = f" ({places.problems[0].id}: {places.problems[0].problem[1]})" if places.problems and places.problems[0].problem else ""
+        remedy = "put it there as it is, files or tar, Parquet or HDF5, in folders of any name; `beatline fetch clips` gets AudioSet's"
+        raise UserError("no-clips", f"cannot use {root}", f"of {len(wanted)} recordings that the tables want, the audio of none is below it{unread}", remedy)
     whole = cut(uncut)
     if len(seen) > len(wanted):  # some recording has more than one row
         _refuse_shared(uncut)
