@@ -63,7 +63,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Returns when a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -90,7 +91,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 temporary.unlink(missing_ok=True)
                 raise
         os.replace(temporary, path)
-        _fsync(path.parent)
+        sync(path.parent)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -114,13 +115,13 @@ def seal(folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]
         name = path.relative_to(folder).as_posix()
         if name not in known:
             files[name] = facts_of(path)
-        _fsync(path)
+        sync(path)
     files = dict(sorted(files.items()))
     checkpoint_hook("files-written")
     body = {"format": FORMAT, "about": about, "files": files}
     write_atomic(folder / MANIFEST, json.dumps(body | {"self": hash_json(body)}, indent=1) + "\n")
     for directory in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
-        _fsync(directory)
+        sync(directory)
     checkpoint_hook("sealed")
 
 
@@ -134,7 +135,7 @@ def put_in_place(partial: Path, final: Path) -> None:
             checkpoint_hook("old-moved")
         partial.rename(final)
         checkpoint_hook("renamed")
-        _fsync(final.parent)
+        sync(final.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -5,19 +5,17 @@ both have, and the differences with their paired bootstrap intervals. Copies of 
 say little beside each other. What to look at and listen to is for `comparison_page`.
 """
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from beatline import artefact, manifest, metrics
+from beatline import artefact, labelled, metrics
 from beatline.audio import SAMPLE_RATE
-from beatline.children import Decoders, Job
-from beatline.config import load as load_config
 from beatline.errors import UserError
+from beatline.labelled import Labelled
 from beatline.labels import LabelSet
 from beatline.manifest.table import spellings_of
 from beatline.metrics import Figures
@@ -132,77 +130,27 @@ def _figures(predictions: Predictions) -> Figures:
 # --- labelled clips, and what a model says of them
 
 
-@dataclass(frozen=True)
-class Clips:
-    """Labelled clips, to score and to listen to."""
-
-    name: str
-    ids: tuple[str, ...]
-    targets: np.ndarray = field(repr=False)
-    """`(clips, labels)` bool."""
-    labels: LabelSet = field(repr=False)
-    read: Callable[[Sequence[int]], Iterator[np.ndarray | UserError]] = field(repr=False)
-    """The samples of the clips at these places, int16 at 16 kHz, or why there are none."""
-    left_out: tuple[str, ...] = ()
-    """Rows and files that became no clip, each with its reason."""
-
-    def samples_of(self, wanted: Iterable[str]) -> dict[str, np.ndarray]:
-        """Samples by id, `(samples,)` int16 at 16 kHz, of those of these clips that are there and can be read."""
-        known = {clip_id: place for place, clip_id in enumerate(self.ids)}
-        places = [known[clip_id] for clip_id in wanted if clip_id in known]
-        return {self.ids[place]: samples for place, samples in zip(places, self.read(places), strict=True) if not isinstance(samples, UserError)}
-
-
-def store_of(folder: Path) -> Path | None:
-    """The store that a folder is, or that belongs to the run in it."""
-    if (folder / artefact.MANIFEST).exists():
-        return folder
-    places = [folder / "store"] + ([load_config(folder / "config.yaml").store_folder] if (folder / "config.yaml").exists() else [])
-    return next((place for place in places if (place / artefact.MANIFEST).exists()), None)
-
-
-def find_clips(source: Path) -> Clips:
+def find_clips(source: Path) -> Labelled:
     """The test clips of a store or of a run; of a table or a folder of classes (see `manifest.lists`) its test clips, or all where it names no splits.
 
     Raises:
         UserError: `missing-file`, `corrupt-artefact`, `no-clips`, `bad-table`; `not-a-file` for a folder that holds something else.
     """
-    folder = store_of(source)
+    folder = labelled.store_of(source)
     if folder is None:
-        return _listed(source)
+        clips = labelled.listed(source)
+        test = [i for i, homes in enumerate(clips.splits) if "test" in homes] if any(clips.splits) else range(len(clips.ids))
+        if not test:
+            raise UserError("no-clips", f"cannot use {source}", "no row of it is a test clip", "check its column split")
+        return clips.part(test)
     kind = (artefact.read_manifest(folder) or {}).get("kind", "store")
     if kind != "store":
         raise UserError("not-a-file", f"cannot take clips from {folder}", f"it holds {kind}", "give a store, a table, or a folder with one folder for each class")
     store = Store.open(folder)
-    places = store.splits["test"]
-    return Clips(
-        str(source),
-        tuple(store.ids[int(i)] for i in places),
-        store.targets(places) > 0.5,
-        store.labels,
-        lambda some: (store.samples(int(places[i])) for i in some),
-    )
+    return labelled.of_store(str(source), store, store.splits["test"], "test")
 
 
-def _listed(source: Path) -> Clips:
-    found, labels = manifest.read_listed(source)
-    clips = [clip for clip, homes in zip(found.clips, found.homes, strict=True) if "test" in homes] if any(found.homes) else found.clips
-    if not clips:
-        raise UserError("no-clips", f"cannot take clips from {source}", "no row of it is a test clip" if found.clips else "no row of it is a clip", "check its columns file, labels and split")
-    targets = np.zeros((len(clips), len(labels)), bool)
-    for row, clip in zip(targets, clips, strict=True):
-        row[[labels.index_of_mid[mid] for mid in clip.labels]] = True
-
-    def read(places: Sequence[int]) -> Iterator[np.ndarray | UserError]:
-        jobs = (Job(clips[i].path, clips[i].member, clips[i].start, clips[i].end) for i in places)
-        with Decoders(max(1, (os.cpu_count() or 2) // 2)) as decoders:
-            for result in decoders.map(jobs):
-                yield result if isinstance(result, UserError) else result.samples
-
-    return Clips(str(source), tuple(clip.id for clip in clips), targets, labels, read, tuple(f"{one.input}: {one.reason}" for one in found.rejected))
-
-
-def score(tagger: AudioTagger, clips: Clips, advance: Callable[[int], object] = lambda count: None) -> tuple[Predictions, list[str]]:
+def score(tagger: AudioTagger, clips: Labelled, advance: Callable[[int], object] = lambda count: None) -> tuple[Predictions, list[str]]:
     """What a tagger says of clips, for the labels that both know, by mid or by name; and the clips that could not be read, each with its reason.
 
     Args:

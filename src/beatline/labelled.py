@@ -1,22 +1,22 @@
 """labelled clips + tagger -> what the model says of each: logits and embeddings, to learn from.
 
 In: the validation clips of a run, a table, or a folder for each class. Out: `Labelled` clips, never test clips unless they are asked for; then `Heard`. Clips that cannot
-be used cost the others nothing. Learning is `calibration`'s and `probe`'s.
+be used cost the others nothing. Learning is `calibration`'s, setting two models side by side `comparison`'s.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from beatline import manifest, windows
+from beatline import artefact, manifest, windows
 from beatline.ahead import buffered
 from beatline.audio import FULL_SCALE, SAMPLE_RATE
 from beatline.children import Decoders, Job
-from beatline.comparison import store_of
+from beatline.config import load as load_config
 from beatline.errors import UserError
 from beatline.labels import LabelSet
 from beatline.manifest.table import spellings_of
@@ -56,10 +56,37 @@ class Labelled:
             read=lambda some: read([own[i] for i in some]),
         )
 
+    def samples_of(self, wanted: Iterable[str]) -> dict[str, np.ndarray]:
+        """Samples by id, `(samples,)` int16 at 16 kHz, of those of these clips that are there and can be read."""
+        known = {clip_id: place for place, clip_id in enumerate(self.ids)}
+        places = [known[clip_id] for clip_id in wanted if clip_id in known]
+        return {self.ids[place]: samples for place, samples in zip(places, self.read(places), strict=True) if not isinstance(samples, UserError)}
+
     @property
     def clips_hash(self) -> str:
         """SHA-256 of the sorted clip ids."""
         return hashlib.sha256("\n".join(sorted(self.ids)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def store_of(folder: Path) -> Path | None:
+    """The store that a folder is, or that belongs to the run in it."""
+    if (folder / artefact.MANIFEST).exists():
+        return folder
+    places = [folder / "store"] + ([load_config(folder / "config.yaml").store_folder] if (folder / "config.yaml").exists() else [])
+    return next((place for place in places if (place / artefact.MANIFEST).exists()), None)
+
+
+def of_store(name: str, store: Store, places: np.ndarray, split: str) -> Labelled:
+    """Clips of a store."""
+    return Labelled(
+        name,
+        tuple(store.ids[int(i)] for i in places),
+        tuple(store.clip(int(i))["recording"] for i in places),
+        store.targets(places) > 0.5,
+        store.labels,
+        ((split,),) * len(places),
+        lambda some: (store.samples(int(places[i])) for i in some),
+    )
 
 
 def validation(run: Path) -> Labelled:
@@ -76,15 +103,7 @@ def validation(run: Path) -> Labelled:
     if len(places) == 0:
         cause = "its validation clips are test clips" if len(store.splits["val"]) else "it has no validation clips"
         raise UserError("no-clips", f"cannot learn from {folder}", cause, "give labelled clips that are neither with --csv")
-    return Labelled(
-        str(folder),
-        tuple(store.ids[int(i)] for i in places),
-        tuple(store.clip(int(i))["recording"] for i in places),
-        store.targets(places) > 0.5,
-        store.labels,
-        (("val",),) * len(places),
-        lambda some: (store.samples(int(places[i])) for i in some),
-    )
+    return of_store(str(folder), store, places, "val")
 
 
 def listed(source: Path) -> Labelled:
@@ -98,7 +117,7 @@ def listed(source: Path) -> Labelled:
     found, labels = manifest.read_listed(source)
     clips, left_out = found.clips, tuple(f"{one.input}: {one.reason}" for one in found.rejected)
     if not clips:
-        raise UserError("no-clips", f"cannot learn from {source}", f"no row of it is a clip{f'; the first, {left_out[0]}' if left_out else ''}", "check its columns file and labels")
+        raise UserError("no-clips", f"cannot use {source}", f"no row of it is a clip{f'; the first, {left_out[0]}' if left_out else ''}", "check its columns file and labels")
     targets = np.zeros((len(clips), len(labels)), bool)
     for row, clip in zip(targets, clips, strict=True):
         row[[labels.index_of_mid[mid] for mid in clip.labels]] = True

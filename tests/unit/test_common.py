@@ -1,5 +1,6 @@
 """Two models are compared on the clips and labels that both have, and their difference has an honest interval."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -195,9 +196,9 @@ def test_a_model_is_scored_on_the_labels_that_it_and_the_clips_know(models):
     assert found.targets[:, 0].tolist() == [name.startswith("Rain") for name in found.ids]
     np.testing.assert_allclose(found.scores[3], tagger(models / "sounds" / found.ids[3]).scores[[1]], atol=1e-6)
     assert comparison.score(tagger, comparison.find_clips(models / "whole.csv"))[0].labels.mids == ("/m/rain", "/m/speech")
-    strange = comparison.Clips("x", clips.ids, clips.targets, LabelSet.from_names(["p", "q", "r"]), clips.read)
+    strange = dataclasses.replace(clips, name="x", labels=LabelSet.from_names(["p", "q", "r"]))
     assert "knows none" in refused("label-mismatch", comparison.score, tagger, strange)
-    refused("no-clips", comparison.score, tagger, comparison.Clips("x", ("a",), clips.targets[:1], clips.labels, lambda some: iter([UserError("not-audio", "a", "b", "c")])))
+    refused("no-clips", comparison.score, tagger, dataclasses.replace(clips.part([0]), read=lambda some: iter([UserError("not-audio", "a", "b", "c")])))
 
 
 def test_the_program_scores_models_and_writes_a_page(models, tmp_path, capsys):

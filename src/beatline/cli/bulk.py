@@ -5,7 +5,7 @@ from argparse import Namespace
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from beatline.cli.options import Parser, add_window_options
+from beatline.cli.options import Parser, add_window_options, share
 from beatline.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def tag(arguments: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    from beatline.cli.tagging import add_event_options, share
+    from beatline.cli.tagging import add_event_options
 
     parser = Parser("tag --engine ray", "Tags any number of recordings into partitioned Parquet, one row for each, refused ones too.", epilog=PLACES)
     parser.add_argument("audio", nargs="+", metavar="PLACE", help="where the recordings are")

@@ -9,7 +9,7 @@ from beatline.cli.options import Parser
 from beatline.errors import UserError
 
 if TYPE_CHECKING:
-    from beatline.comparison import Clips
+    from beatline.labelled import Labelled
     from beatline.predictions import Predictions
 
 FORMS = """Without --clips: two runs, or folders of predictions. With it: two models of any kind, scored on these clips as `beatline tag` does; a folder of
@@ -57,7 +57,7 @@ def _note(message: str) -> None:
     print(f"compare   {message}", file=sys.stderr)
 
 
-def _predictions(name: str, clips: "Clips | None", device: str) -> "Predictions":
+def _predictions(name: str, clips: "Labelled | None", device: str) -> "Predictions":
     """What is there of a run, or what its model says of the clips."""
     import beatline
     from beatline import comparison
@@ -77,13 +77,13 @@ def _predictions(name: str, clips: "Clips | None", device: str) -> "Predictions"
     return predictions
 
 
-def _clips_of(name: str) -> "Clips | None":
+def _clips_of(name: str) -> "Labelled | None":
     """The clips that a run was tested on, where its store can be found."""
-    from beatline import comparison
+    from beatline import comparison, labelled
 
     folder = Path(name)
     try:
-        return comparison.find_clips(folder) if (folder / "predictions").is_dir() and comparison.store_of(folder) else None
+        return comparison.find_clips(folder) if (folder / "predictions").is_dir() and labelled.store_of(folder) else None
     except UserError as error:
         _note(str(error))
         return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatline.cli.options import Parser, above_zero, add_model_options, load_tagger, positive
+from beatline.cli.options import Parser, above_zero, add_model_options, load_tagger, positive, share
 from beatline.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,17 +20,6 @@ SOURCES = """Without SOURCE the default microphone is heard (extra `listen`). `-
   ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | beatline listen - --model MODEL --format jsonl
 
 The first line comes when a whole window has been heard. Where the model is slower than the sound, hops are skipped and counted; a file's never."""
-
-
-def share(text: str) -> float:
-    """argparse type: a number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ValueError
-    return number
-
-
-share.__name__ = "number from 0 to 1"
 
 
 def listen(arguments: list[str]) -> None:

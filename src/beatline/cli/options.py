@@ -46,6 +46,17 @@ def positive(text: str) -> int:
 positive.__name__ = "whole number above 0"
 
 
+def share(text: str) -> float:
+    """argparse type: a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
+share.__name__ = "number from 0 to 1"
+
+
 def option(arguments: list[str], name: str) -> str | None:
     """Takes `--name VALUE` out of the arguments."""
     if name not in arguments:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beatline.cli.options import Parser, add_model_options, add_window_options, load_tagger, positive
+from beatline.cli.options import Parser, add_model_options, add_window_options, load_tagger, positive, share
 from beatline.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,17 +20,6 @@ if TYPE_CHECKING:
     from beatline.tagged import Refused, Tagged
 
 TOP = 5
-
-
-def share(text: str) -> float:
-    """argparse type: a number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ValueError
-    return number
-
-
-share.__name__ = "number from 0 to 1"
 
 
 def seconds(text: str) -> float:

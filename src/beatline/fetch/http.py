@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 
-from beatline.artefact import disk_errors, sha256_file, write_atomic
+from beatline.artefact import disk_errors, sha256_file, sync, write_atomic
 from beatline.errors import UserError
 from beatline.fetch import request
 from beatline.fetch.request import POLICY, Again, NoRanges, Policy
@@ -112,18 +112,10 @@ def finish(partial: Path, target: Path, check: Callable[[Path], None] = lambda p
         about.unlink(missing_ok=True)
         raise
     with disk_errors(target):
-        _sync(partial)
+        sync(partial)
         about.unlink(missing_ok=True)  # before the rename: a kill in between must not leave it for good
         os.replace(partial, target)
-        _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(target.parent)
 
 
 def check_room(folder: Path, size: int) -> None:
