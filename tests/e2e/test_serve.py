@@ -59,9 +59,9 @@ class SlowEngine(TorchEngine):
 
 
 @contextlib.contextmanager
-def serving(limits: ServeLimits = LIMITS, seconds: float = 0.0) -> Iterator["Client"]:
+def serving(limits: ServeLimits = LIMITS, seconds: float = 0.0, window: float = 1.0) -> Iterator["Client"]:
     engine, before = SlowEngine(make_tagger(), LABELS), set(children())
-    server = Server(apps.create_app(AudioTagger(engine, window=1.0, hop=0.5), limits), "127.0.0.1", 0)
+    server = Server(apps.create_app(AudioTagger(engine, window, window / 2), limits), "127.0.0.1", 0)
     thread = threading.Thread(target=server.listen)
     thread.start()
     client = Client(server)
