@@ -28,6 +28,7 @@ from tests.unit.test_engine import CONFIG
 
 CLIPS = Path(__file__).parents[2] / "src/beatline/data/mini-audioset"
 CLIP, OTHER = CLIPS / "audio/test_mix_000.ogg", CLIPS / "audio/test_bird_00.ogg"
+AXE = Path(__file__).parent / "web/node_modules/axe-core/axe.min.js"
 CONTROLS = {"button", "combobox", "searchbox", "slider", "link", "DisclosureTriangle", "progressbar", "textbox", "checkbox", "toolbar", "navigation", "meter"}
 
 pytestmark = [pytest.mark.xdist_group("page"), pytest.mark.skipif(not browsers.CHROMIUM, reason="no Chromium: apt-get install chromium")]
@@ -290,6 +291,17 @@ def test_a_screen_reader_hears_a_name_for_every_control(open_page):
     assert {"main", "banner", "heading", "slider", "toolbar", "table", "rowheader", "columnheader", "status", "navigation", "searchbox", "combobox", "button"} <= roles
     assert re.fullmatch(r"0:00\.0 of 0:04\.0, .+ \d\.\d\d", page.run("document.querySelector('#track').ariaValueText"))
     assert page.run("document.documentElement.lang") == "en" and page.run("document.querySelector('#status').ariaLive") == "polite"
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="no axe-core: npm install --prefix tests/e2e/web")
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+def test_axe_finds_nothing(open_page, scheme, width):
+    page = open_page(CLIP, OTHER, scheme=scheme, width=width)
+    page.click("summary")
+    page.wait("document.querySelectorAll('#table tr').length")
+    page.run(f"{AXE.read_text()}; 0")
+    found = page.run("axe.run().then((said) => [said.passes.length, said.violations.map((one) => [one.id, one.nodes.map((node) => node.html)])])")
+    assert found[0] > 20 and found[1] == []
 
 
 def test_a_file_that_is_no_audio_is_one_clear_line(open_page, tmp_path):

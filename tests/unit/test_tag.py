@@ -98,8 +98,8 @@ def test_a_tagger_takes_paths_bytes_streams_and_arrays(tagger, sounds):
 
 
 def test_threads_share_one_tagger(tagger, sounds):
-    ready, paths = tag.AudioTagger(tagger), [sounds / f"{i}.wav" for i in range(4)] * 3
-    with ThreadPoolExecutor(4) as pool:
+    ready, paths = tag.AudioTagger(tagger), [sounds / f"{i}.wav" for i in range(6)] * 4
+    with ThreadPoolExecutor(8) as pool:
         for path, result in zip(paths, pool.map(ready, paths), strict=True):
             np.testing.assert_array_equal(result.scores, ready(path).scores)
 
