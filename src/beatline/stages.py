@@ -33,14 +33,19 @@ def _manifest_hash(folder: Path) -> str:
     return artefact.sha256_file(folder / artefact.MANIFEST)
 
 
+def _need(folder: Path, stage: str) -> None:
+    """Raises `missing-stage` where `folder` does not hold what `stage` leaves there."""
+    if artefact.read_manifest(folder) is None:
+        raise UserError("missing-stage", f"there is no whole {folder}", "the stage before has not run", f"run `beatline {stage}` with the same configuration first")
+
+
 def open_store(config: Config) -> Store:
     """The prepared audio of a run.
 
     Raises:
         UserError: `missing-stage`, `corrupt-artefact`.
     """
-    if artefact.read_manifest(config.store_folder) is None:
-        raise UserError("missing-stage", f"no prepared audio in {config.store_folder}", "the stage before has not run", "run `beatline prepare` with the same configuration first")
+    _need(config.store_folder, "prepare")
     return Store.open(config.store_folder)
 
 
@@ -119,8 +124,7 @@ def _train(config: Config) -> None:
 def predict(config: Config) -> None:
     """Scores every test clip with the trained model."""
     clips, model_folder, folder = open_store(config), config.out / "model", config.out / "predictions"
-    if artefact.read_manifest(model_folder) is None:
-        raise UserError("missing-stage", f"no model in {model_folder}", "the stage before has not run", "run `beatline train` with the same configuration first")
+    _need(model_folder, "train")
     made_from = artefact.hash_json([_manifest_hash(model_folder), _manifest_hash(config.store_folder)])
     if is_whole("predict", folder, "made_from", made_from):
         say("predict", f"{folder} is there already")
@@ -145,8 +149,7 @@ def train_counts(clips: Store) -> np.ndarray:
 def score(config: Config) -> None:
     """Every figure of the recipe on the test clips, with intervals."""
     clips, source, folder = open_store(config), config.out / "predictions", config.out / "score"
-    if artefact.read_manifest(source) is None:
-        raise UserError("missing-stage", f"no predictions in {source}", "the stage before has not run", "run `beatline predict` with the same configuration first")
+    _need(source, "predict")
     made_from = artefact.hash_json([_manifest_hash(source), to_dict(config.score)])
     if is_whole("score", folder, "made_from", made_from):
         say("score", f"{folder} is there already")
@@ -195,9 +198,8 @@ def score_table(figures: Figures, baselines: dict[str, float]) -> str:
 def write_report(config: Config) -> None:
     """RESULTS.md, the table per label and report.html."""
     clips, folder = open_store(config), config.out / "report"
-    for name in ("predictions", "score"):
-        if artefact.read_manifest(config.out / name) is None:
-            raise UserError("missing-stage", f"nothing in {config.out / name}", "the stage before has not run", f"run `beatline {name.removesuffix('ions')}` with the same configuration first")
+    _need(config.out / "predictions", "predict")
+    _need(config.out / "score", "score")
     made_from = artefact.hash_json([_manifest_hash(config.out / name) for name in ("predictions", "score")])
     if is_whole("report", folder, "made_from", made_from):
         say("report", f"{folder} is there already")

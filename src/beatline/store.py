@@ -124,6 +124,10 @@ class Store:
             row[self._label_places[self._label_starts[index] : self._label_starts[index + 1]]] = 1.0
         return targets
 
+    def label_counts(self, indices: np.ndarray) -> np.ndarray:
+        """How many labels each of these clips has, `(clips,)`."""
+        return np.diff(self._label_starts)[indices]
+
     def clip(self, index: int) -> dict[str, str]:
         """A clip's row of `clips.csv`: recording, splits, source, rate, channels, what was measured."""
         begin, end = self._row_starts[index : index + 2].tolist()

@@ -104,7 +104,9 @@ class Trainer:
         self.folder = config.out / "train"
         self.device = pick_device(config.train.device)
         self.clips = store.splits["train"]
-        self.validation = store.splits.get("val", np.empty(0, np.int64))
+        self.validation = store.splits["val"]
+        if config.model.task == "single-label":
+            _check_one_label(store, np.concatenate([self.clips, self.validation]))
         self.steps_per_epoch = len(epoch_batches(store, self.clips, config.train, 0))
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.loop = Loop()
@@ -353,6 +355,14 @@ class Trainer:
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.loop.step + 1)
+
+
+def _check_one_label(store: Store, clips: np.ndarray) -> None:
+    """Raises `bad-config` for a clip of several labels, of which a softmax could never give more than one its due."""
+    several = clips[store.label_counts(clips) > 1]
+    if len(several):
+        cause = f"single-label, but {len(several)} clips of train and val have several labels, the first is {store.ids[int(several[0])]}"
+        raise UserError("bad-config", "setting model.task", cause, "set it to multi-label, or give each clip one label")
 
 
 def mean_of_known(values: np.ndarray) -> float:

@@ -113,6 +113,11 @@ def test_folders_of_classes_single_label(tmp_path, capsys):
     scores = torch.from_numpy(__import__("numpy").load(tmp_path / "run/predictions/scores.npy"))
     assert torch.allclose(scores.sum(1), torch.ones(len(scores)), atol=1e-5)
 
+    several = arguments(data, tmp_path / "several", store=str(tmp_path / "store"))
+    assert beatline(capsys, "prepare", "mini", *several)[0] == 0
+    code, _, err = beatline(capsys, "train", "mini", *several, "--model.task", "single-label")
+    assert code == 2 and "4 clips of train and val have several labels, the first is c0.wav" in err and err.count("\n") == 1
+
 
 def test_fine_tuning_starts_from_a_foreign_checkpoint(csv, tmp_path, capsys):
     words = arguments(csv, tmp_path / "run", model__init=str(GOLDEN / "unilm_pretrained.pt"), train__epochs="1", train__average="0")
