@@ -4,12 +4,15 @@ Outside the straight line: each room takes the dataclass that bears its name. A 
 `jsonargparse` turns the same dataclasses into `--help`, dotted overrides (`--optim.lr 1e-4`) and errors that name the nearest key.
 """
 
+import ast
 import dataclasses
 import difflib
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -362,6 +365,30 @@ def settings_parser(**options: Any) -> Any:
     parser.add_argument("--settings", action="config", help="YAML file with settings that differ from the defaults")
     parser.add_class_arguments(Config, nested_key=None)
     return parser
+
+
+def settings_help(command: str) -> str:
+    """Every setting with what its docstring here says, its type and its default."""
+    parser, docs = settings_parser(prog=command), _docs()
+    for action in parser._actions:
+        action.help = docs.get(action.dest, action.help)
+    for group in parser._action_groups:
+        name = str(group.title).removesuffix("'>").split(".")[-1]
+        group.title = {"Config": "the run"}.get(name, name.removesuffix("Config").lower())
+    return parser.format_help().split("\n\n", 1)[1]
+
+
+def _docs(kind: type = Config, prefix: str = "") -> dict[str, str]:
+    """The docstring of every setting, by its dotted name."""
+    found = {}
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    for node, after in pairwise(body):
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            found[f"{prefix}{node.target.id}"] = str(after.value.value).rstrip(".").replace("%", "%%")  # type: ignore[union-attr]
+    for f in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(f.default_factory):
+            found |= _docs(f.default_factory, f"{prefix}{f.name}.")  # type: ignore[arg-type]
+    return found
 
 
 def _keys(kind: type = Config, prefix: str = "") -> list[str]:

@@ -168,6 +168,9 @@ def test_help_imports_no_torch_and_lists_every_setting():
     code = "import sys, beatline.cli; beatline.cli.main(['--help']); beatline.cli.main(['run', '--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    for words in ("Highest learning rate, above 0 (type: float", "Folder of the run; made if missing", "Transformer layers, at least 1"):
+        assert words in said
     for setting in ("--optim.lr", "--data.audioset", "--model.encoder.encoder_layers", "--train.workers", "convert "):
         assert setting in done.stdout
 

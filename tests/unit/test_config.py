@@ -58,6 +58,13 @@ def test_a_missing_file_names_the_nearest():
         config.load("as20.yaml")
 
 
+def test_help_says_what_every_setting_is():
+    docs = config._docs()
+    assert set(config._keys()) <= docs.keys() and len(docs) > 80
+    shown = "".join(config.settings_help("beatline run").split())  # without white space: lines are broken anywhere
+    assert all("".join(text.replace("%%", "%").split()) in shown for text in docs.values())
+
+
 def test_every_field_has_a_docstring():
     source = Path(config.__file__).read_text()
     count = 0

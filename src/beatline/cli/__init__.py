@@ -39,7 +39,7 @@ OTHERS = {  # in which room each is, under its own name
 }
 HELP = f"""usage: beatline <command> [...]
 
-{chr(10).join(f"  {name:8} {text}" for name, text in (STAGES | {name: text for name, (_, text) in OTHERS.items()}).items())}
+{chr(10).join(f"  {name:9} {text}" for name, text in (STAGES | {name: text for name, (_, text) in OTHERS.items()}).items())}
 
 beatline run                                 the main job on the embedded real sound
 beatline run as20k --data.audioset DIR --model.init CHECKPOINT

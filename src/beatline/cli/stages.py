@@ -21,7 +21,7 @@ def stage(name: str, arguments: list[str], description: str) -> None:
 
     if "--help" in arguments or "-h" in arguments:
         print(f"usage: beatline {name} [CONFIG.yaml or shipped name: {', '.join(sorted(config.shipped()))}] [--section.setting VALUE ...]\n{FORMS.get(name, '')}{description}\n")
-        print(config.settings_parser(prog=f"beatline {name}").format_help().split("\n\n", 1)[1])
+        print(config.settings_help(f"beatline {name}"))
         return
     engine, source, to = (option(arguments, word) if name == "prepare" else None for word in ("--engine", "--source", "--to"))
     chosen = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
