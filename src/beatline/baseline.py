@@ -6,8 +6,8 @@ regression per label. In: a store and clip indices. Out: scores as `predict` giv
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
+from beatline import logistic
 from beatline.batches import read_clips, to_waveforms
 from beatline.fbank import log_mel
 from beatline.store import Store
@@ -32,16 +32,5 @@ def baseline_scores(store: Store, train: np.ndarray, test: np.ndarray) -> np.nda
     features, targets = statistics(store, train), torch.from_numpy(store.targets(train)).double()
     mean, std = features.mean(0), features.std(0) + 1e-9
     inputs = (features - mean) / std
-    weight = torch.zeros(inputs.shape[1], targets.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        solver.zero_grad()
-        value = F.binary_cross_entropy_with_logits(inputs @ weight + bias, targets, reduction="sum") / len(inputs) + PENALTY * weight.square().sum()
-        value.backward()
-        return value
-
-    solver.step(loss)  # type: ignore[arg-type]
-    with torch.no_grad():
-        return (((statistics(store, test) - mean) / std) @ weight + bias).sigmoid().numpy()
+    weight, bias = logistic.fit(inputs, targets, PENALTY)
+    return (((statistics(store, test) - mean) / std) @ weight + bias).sigmoid().numpy()

@@ -405,16 +405,37 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: `bad-config` naming the setting and the nearest one there is; `missing-file`.
     """
+    path = find(str(name))
+    parsed = _parsed(settings_parser(), ["--settings", str(path), *overrides], f"configuration {path}")
+    return Config(**{f.name: getattr(parsed, f.name) for f in dataclasses.fields(Config)})
+
+
+def load_data(overrides: Sequence[str], **defaults: Any) -> DataConfig:
+    """Settings of data alone, from dotted overrides like `--data.folder`, `DIR`.
+
+    Args:
+        defaults: Those that differ here.
+
+    Raises:
+        UserError: `bad-config`, as `load`.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(DataConfig, "data")
+    parser.set_defaults({f"data.{name}": value for name, value in defaults.items()})
+    return _parsed(parser, list(overrides), "settings of data").data
+
+
+def _parsed(parser: Any, arguments: list[str], what: str) -> Any:
+    """The arguments as the dataclasses they are of."""
     from jsonargparse import ArgumentError
 
-    path = find(str(name))
-    parser = settings_parser()
     try:
-        parsed = parser.instantiate(parser.parse_args(["--settings", str(path), *overrides]))
+        return parser.instantiate(parser.parse_args(arguments))
     except (ArgumentError, TypeError, ValueError) as error:
         cause = " ".join(str(error).split())
         names = {name for key in _keys() for name in (key, key.split(".")[-1])}
         words = re.findall(r"--([\w.]+)|'([\w.]+)'", cause)
         near = [] if "Expected" in cause else [match for pair in words for match in difflib.get_close_matches("".join(pair), names, n=1)]
-        raise UserError("bad-config", f"configuration {path}", cause, f"did you mean {near[0]}?" if near else "`beatline run --help` lists every setting") from error
-    return Config(**{f.name: getattr(parsed, f.name) for f in dataclasses.fields(Config)})
+        raise UserError("bad-config", what, cause, f"did you mean {near[0]}?" if near else "`beatline run --help` lists every setting") from error

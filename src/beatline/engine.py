@@ -44,7 +44,7 @@ class Outputs:
     tokens: np.ndarray | None = None
     """`(batch, tokens, width)` where detail was asked for, `windows.TOKENS_OF_A_STEP` for each time step; zero after a clip's `windows.steps`."""
     step_logits: np.ndarray | None = None
-    """`(batch, steps, labels)` where detail was asked for: what the head says of each time step alone; their mean over a clip's steps is its logits."""
+    """`(batch, steps, labels)` where detail was asked for: what the head says of each time step alone; with a linear head their mean over a clip's steps is its logits."""
 
 
 NAMES = tuple(field.name for field in fields(Outputs))
@@ -89,15 +89,20 @@ class Engine(ABC):
 
     def score(self, logits: np.ndarray) -> np.ndarray:
         """Scores in [0, 1] of logits `(..., labels)`, as the model makes them."""
-        logits = logits.astype(np.float32)
-        if self.task == "multi-label":
-            return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
-        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
+        return score(logits, self.task)
 
     @abstractmethod
     def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         """The named outputs of at most `clips_at_once` clips."""
+
+
+def score(logits: np.ndarray, task: str) -> np.ndarray:
+    """Scores in [0, 1] of logits `(..., labels)`, float32, for either task."""
+    logits = logits.astype(np.float32)
+    if task == "multi-label":
+        return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 class TorchEngine(Engine):
@@ -204,8 +209,11 @@ def load_export(folder: Path, name: Name = "auto", precision: Precision = "float
     return GraphEngine(folder, name, precision, threads)
 
 
-def load_checkpoint(source: Path | str, precision: Precision = "float32", device: str = "auto") -> TorchEngine:
+def load_checkpoint(source: Path | str, precision: Precision = "float32", device: str = "auto", head: bool = True) -> TorchEngine:
     """A checkpoint of any family on PyTorch.
+
+    Args:
+        head: Whether it must have one; without it there is one label that means nothing, and embeddings as ever.
 
     Raises:
         UserError: See `model.checkpoint.load_checkpoint`; `bad-config` for int8.
@@ -217,6 +225,9 @@ def load_checkpoint(source: Path | str, precision: Precision = "float32", device
     from beatline.model import checkpoint
 
     loaded = checkpoint.load_checkpoint(source)
+    if not head and loaded.labels is None:
+        width = loaded.config.encoder_embed_dim
+        loaded = loaded.with_head({"weight": torch.zeros(1, width), "bias": torch.zeros(1)}, LabelSet.from_names(["none"]), "multi-label")
     tagger, labels = loaded.tagger(), loaded.labels
     assert labels is not None  # tagger() refuses a model without a head
     if device == "auto":

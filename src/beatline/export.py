@@ -28,6 +28,7 @@ from beatline.engine import INT8, ONNX, OPENVINO, Engine, GraphEngine, Precision
 from beatline.errors import UserError
 from beatline.labels import LabelSet
 from beatline.model.checkpoint import load_checkpoint
+from beatline.model.head import Neighbours
 from beatline.model.tagger import Tagger, token_padding
 from beatline.windows import MIN_SAMPLES
 
@@ -89,7 +90,7 @@ def export(tagger: Tagger, labels: LabelSet, folder: Path, int8: bool = False, a
         engines = [_Program(partial / file, tagger, labels)] if to == "torch-export" else _engines(partial)
         differences = {file: _difference(tagger, labels, partial, engines)}
         if int8:
-            _quantise(partial / ONNX, partial / INT8)
+            _quantise(partial / ONNX, partial / INT8, tagger)
             differences[INT8] = _difference(tagger, labels, partial, [GraphEngine(partial, "onnx", "int8")], "int8")
         (partial / "config.json").write_text(json.dumps(facts | {"differences": differences}, indent=1) + "\n")
     return differences
@@ -174,16 +175,17 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _quantise(source: Path, target: Path) -> None:
+def _quantise(source: Path, target: Path, tagger: Tagger) -> None:
     """int8 weights for every product of tokens with a weight; the filter bank, the convolution and the head stay float32."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     graph = onnx.load(source).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    fbank = [node.name for node in graph.node if node.op_type == "MatMul" and shapes.get(node.input[1], (0, 0))[0] in (400, 256)]
+    stored = [tuple(tagger.head.examples.t().shape), tuple(tagger.head.targets.shape)] if isinstance(tagger.head, Neighbours) else []
+    kept = [node.name for node in graph.node if node.op_type == "MatMul" and (shapes.get(node.input[1], (0, 0))[0] in (400, 256) or shapes.get(node.input[1]) in stored)]
     with _quiet():
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"], nodes_to_exclude=fbank)
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"], nodes_to_exclude=kept)
 
 
 def check_clips() -> list[np.ndarray]:
@@ -245,11 +247,11 @@ def cached(source: Path, int8: bool) -> Path:
     return root / "beatline/exports" / (key + ("-int8" if int8 else ""))
 
 
-def load(source: Path | str, name: engine.Name = "auto", precision: Precision = "float32", device: str = "auto", threads: int = 0) -> engine.Engine:
+def load(source: Path | str, name: engine.Name = "auto", precision: Precision = "float32", device: str = "auto", threads: int = 0, head: bool = True) -> engine.Engine:
     """Any checkpoint or export as the engine that `name` says.
 
     `auto`: an export runs on the fastest runtime that is installed; a checkpoint runs on the GPU, or else on its export where the user's cache
-    holds one, or else on PyTorch. A named runtime, and int8, export a checkpoint into the cache first, once.
+    holds one, or else on PyTorch. A named runtime, and int8, export a checkpoint into the cache first, once. `head` as `engine.load_checkpoint`.
 
     Raises:
         UserError: See `engine.load_export`, `engine.load_checkpoint` and `export`.
@@ -266,4 +268,4 @@ def load(source: Path | str, name: engine.Name = "auto", precision: Precision = 
         export(tagger, labels, folder, int8=precision == "int8", about={"source": str(loaded.source)})
     if folder is not None and artefact.read_manifest(folder) is not None and (graph_wanted or not torch.cuda.is_available()):
         return engine.load_export(folder, name, precision, threads)
-    return engine.load_checkpoint(source, precision, device)
+    return engine.load_checkpoint(source, precision, device, head)

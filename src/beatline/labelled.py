@@ -1,7 +1,7 @@
 """labelled clips + tagger -> what the model says of each: logits and embeddings, to learn from.
 
-In: the validation clips of a run, a table, or a folder for each class. Out: `Labelled` clips, never test clips unless they are asked for; then `Heard`. Clips that cannot
-be used cost the others nothing. Learning is `calibration`'s, setting two models side by side `comparison`'s.
+In: the validation clips of a run, a table, a folder for each class, or any form of data that `manifest` reads. Out: `Labelled` clips, never test clips unless they are
+asked for; then `Heard`. Clips that cannot be used cost the others nothing. Learning is `calibration`'s and `probe`'s, setting two models side by side `comparison`'s.
 """
 
 import hashlib
@@ -16,10 +16,11 @@ from beatline import artefact, manifest, windows
 from beatline.ahead import buffered
 from beatline.audio import FULL_SCALE, SAMPLE_RATE
 from beatline.children import Decoders, Job
+from beatline.config import DataConfig
 from beatline.config import load as load_config
 from beatline.errors import UserError
 from beatline.labels import LabelSet
-from beatline.manifest.table import spellings_of
+from beatline.manifest.table import Clip, Rejected, spellings_of
 from beatline.store import Store
 from beatline.tag import AudioTagger
 
@@ -41,8 +42,8 @@ class Labelled:
     """Of each clip, as far as the data names them."""
     read: Callable[[Sequence[int]], Iterator[np.ndarray | UserError]] = field(repr=False)
     """The samples of the clips at these places, int16 at 16 kHz, or why there are none."""
-    left_out: tuple[str, ...] = ()
-    """Rows and files that became no clip, each with its reason."""
+    rejected: tuple[Rejected, ...] = ()
+    """Rows and files that became no clip."""
 
     def part(self, places: Sequence[int]) -> "Labelled":
         """Some of the clips."""
@@ -115,9 +116,28 @@ def listed(source: Path) -> Labelled:
     if not source.exists() and str(source) != "mini":
         raise UserError("missing-file", f"cannot read {source}", "there is no such file or folder", "give a table with columns file,labels or a folder with one for each class")
     found, labels = manifest.read_listed(source)
-    clips, left_out = found.clips, tuple(f"{one.input}: {one.reason}" for one in found.rejected)
-    if not clips:
-        raise UserError("no-clips", f"cannot use {source}", f"no row of it is a clip{f'; the first, {left_out[0]}' if left_out else ''}", "check its columns file and labels")
+    if not found.clips:
+        first = f"; the first, {found.rejected[0].input}: {found.rejected[0].reason}" if found.rejected else ""
+        raise UserError("no-clips", f"cannot use {source}", f"no row of it is a clip{first}", "check its columns file and labels")
+    return _labelled(str(source), found.clips, found.homes, labels, found.rejected)
+
+
+def of_data(data: DataConfig) -> Labelled:
+    """All clips of configured data, with the splits that it names or makes; a test clip is none of validation.
+
+    Raises:
+        UserError: As `manifest.read`, but a test split may be empty.
+    """
+    table = manifest.read(data, needed=("train",))
+    homes: list[tuple[str, ...]] = [()] * len(table.clips)
+    for name in ("val", "train", "test"):
+        for i in table.splits[name]:
+            homes[i] = (name,)
+    name = next(str(place) for place in (data.audioset, data.kaldi, data.folder, data.csv, data.root) if place is not None)
+    return _labelled(name, table.clips, homes, table.labels, table.rejected)
+
+
+def _labelled(name: str, clips: Sequence[Clip], homes: Sequence[tuple[str, ...]], labels: LabelSet, rejected: Sequence[Rejected]) -> Labelled:
     targets = np.zeros((len(clips), len(labels)), bool)
     for row, clip in zip(targets, clips, strict=True):
         row[[labels.index_of_mid[mid] for mid in clip.labels]] = True
@@ -128,7 +148,7 @@ def listed(source: Path) -> Labelled:
             for result in decoders.map(jobs):
                 yield result if isinstance(result, UserError) else result.samples
 
-    return Labelled(str(source), tuple(clip.id for clip in clips), tuple(clip.recording for clip in clips), targets, labels, tuple(found.homes), read, left_out)
+    return Labelled(name, tuple(clip.id for clip in clips), tuple(clip.recording for clip in clips), targets, labels, tuple(homes), read, tuple(rejected))
 
 
 def for_labels(clips: Labelled, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:

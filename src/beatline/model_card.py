@@ -15,6 +15,7 @@ from beatline import __version__
 from beatline.calibration import Calibration
 from beatline.labels import LabelSet
 from beatline.metrics import Figures
+from beatline.model.head import Neighbours
 from beatline.model.tagger import Tagger
 
 FIGURES = (("mAP", "mAP", 100), ("mean_auc", "mean AUC", 100), ("d_prime", "d'", 1), ("mean_acc", "accuracy, as the recipe counts it", 100), ("top1_hit_rate", "top-1 hit rate", 100))
@@ -80,10 +81,11 @@ def _title(facts: Facts) -> str:
     tagger = facts.tagger
     size = sum(parameter.numel() for parameter in tagger.parameters())
     several = "any number of labels to a sound (sigmoid)" if tagger.task == "multi-label" else "one label to a sound (softmax)"
+    head = f"a head of {len(tagger.head.examples)} stored examples" if isinstance(tagger.head, Neighbours) else "a linear head"
     names = "; ".join(plain(name) for name in facts.labels.names[:MOST_LABELS])
     more = f"; and {len(facts.labels) - MOST_LABELS} more (`labels.csv`)" if len(facts.labels) > MOST_LABELS else ""
     return (
-        f"# {plain(facts.name.split('/')[-1])}\n\nTags sound: a BEATs encoder ({tagger.config.encoder_layers} layers of {tagger.config.encoder_embed_dim}) with a linear head, {size / 1e6:.1f} million parameters, "
+        f"# {plain(facts.name.split('/')[-1])}\n\nTags sound: a BEATs encoder ({tagger.config.encoder_layers} layers of {tagger.config.encoder_embed_dim}) with {head}, {size / 1e6:.1f} million parameters, "
         f"{len(facts.labels)} labels, {several}. Written by beatline {__version__}.\n\nLabels: {names}{more}."
     )
 
@@ -133,9 +135,9 @@ def _results(facts: Facts) -> str:
 
 def _data(facts: Facts) -> str:
     data, lines = facts.data, ["## Data", "", _source(facts)]
-    if data is None:
+    if data is None and "probe" not in facts.about:
         lines.append("How many clips there were, and which were missing, is not known here: the prepared audio was not beside the model.")
-    else:
+    elif data is not None:
         clips = ", ".join(f"{count} {split}" for split, count in data["splits"].items())
         lines.append(f"{data['inputs']} clips were listed, {data['ok']} were used ({clips}; {data['hours']:.2f} hours), {data['inputs'] - data['ok']} were missing or refused.")
         lines += [f"Why: {', '.join(f'{plain(code)} {count}' for code, count in data['rejected'].items())}."] if data["rejected"] else []
@@ -149,6 +151,10 @@ def _data(facts: Facts) -> str:
 
 
 def _source(facts: Facts) -> str:
+    if "probe" in facts.about:
+        probe = facts.about["probe"]
+        clips = ", ".join(f"{count} {split}" for split, count in probe["clips"].items() if count)
+        return f"The head was fitted to clips of who made it ({clips}; their licence is not stated), on the encoder of {plain(probe['encoder'])} ({plain(probe['encoder_family'])}), which stayed as it was."
     if not _config(facts):
         return f"Not known here: the weights were read from a file of another kind ({plain(facts.family)})."
     data = _config(facts)["data"]

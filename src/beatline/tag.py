@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 
@@ -24,8 +24,8 @@ from beatline.errors import UserError
 from beatline.events import Event, EventOptions, Events, in_order
 from beatline.families import families, raise_parents
 from beatline.media import Audio
-from beatline.tagged import Refused, Tagged
-from beatline.windows import STEP_SAMPLES, TOKENS_OF_A_STEP, Merge
+from beatline.tagged import Embedded, EmbeddingLevel, Refused, Tagged
+from beatline.windows import STEP_SAMPLES, STEP_SECONDS, TOKENS_OF_A_STEP, Merge
 
 if TYPE_CHECKING:
     from beatline.calibration import Calibration
@@ -95,11 +95,12 @@ class AudioTagger:
         """A recording whose windows are scored elsewhere: give it what the engine says of each with `take`, count them in `taken`, set `samples`, and ask for its `result`."""
         return _Tags(source, self, events)
 
-    def embed(self, audio: Any, rate: int | None = None, level: Literal["clip", "token"] = "clip") -> Any:
+    def embed(self, audio: Any, rate: int | None = None, level: EmbeddingLevel = "clip") -> Any:
         """Embeddings, float32, of a recording; or a list of them for a list.
 
-        `clip` is `(width,)`, the mean over windows of the mean of their tokens. `token` is `(tokens, width)`: time-major, 8 tokens for each time step, of
-        rising frequency; step k begins at k * 0.16 s. As many steps as `windows.steps` says of the whole recording, from windows whose steps do not overlap.
+        `clip` is `(width,)`, the mean over windows of the mean of their tokens. `window` is `(windows, width)`, the mean of each one's tokens. `token` is
+        `(tokens, width)`: time-major, 8 tokens for each time step, of rising frequency; step k begins at k * 0.16 s. As many steps as `windows.steps` says of
+        the whole recording, from windows whose steps do not overlap.
 
         Args:
             audio: As `__call__`.
@@ -109,9 +110,41 @@ class AudioTagger:
         Raises:
             UserError: As `__call__`; `bad-usage` for another level.
         """
-        if level not in ("clip", "token"):
-            raise UserError("bad-usage", f"embeddings of level {level!r}", "there is no such level", "give clip or token")
-        return _asked(audio, rate, self._tokens if level == "token" else self._embeddings)
+
+        def whole(sources: Iterable[Audio]) -> Iterator[np.ndarray | Refused]:
+            parts: list[np.ndarray] = []
+            for part in self.embeddings(sources, level):
+                if isinstance(part, Refused):
+                    yield part
+                    continue
+                parts.append(part.rows)
+                if part.seconds is not None:
+                    yield np.concatenate(parts) if level != "clip" else part.rows[0]
+                    parts = []
+
+        return _asked(audio, rate, whole)
+
+    def embeddings(self, sources: Iterable[Any], level: EmbeddingLevel = "clip", read: Read = media.blocks) -> Iterator[Embedded | Refused]:
+        """Each recording's embeddings, in order, as they come: a long one in parts, so that memory does not follow its length.
+
+        One that cannot be used ends in a `Refused`, perhaps after some parts; it costs the others nothing.
+
+        Args:
+            sources: As `tag`.
+            level: As `embed`.
+            read: As `tag`.
+
+        Raises:
+            UserError: `bad-usage` for another level.
+        """
+        if level not in get_args(EmbeddingLevel):
+            raise UserError("bad-usage", f"embeddings of level {level!r}", "there is no such level", "give clip, window or token")
+        window, hop, grid = round(self.window * SAMPLE_RATE), round(self.hop * SAMPLE_RATE), 1
+        if level == "token":
+            window, grid = max(window, SAMPLE_RATE), STEP_SAMPLES
+            hop = int(windows.steps(np.array(window))) * STEP_SAMPLES  # the next window begins where this one's steps end
+        for recording in _scored(self.engine, sources, lambda source: _Embeddings(source, level), window, hop, grid, level == "token", read, as_it_comes=level != "clip"):
+            yield Refused(recording.source, recording.error) if recording.ended and recording.error else recording.part()
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Scores in [0, 1] of logits `(..., labels)`, with the calibration's temperature."""
@@ -120,16 +153,6 @@ class AudioTagger:
     def raised(self, scores: np.ndarray) -> np.ndarray:
         """Scores `(..., labels)`, those of parents raised where that was asked for."""
         return raise_parents(scores, self._families) if self._families else scores
-
-    def _embeddings(self, sources: Iterable[Audio]) -> Iterator[np.ndarray | Refused]:
-        for result in self.tag(sources):
-            yield result if isinstance(result, Refused) else result.embedding
-
-    def _tokens(self, sources: Iterable[Audio]) -> Iterator[np.ndarray | Refused]:
-        window = max(round(self.window * SAMPLE_RATE), SAMPLE_RATE)
-        hop = int(windows.steps(np.array(window))) * STEP_SAMPLES  # the next window begins where this one's steps end
-        for recording in _scored(self.engine, sources, _Tokens, window, hop, STEP_SAMPLES, detail=True):
-            yield recording.result() if recording.error is None else Refused(recording.source, recording.error)
 
 
 def _asked(audio: Any, rate: int | None, run: Callable[[Iterable[Audio]], Iterator[Any]]) -> Any:
@@ -170,12 +193,14 @@ def load(
     hop: float | None = None,
     merge: Merge = "mean",
     parents: bool = False,
+    head: bool = True,
 ) -> AudioTagger:
     """A run folder, a checkpoint or an export as a tagger; see `export.load` and `AudioTagger`. An export is loaded without importing torch.
 
     Args:
         source: A path; or `owner/name` on the Hugging Face Hub, and what else `fetch.checkpoints.find` knows.
         hop: Seconds; None is half a window.
+        head: Whether it must have one. A pre-trained encoder has none; its tagger embeds, and has one label that means nothing.
     """
     from beatline.fetch import checkpoints
 
@@ -186,7 +211,7 @@ def load(
     else:
         from beatline import export
 
-        ready = export.load(path, engine, precision, device, threads)
+        ready = export.load(path, engine, precision, device, threads, head)
     return AudioTagger(ready, window, window / 2 if hop is None else hop, merge, parents)
 
 
@@ -216,6 +241,8 @@ class _Recording:
         self.source, self.samples, self.note = source, 0, ""
         self.cut = self.taken = 0  # windows
         self.whole = False
+        self.ended = False
+        """Given out for the last time; `done` may come true in the reading thread at any moment."""
         self.error: UserError | None = None
 
     @property
@@ -266,33 +293,55 @@ class _Tags(_Recording):
         )
 
 
-class _Tokens(_Recording):
-    """A recording on its way to the embeddings of its tokens."""
+class _Embeddings(_Recording):
+    """A recording on its way to its embeddings."""
 
-    def __init__(self, source: str):
+    def __init__(self, source: str, level: EmbeddingLevel):
         super().__init__(source)
-        self._parts: list[np.ndarray] = []
-        self._steps = 0
+        self._level, self._steps = level, 0
+        self._sum: Any = 0.0
+        self._rows: list[np.ndarray] = []
+        self._times: list[np.ndarray] = []
 
     def take(self, begin: int, length: int, outputs: Outputs, row: int) -> None:
-        assert outputs.tokens is not None
-        end = _steps(length)
-        new = slice(TOKENS_OF_A_STEP * (self._steps - begin // STEP_SAMPLES), TOKENS_OF_A_STEP * end)
-        self._parts.append(outputs.tokens[row, new].copy())  # a copy, or the batch stays in memory
-        self._steps = begin // STEP_SAMPLES + end
+        if self._level == "clip":
+            self._sum = self._sum + outputs.embeddings[row].astype(np.float64)
+        elif self._level == "window":
+            self._rows.append(outputs.embeddings[row : row + 1].copy())  # a copy, or the batch stays in memory
+            self._times.append(np.array([[begin, begin + length]]) / SAMPLE_RATE)
+        else:
+            assert outputs.tokens is not None
+            first, end = begin // STEP_SAMPLES, begin // STEP_SAMPLES + _steps(length)
+            self._rows.append(outputs.tokens[row, TOKENS_OF_A_STEP * (self._steps - first) : TOKENS_OF_A_STEP * (end - first)].copy())
+            onsets = np.repeat(np.arange(self._steps, end) * STEP_SECONDS, TOKENS_OF_A_STEP)
+            self._times.append(np.stack([onsets, onsets + STEP_SECONDS], axis=1))
+            self._steps = end
 
-    def result(self) -> np.ndarray:
-        """Once all windows are taken."""
-        return np.concatenate(self._parts)
+    def part(self) -> Embedded:
+        """What there is since the last call."""
+        seconds = self.samples / SAMPLE_RATE if self.ended else None
+        if self._level == "clip":
+            return Embedded(self.source, (self._sum / self.taken).astype(np.float32)[None], np.array([[0.0, seconds]]), seconds, self.note)
+        rows, times = np.concatenate(self._rows), np.concatenate(self._times)
+        self._rows, self._times = [rows[:0].copy()], [times[:0].copy()]  # copies, or what was given out stays in memory
+        return Embedded(self.source, rows, times, seconds, self.note if self.ended else "")
 
 
 Kind = TypeVar("Kind", bound=_Recording)
 
 
 def _scored(
-    engine: Engine, sources: Iterable[Any], opened: Callable[[str], Kind], window: int, hop: int, grid: int = 1, detail: bool = False, read: Read = media.blocks
+    engine: Engine,
+    sources: Iterable[Any],
+    opened: Callable[[str], Kind],
+    window: int,
+    hop: int,
+    grid: int = 1,
+    detail: bool = False,
+    read: Read = media.blocks,
+    as_it_comes: bool = False,
 ) -> Iterator[Kind]:
-    """The recordings in order, each when its windows are taken or when it has an error; `window`, `hop` and `grid` in samples."""
+    """The recordings in order, each when its windows are taken or when it has an error, or else also before; `window`, `hop` and `grid` in samples."""
     waiting: deque[Kind] = deque()
     batch: list[tuple[_Recording, int, np.ndarray]] = []
     for recording, begin, samples in buffered(_windows(sources, opened, window, hop, grid, read), WINDOWS_AT_ONCE):
@@ -302,10 +351,17 @@ def _scored(
             batch.append((recording, begin, samples))
         if len(batch) == WINDOWS_AT_ONCE:
             _score(engine, batch, detail)
+            if as_it_comes and waiting and not waiting[0].done:  # of those behind it no window has been cut
+                yield waiting[0]
         while waiting and waiting[0].done:
-            yield waiting.popleft()
+            yield _ended(waiting.popleft())
     _score(engine, batch, detail)
-    yield from waiting
+    yield from map(_ended, waiting)
+
+
+def _ended(recording: Kind) -> Kind:
+    recording.ended = True
+    return recording
 
 
 def _windows(sources: Iterable[Any], opened: Callable[[str], Kind], window: int, hop: int, grid: int, read: Read) -> Iterator[tuple[Kind, int, np.ndarray | None]]:

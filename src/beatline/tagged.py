@@ -16,6 +16,7 @@ from beatline.labels import Label, LabelSet
 
 SHOWN, EVENTS_SHOWN = 5, 20  # in a notebook
 Level = Literal["clip", "windows", "events"]
+EmbeddingLevel = Literal["clip", "window", "token"]
 
 
 class Row(NamedTuple):
@@ -143,6 +144,22 @@ class Tagged:
 
 def _plain(best: list[tuple[Label, float]]) -> list[dict[str, Any]]:
     return [{"mid": label.mid, "name": label.name, "score": round(score, 6)} for label, score in best]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of a recording, or of its next part."""
+
+    source: str
+    """As `Tagged.source`."""
+    rows: np.ndarray = field(repr=False)
+    """`(rows, width)` float32."""
+    times: np.ndarray = field(repr=False)
+    """Where what each is of begins and ends, seconds, `(rows, 2)` float64."""
+    seconds: float | None = None
+    """Length of the recording, in its last part; None in those before."""
+    note: str = ""
+    """As `Tagged.note`, in the last part."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class BeatlineConfig(PreTrainedConfig):
     """Fields of `EncoderConfig`."""
     task: str = "multi-label"
     padding: str = "exact"
+    examples: int = 0
 
 
 class BeatlineForAudioClassification(PreTrainedModel):
@@ -52,7 +53,7 @@ class BeatlineForAudioClassification(PreTrainedModel):
 
     def __init__(self, config: BeatlineConfig):
         super().__init__(config)
-        self.tagger = Tagger(EncoderConfig(**(config.encoder or {})), config.num_labels, config.task, config.padding)  # type: ignore[arg-type]
+        self.tagger = Tagger(EncoderConfig(**(config.encoder or {})), config.num_labels, config.task, config.padding, examples=config.examples)  # type: ignore[arg-type]
         self.post_init()
 
     def forward(self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
@@ -74,7 +75,7 @@ class BeatlineForAudioClassification(PreTrainedModel):
 
     def _init_weights(self, module: Any) -> None:
         """Only a head of another size is ever new: zero, as any other value would be a choice."""
-        if module is self.tagger.head:
+        if module is self.tagger.head and isinstance(module, torch.nn.Linear):
             torch.nn.init.zeros_(module.weight)
             torch.nn.init.zeros_(module.bias)
 

@@ -171,7 +171,7 @@ def models(tmp_path_factory):
 
 def test_a_table_gives_its_test_clips_or_all_of_them(models):
     split, whole, classes = (comparison.find_clips(models / name) for name in ("split.csv", "whole.csv", "sounds"))
-    assert [name[-5] for name in split.ids] == list("0246") and len(split.left_out) == 1 and "x.wav" in split.left_out[0]
+    assert [name[-5] for name in split.ids] == list("0246") and len(split.rejected) == 1 and "x.wav" in split.rejected[0].input
     assert len(whole.ids) == 7 and whole.targets.sum() == 7 and len(classes.ids) == 10
     heard = split.samples_of(["nothing", split.ids[2], split.ids[0]])
     assert [len(heard[name]) for name in (split.ids[2], split.ids[0])] == [5600, 4000] and len(heard) == 2

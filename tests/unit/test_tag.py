@@ -161,7 +161,7 @@ def test_embeddings_of_clips_and_tokens(tagger, sounds):
         last = -(-(len(whole) - 64_000) // 2560)  # the last window begins on the grid and ends with the recording
         np.testing.assert_allclose(some[-8:], tagger.run(whole[None, 2560 * last :], detail=True).tokens[0, -8:], atol=1e-5)
     assert ready.embed(paths[0].read_bytes()).shape == (32,)
-    with pytest.raises(UserError, match="clip or token"):
+    with pytest.raises(UserError, match="clip, window or token"):
         ready.embed(paths[0], level="frame")
     with pytest.raises(UserError, match="broken"):
         ready.embed([paths[0], sounds / "broken.wav"], level="token")

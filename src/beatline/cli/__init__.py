@@ -27,6 +27,8 @@ OTHERS = {  # in which room each is, under its own name
     "compare": ("comparing", "say what tells two runs or two models apart, with intervals and a page to listen to"),
     "common": ("comparing", "the same as compare"),
     "tag": ("tagging", "tag audio files with a trained model"),
+    "embed": ("embedding", "write embeddings of audio files"),
+    "probe": ("probing", "fit a head to labelled clips of your own, on frozen embeddings"),
     "calibrate": ("learning", "learn thresholds, and a temperature with which scores mean probabilities"),
     "listen": ("listening", "tag a microphone or a pipe as the sound comes"),
     "serve": ("serving", "tag audio files sent over HTTP, and show a page"),

@@ -32,8 +32,8 @@ def compare(arguments: list[str], name: str = "compare") -> None:
     if page and (page.is_dir() or any((folder / artefact.MANIFEST).exists() for folder in page.resolve().parents)):
         raise UserError("not-writable", f"cannot write {page}", "it is a folder, or lies in a folder of beatline's that must stay as it is", "name a file elsewhere")
     clips = comparison.find_clips(given.clips) if given.clips else None
-    if clips and clips.left_out:
-        _note(f"{len(clips.left_out)} rows or files of {clips.name} are no clips; the first, {clips.left_out[0]}")
+    if clips and clips.rejected:
+        _note(f"{len(clips.rejected)} rows or files of {clips.name} are no clips; the first, {clips.rejected[0].input}: {clips.rejected[0].reason}")
     first, second = (_predictions(one, clips, given.device) for one in (given.first, given.second))
     result = comparison.compare(first, second, (given.first, given.second))
     print(json.dumps(result.to_dict(), indent=1, allow_nan=False) if given.json else comparison.console(result))

@@ -104,21 +104,22 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
-def add_window_options(parser: argparse.ArgumentParser) -> None:
-    """How a long recording is cut."""
+def add_window_options(parser: argparse.ArgumentParser, merge: bool = True) -> None:
+    """How a long recording is cut, and its scores merged."""
     parser.add_argument("--window", type=above_zero, default=10.0, metavar="SECONDS", help="longest stretch scored at once (10)")
     parser.add_argument("--hop", type=above_zero, metavar="SECONDS", help="from one window's begin to the next (half a window)")
-    parser.add_argument("--merge", choices=("mean", "max", "attention"), default="mean", help="how a recording's scores come from its windows' (mean)")
+    if merge:
+        parser.add_argument("--merge", choices=("mean", "max", "attention"), default="mean", help="how a recording's scores come from its windows' (mean)")
 
 
-def load_tagger(given: argparse.Namespace) -> "AudioTagger":
-    """The tagger that the options of `add_model_options`, and of `add_window_options` where they are there, ask for."""
+def load_tagger(given: argparse.Namespace, head: bool = True) -> "AudioTagger":
+    """The tagger that the options of `add_model_options`, and of `add_window_options` where they are there, ask for; `head` as `beatline.load`."""
     import beatline
     from beatline.fetch import checkpoints
 
     hop = getattr(given, "hop", None)
     if hop is not None and hop > given.window:
         raise UserError("bad-usage", "option --hop", "it is longer than the window", "give at most --window seconds")
-    windows = {"window": given.window, "hop": hop if hop is not None else given.window / 2, "merge": given.merge} if "window" in given else {}
+    windows = {"window": given.window, "hop": hop if hop is not None else given.window / 2, "merge": getattr(given, "merge", "mean")} if "window" in given else {}
     given.model = checkpoints.find(given.model)  # once, so that its calibration is looked for beside it
-    return beatline.load(given.model, engine=given.engine, precision=given.precision, device=given.device, parents=getattr(given, "parents", False), **windows)
+    return beatline.load(given.model, engine=given.engine, precision=given.precision, device=given.device, parents=getattr(given, "parents", False), head=head, **windows)

@@ -44,7 +44,7 @@ def tag(arguments: list[str]) -> int:
     from beatline.families import find
     from beatline.runlog import progress
 
-    options, sources = _event_options(given), list(_sources(given.audio))
+    options, sources = _event_options(given), list(find_sources(given.audio))
     if not sources:
         raise UserError("missing-file", f"nothing to tag in {' '.join(given.audio)}", "no audio file there", "give audio files, or a folder with some")
     formats.check(given.format, [str(source) if isinstance(source, Path) else "audio" for source in sources], given.out)
@@ -130,7 +130,7 @@ def _event_options(given: Namespace) -> "EventOptions | None":
     return EventOptions(**asked, level=given.events or "steps")
 
 
-def _sources(words: Iterable[str]) -> "Iterator[Audio]":
+def find_sources(words: Iterable[str]) -> "Iterator[Audio]":
     """What the words name, standard input included."""
     from beatline.tag import find
 

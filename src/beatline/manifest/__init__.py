@@ -6,7 +6,7 @@ reason. Reads tables, folder listings, listings of archives and headers only; op
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -34,15 +34,26 @@ from beatline.manifest.table import (
 __all__ = ["SPLITS", "Clip", "Event", "Manifest", "Rejected", "carve", "read", "read_audioset", "read_csv", "read_folder", "read_kaldi", "read_labels", "read_listed", "read_named", "read_text"]
 
 
-def read(data: DataConfig) -> Manifest:
+def read(data: DataConfig, needed: Sequence[str] = ("train", "test")) -> Manifest:
     """The manifest of the configured data.
+
+    Args:
+        needed: Splits that must have a clip.
 
     Raises:
         UserError: `bad-config` without a source; `missing-file`, `not-a-file`, `bad-table`, `unknown-label` (a label table that does not fit any row),
             `split-overlap`, `no-clips`, `missing-package` (an archive whose reader is not installed).
     """
     with _uncollected():
-        return _read(data)
+        table = _read(data)
+    for name in needed:
+        if not table.splits[name]:
+            raise UserError("no-clips", f"cannot use {table.root}", f"no clips for {name}{_first(table.rejected)}", "check the data's layout, and beatline prepare --help")
+    return table
+
+
+def _first(rejected: Sequence[Rejected]) -> str:
+    return f" ({len(rejected)} inputs rejected; the first, {rejected[0].input}: {rejected[0].reason})" if rejected else ""
 
 
 @contextmanager

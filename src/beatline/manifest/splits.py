@@ -20,7 +20,6 @@ from beatline.manifest.table import (
     Clip,
     Judge,
     Manifest,
-    Rejected,
     Row,
     Sorted,
     labels_of,
@@ -37,14 +36,11 @@ def assemble(rows: Sequence[Row], known: LabelSet | None, root: Path, data: Data
         judge: As for `sort_rows`.
 
     Raises:
-        UserError: `no-clips`, `split-overlap`, `bad-config`, `bad-table`.
+        UserError: `split-overlap`, `bad-config`, `bad-table`; `no-clips` where a validation split was asked for and none can be made.
     """
     known = known or labels_of(rows)
     table = sort_rows(rows, known, judge)
     splits, val = _splits(table, data, {name for row in rows for name in (row.id, row.recording)} if data.validation_list else set())
-    for name, some in (("train", splits["train"]), ("test", splits["test"])):
-        if not some:
-            raise UserError("no-clips", f"cannot use {root}", f"no clips for {name}{_first(table.rejected)}", "check the data's layout, and beatline prepare --help")
     check_overlap(table.clips, splits, allow=("val", "test") if data.validation == "inside-eval" else None)
     return Manifest(
         clips=tuple(table.clips),
@@ -58,10 +54,6 @@ def assemble(rows: Sequence[Row], known: LabelSet | None, root: Path, data: Data
         max_seconds=data.max_seconds,
         notices=notices,
     )
-
-
-def _first(rejected: Sequence[Rejected]) -> str:
-    return f" ({len(rejected)} inputs rejected; the first, {rejected[0].input}: {rejected[0].reason})" if rejected else ""
 
 
 def _splits(table: Sorted, data: DataConfig, known: set[str]) -> tuple[dict[str, tuple[int, ...]], str]:

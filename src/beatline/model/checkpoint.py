@@ -17,7 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from beatline import artefact
 from beatline.config import EncoderConfig, to_dict
@@ -66,13 +66,19 @@ class Loaded:
         """
         if self.labels is None:
             raise _bad(self.source, f"a {self.family} checkpoint has no head to score with", "fine-tune it first (model.init), or give a fine-tuned checkpoint")
+        examples = self.state.get("head.examples", torch.empty(0))
         with torch.device("meta"):
-            tagger = Tagger(self.config, len(self.labels), self.task, padding or self.padding)
+            tagger = Tagger(self.config, len(self.labels), self.task, padding or self.padding, examples=len(examples) if examples.ndim else 0)
         try:
             tagger.load_state_dict(self.state, assign=True)
         except RuntimeError as error:  # a folder of ours, but from a stranger
             raise _bad(self.source, "its tensors are not those of its configuration") from error
         return tagger.eval()
+
+    def with_head(self, head: dict[str, Tensor], labels: LabelSet, task: Literal["multi-label", "single-label"]) -> "Loaded":
+        """The same encoder with another head, whose tensors are those of `Tagger.head`."""
+        encoder = {name: tensor for name, tensor in self.state.items() if not name.startswith("head.")}
+        return dataclasses.replace(self, state=encoder | {f"head.{name}": tensor for name, tensor in head.items()}, labels=labels, task=task)
 
 
 def _bad(path: Path, cause: str, remedy: str = "give a checkpoint of the BEATs release, ESPnet, OpenBEATs or beatline") -> UserError:
@@ -91,6 +97,8 @@ def save(folder: Path, tagger: Tagger, labels: LabelSet, about: dict[str, Any]) 
 def write_model(folder: Path, state: dict[str, Tensor], tagger: Tagger, labels: LabelSet, about: dict[str, Any]) -> None:
     """Writes a model's three files into a folder that is being published; `tagger` gives the settings, `state` the weights."""
     facts = {"encoder": to_dict(tagger.config), "task": tagger.task, "padding": tagger.padding, "labels_hash": labels.hash, "about": about}
+    if not isinstance(tagger.head, nn.Linear):
+        facts["examples"] = len(tagger.head.examples)
     save_tensors(folder / WEIGHTS, state)
     (folder / ABOUT).write_text(json.dumps(facts, indent=1) + "\n")
     (folder / LABELS).write_text(labels.to_csv(), encoding="utf-8")
@@ -365,7 +373,12 @@ def write_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
 
     The `.pth` is the one pickle beatline writes, because ESPnet reads nothing else; it holds tensors only.
     Source: layout of ESPnet 202511's classification task.
+
+    Raises:
+        UserError: `bad-usage` for a tagger whose head is not linear.
     """
+    if not isinstance(tagger.head, nn.Linear):
+        raise UserError("bad-usage", "ESPnet's form", "the model's head is made of examples, and ESPnet's are linear", "fit a linear one: `beatline probe --head linear`")
     released = to_release(tagger.state_dict(), tagger.config, "decoder.linear_out")
     state = {name if name.startswith("decoder.") else f"encoder.{name}": tensor.detach().cpu().contiguous() for name, tensor in released.items()}
     architecture = {name: value for name, value in to_dict(tagger.config).items() if not name.startswith("fbank_")} | {"activation_fn": "gelu"}

@@ -1,4 +1,4 @@
-"""waveform -> logits: fbank, encoder, mean over the unpadded tokens, linear head.
+"""waveform -> logits: fbank, encoder, mean over the unpadded tokens, head.
 
 In: waveforms `(batch, samples)` with lengths. Out: logits `(batch, labels)`. Owns the two padding rules. Scores are `Tagger.score`'s; files,
 batches and checkpoints are left to others.
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from beatline.config import EncoderConfig
 from beatline.fbank import HOP, WINDOW, fbank
 from beatline.model.encoder import Encoder, initialise
+from beatline.model.head import Neighbours
 from beatline.products import on_cpu_in_float32
 from beatline.windows import TOKENS_OF_A_STEP
 
@@ -43,7 +44,7 @@ def token_padding(lengths: Tensor, samples: int, encoder: Encoder, rule: Literal
 
 
 class Tagger(nn.Module):
-    """A BEATs encoder and a linear head.
+    """A BEATs encoder and a head, linear or of examples.
 
     Args:
         config: The encoder's architecture.
@@ -51,7 +52,10 @@ class Tagger(nn.Module):
         task: `multi-label` scores by sigmoid, `single-label` by softmax.
         padding: The rule of `token_padding`.
         gradient_decay: See `Encoder`.
+        examples: What the head compares with, see `head.Neighbours`; 0 is a linear head.
     """
+
+    head: nn.Linear | Neighbours
 
     def __init__(
         self,
@@ -60,11 +64,13 @@ class Tagger(nn.Module):
         task: Literal["multi-label", "single-label"] = "multi-label",
         padding: Literal["exact", "upstream"] = "exact",
         gradient_decay: Literal["release", "espnet-cut"] = "release",
+        examples: int = 0,
     ):
         super().__init__()
         self.config, self.task, self.padding = config, task, padding
         self.encoder = Encoder(config, gradient_decay)
-        self.head = nn.Linear(config.encoder_embed_dim, labels)
+        width = config.encoder_embed_dim
+        self.head = Neighbours(width, labels, examples, task) if examples else nn.Linear(width, labels)
 
     def fbank(self, waveforms: Tensor) -> Tensor:
         """The normalised filter bank `(batch, frames, 128)`, float32."""
@@ -94,7 +100,7 @@ class Tagger(nn.Module):
         """All that the model says of clips: logits `(batch, labels)`, the pooled tokens they come from `(batch, width)`, the tokens
         `(batch, tokens, width)` and the logits of each time step alone `(batch, steps, labels)`; what is padding is zero.
 
-        The head is linear: a clip's logits are the mean of its steps'.
+        With a linear head a clip's logits are the mean of its steps'.
         """
         tokens = self.encoder(self.fbank(waveforms), is_padding)
         embeddings = self.pool(tokens, is_padding)
@@ -125,6 +131,7 @@ def initialise_tagger(tagger: Tagger, generator: torch.Generator, encoder_too: b
     """Fills a tagger with random weights: a Xavier-normal head with zero bias, and the encoder if asked."""
     if encoder_too:
         initialise(tagger.encoder, generator)
+    assert isinstance(tagger.head, nn.Linear)
     with torch.no_grad():
         nn.init.xavier_normal_(tagger.head.weight, generator=generator)
         tagger.head.bias.zero_()
