@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beatline import bulk
+from beatline import artefact, bulk
 from beatline.cli import main
 from tests import rays
 from tests.stores import CLIPS, SHARD_CLIPS, contents, flip, refused, table
@@ -30,6 +30,19 @@ def test_one_of_two_workers_killed_leaves_the_same_bytes(cluster, data, referenc
     assert killed and sum(done) == CLIPS
     assert contents(tmp_path / "store") == contents(reference)
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_one_of_two_workers_killed_at_verifying_hides_nothing(cluster, tmp_path, monkeypatch):
+    for number in range(6):
+        (tmp_path / f"{number}").touch()
+        os.truncate(tmp_path / f"{number}", 100 << 20)  # zeros that take no disk, and a moment to read
+    artefact.seal(tmp_path, {"kind": "store"})
+    with (tmp_path / "4").open("r+b") as file:
+        file.write(b"x")
+    monkeypatch.setattr(bulk, "HASHED_TOGETHER", 1)  # a task for each file
+    with rays.assassin(b"_hash_files") as killed:
+        found = list(bulk.damage(str(tmp_path), 2))
+    assert killed and found == [("4", artefact.CHANGED)]
 
 
 def test_the_program_prepares_and_verifies_on_ray(cluster, data, reference, tmp_path, capsys):
