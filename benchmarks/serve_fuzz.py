@@ -142,7 +142,7 @@ def explosions(pid: int, port: int, options: Options) -> Iterator[Row]:
 
 def contract(pid: int, port: int, options: Options) -> Iterator[Row]:
     """A row of what an OpenAPI fuzzer finds."""
-    status, said = schemathesis(port, 10 if options.smoke else 1000)
+    status, said = schemathesis(port, 10 if options.smoke else 300)
     found = re.search(r"(\d+) generated", said)
     if status not in (0, 1) or found is None:
         raise RuntimeError(said)
