@@ -70,14 +70,20 @@ def test_slow_clients_do_not_slow_the_others(files):
     assert medians[1] < GRACE * 1.2 * medians[0]
 
 
-def test_a_place_in_the_queue_is_kept_for_a_body_on_its_way_unless_it_is_slow():
-    with serving(replace(LIMITS, max_queue=2)) as client:
-        links = [client.raw(head(1000)) for _ in range(2)]
-        until(lambda: client.service._uploads == 2)
+@pytest.mark.parametrize("slow", [1, 8])
+def test_places_in_the_queue_are_kept_for_bodies_on_their_way_but_not_for_slow_ones_and_not_all(slow, monkeypatch):
+    monkeypatch.setattr("beatline.serve.service.FAST_SECONDS", 2.0)
+    with serving(replace(LIMITS, max_queue=slow, upload_grace=20.0)) as client:
+        links = [client.raw(head(1000)) for _ in range(slow)]
+        until(lambda: client.service._uploads == slow)
+        assert client.service._kept == slow
         status, headers, answer = client.tag(("x", SHORT))
-        assert status == 429 and headers["retry-after"] and answer["error"]["code"] == "server-busy"
-        until(lambda: not client.service._kept, 2.0)
-        assert client.tag(("x", SHORT))[0] == 200 and client.service._uploads == 2
+        if slow == 1:
+            assert status == 429 and headers["retry-after"] and answer["error"]["code"] == "server-busy"
+        else:
+            assert status == 200
+        until(lambda: not client.service._kept)
+        assert client.tag(("x", SHORT))[0] == 200 and client.service._uploads == slow
         for link in links:
             link.close()
         until(lambda: not client.service._uploads)

@@ -85,8 +85,9 @@ class Service:
         """
         if self.stopping:
             raise stopping()
-        if self._files + self._kept >= self.limits.max_queue:
-            raise _busy(f"{self._files + self._kept} files are waiting already")
+        kept = min(self._kept, -(-self.limits.max_queue // 2))  # not more than half, or slow clients could shut the others out
+        if self._files + kept >= self.limits.max_queue:
+            raise _busy(f"{self._files + kept} files are waiting already")
         if self._uploads >= self.limits.max_uploads:
             raise _busy(f"{self._uploads} other requests are still arriving")
 
