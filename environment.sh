@@ -9,7 +9,7 @@ make_environment() {
       python=
     done
   fi
-  [ -n "$python" ] || { echo "run.sh: no Python 3.11 to 3.13 found: install one, or name it: PYTHON=/path/to/python3.11 ./run.sh" >&2; exit 2; }
+  [ -n "$python" ] || { echo "${0##*/}: no Python 3.11 to 3.13 found: install one, or name it: PYTHON=/path/to/python3.11 $0" >&2; exit 2; }
   stamp="$venv/.beatline${extra:+-$extra}"
   want=$(cat constraints.txt pyproject.toml | cksum)
   [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from beatline import artefact, cli
+from beatline.labels import LabelSet
 from beatline.model.checkpoint import load_checkpoint
+from beatline.predictions import Predictions
 from tests.e2e.tiny import arguments, write_data
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -110,7 +113,7 @@ def test_folders_of_classes_single_label(tmp_path, capsys):
     words[place : place + 2] = ["--data.csv", "null", "--data.folder", str(tmp_path / "classes")]
     code, _, err = beatline(capsys, "run", "mini", *words, "--model.task", "single-label", "--data.validation", "clean", "--data.validation_fraction", "0.3")
     assert code == 0, err
-    scores = torch.from_numpy(__import__("numpy").load(tmp_path / "run/predictions/scores.npy"))
+    scores = torch.from_numpy(np.load(tmp_path / "run/predictions/scores.npy"))
     assert torch.allclose(scores.sum(1), torch.ones(len(scores)), atol=1e-5)
 
     several = arguments(data, tmp_path / "several", store=str(tmp_path / "store"))
@@ -145,6 +148,17 @@ def test_score_of_espnets_own_files(tmp_path, capsys):
     (tmp_path / "token_list").write_text("Music\nSpeech\n<unk>\n")
     code, out, err = beatline(capsys, "score", "--scores", str(tmp_path / "score"), "--text", str(tmp_path / "text"), "--tokens", str(tmp_path / "token_list"))
     assert code == 0 and "on 3 clips" in out, err
+
+
+def test_predictions_leave_and_return_as_espnets_files(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = LabelSet.from_names(["Door slam", "Music", "Rain"])
+    Predictions(tuple(f"clip{i}" for i in range(40)), rng.random((40, 3), dtype=np.float32), rng.random((40, 3)) < 0.5, labels).save(tmp_path / "predictions", {"kind": "predictions"})
+    code, out, err = beatline(capsys, "score", "--predictions", str(tmp_path / "predictions"), "--to", str(tmp_path / "espnet"))
+    assert code == 0, err
+    again = [word for name, file in (("scores", "score"), ("text", "reference_text"), ("tokens", "token_list")) for word in (f"--{name}", str(tmp_path / "espnet" / file))]
+    assert beatline(capsys, "score", *again)[1].splitlines() == out.splitlines()[:-2]
+    assert beatline(capsys, "score", "--predictions", str(tmp_path / "predictions"), "--to", str(tmp_path / "espnet"))[0] == 5
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from beatline.errors import UserError
 
 FORMS = {
     "prepare": "       beatline prepare CONFIG --engine ray [--source PLACE] [--to PLACE]    on many machines; a place is a folder or an address like s3://bucket/store\n",
-    "score": "       beatline score --scores FILE --text FILE --tokens FILE     ESPnet's own text files\n       beatline score --predictions FOLDER\n",
+    "score": "       beatline score --scores FILE --text FILE --tokens FILE     ESPnet's own text files\n       beatline score --predictions FOLDER [--to FOLDER]           --to writes them as ESPnet's text files too\n",
 }
 """Other forms that some stages have."""
 
@@ -37,13 +37,17 @@ def stage(name: str, arguments: list[str], description: str) -> None:
 
 
 def score_files(arguments: list[str]) -> None:
-    """Prints the figures of given score files."""
+    """Prints the figures of given score files, and writes predictions as ESPnet's where asked."""
     from beatline import metrics
     from beatline.predictions import Predictions
     from beatline.stages import score_table
 
-    folder, scores, text, tokens = (option(arguments, name) for name in ("--predictions", "--scores", "--text", "--tokens"))
+    folder, to, scores, text, tokens = (option(arguments, name) for name in ("--predictions", "--to", "--scores", "--text", "--tokens"))
     nothing_left(arguments)
+    if to and not folder:
+        raise UserError("bad-usage", "option --to", "only predictions are written as ESPnet's files", "give --predictions FOLDER, or leave it out")
+    if to and Path(to).exists():
+        raise UserError("not-writable", f"cannot write {to}", "it is there already", "name another folder, or move it away")
     if folder:
         predictions = Predictions.load(Path(folder))
     elif scores and text and tokens:
@@ -53,4 +57,7 @@ def score_files(arguments: list[str]) -> None:
     figures = metrics.figures(predictions.scores, predictions.targets, clips_hash=predictions.clips_hash)
     print(score_table(figures, {}))
     if folder:
+        if to:
+            predictions.to_espnet(Path(to))
+            print(f"{to}: score, text, reference_text and token_list, as ESPnet's scorer reads them")
         print("mean_acc is in the label table's order; `beatline score CONFIG` takes the training frequency's, as ESPnet's files do")
