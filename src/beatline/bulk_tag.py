@@ -53,7 +53,7 @@ def tag_inputs(inputs: list[Input], settings: Settings, place: str, workers: int
     needs = {"num_gpus": 1} if getattr(getattr(tagger.engine, "device", None), "type", "") == "cuda" else {}
     done = _begin(place, plan, parts)
     progress(sum(len(parts[name]) for name in done))
-    tasks = [{"settings": settings.to_json(), "inputs": json.dumps(some), "name": name, "place": place} for name, some in parts.items() if name not in done]
+    tasks = [{"settings": settings.to_json(), "inputs": json.dumps(some), "name": name, "place": str(places.folder(place) or place)} for name, some in parts.items() if name not in done]
     for made in cluster.each(tasks, _make_part, workers, **needs):
         progress(made["inputs"])
     facts = _facts(place, parts)

@@ -1,4 +1,4 @@
-"""ESPnet's packed form: what `meta.yaml` says is there, and is the model. ESPnet itself reads one in `tests/parity`."""
+"""ESPnet's packed form: what `meta.yaml` says is there, and is the model. ESPnet itself unpacks and runs one in tests/e2e/test_docs.py."""
 
 import zipfile
 
