@@ -196,6 +196,13 @@ def test_a_list_of_ones_own_takes_from_every_folder_of_a_copy(folder, server):
     assert states(folder) == dict.fromkeys([TRAIN[5], EVAL[1]], "hub confit/audioset-16khz-wds") and not any("500k" in path for path in tree(folder))
 
 
+def test_of_a_copy_only_the_folder_that_is_named(folder, server):
+    (folder / "as500k.csv").write_text(table([TRAIN[5], TRAIN[11]]))
+    fetch(folder, f"{WDS}/500k/", server=server, tables=("as500k.csv",))
+    assert states(folder) == dict.fromkeys([TRAIN[5], TRAIN[11]], "hub confit/audioset-16khz-wds")
+    assert {path for path in tree(folder) if path.endswith(".tar")} == {"hub/confit--audioset-16khz-wds/500k/train/0.tar"}
+
+
 def test_a_disk_that_fills_up_is_no_missing_clip(folder, server):
     def work():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -231,7 +238,7 @@ def test_a_cut_line_of_answers_is_passed_over(folder, server):
     assert [states(folder)[name] for name in TRAIN[:3]] == ["removed", "not-found", "private"] and not (folder / ledger.ANSWERS).exists()
 
 
-@pytest.mark.parametrize("source", ["none-such", "hub:x", "hub:../..", "hub:a/../b", "youtub"])
+@pytest.mark.parametrize("source", ["none-such", "hub:x", "hub:../..", "hub:a/../b", "hub:a/b/..", "hub:a/b//c", "hub:a/b/.c", "youtub"])
 def test_unknown_sources(folder, source):
     with pytest.raises(UserError):
         fetch(folder, source)

@@ -11,7 +11,7 @@ FETCH_HELP = """usage: beatline fetch audioset DIR [--from FOLDER|ADDRESS]... [-
        beatline fetch checkpoint NAME|OWNER/NAME[/FILE]|PATH [--to FOLDER] [--from FOLDER]...
 
 audioset     AudioSet's tables, ontology and strong labels into DIR; --unbalanced adds the table of two million clips (101 MB)
-clips        the audio of the tables' clips into DIR, each from the first SOURCE that has it: a folder with audio, hub:OWNER/NAME (hub:confit/audioset-16khz-wds,
+clips        the audio of the tables' clips into DIR, each from the first SOURCE that has it: a folder with audio, hub:OWNER/NAME[/FOLDER] (hub:confit/audioset-16khz-wds,
              hub:agkphysics/AudioSet), or youtube; without a SOURCE the ledger of what DIR has. DIR/fetch-ledger.jsonl says of every clip where it is, or why it is missing
              --tables balanced,eval   or unbalanced, or names of CSVs of the same form in DIR
              --cookies FILE           of a browser, for YouTube; --rate 250 videos an hour; --jobs 4 at the same time

@@ -69,7 +69,7 @@ def fetch(folder: Path, sources: Sequence[str] = (), options: Options = Options(
 
     Args:
         folder: With AudioSet's tables; audio that is in it already counts as present.
-        sources: In this order: folders, `hub:owner/name`, `youtube`.
+        sources: In this order: folders, `hub:owner/name` or `hub:owner/name/folder`, `youtube`.
 
     Raises:
         UserError: `missing-file` (the tables), `busy-folder`, and what the sources raise.
@@ -87,7 +87,7 @@ def fetch(folder: Path, sources: Sequence[str] = (), options: Options = Options(
                 if source == ledger.YOUTUBE:
                     _from_youtube(run)
                 else:
-                    _from_hub(run, source.removeprefix(HUB_PREFIX))
+                    _from_hub(run, *_repository_of(source))
                 run.look()
         except BaseException:
             run.look()
@@ -100,10 +100,18 @@ def _is_service(source: str) -> bool:
     return source == ledger.YOUTUBE or source.startswith(HUB_PREFIX)
 
 
+def _repository_of(source: str) -> tuple[str, str]:
+    """Repository and folder of a source on the Hugging Face Hub."""
+    owner, _, rest = source.removeprefix(HUB_PREFIX).partition("/")
+    name, _, below = rest.partition("/")
+    return f"{owner}/{name}", below.rstrip("/")
+
+
 def _check(source: str) -> None:
     if source.startswith(HUB_PREFIX):
-        if not hub.is_repository(source.removeprefix(HUB_PREFIX)):
-            raise UserError("bad-usage", f"source {source!r}", "it is not of the form hub:owner/name", f"known copies: {', '.join(HUB_PREFIX + copy.repository for copy in services.COPIES)}")
+        name, below = _repository_of(source)
+        if not hub.is_repository(name) or not (below == "" or hub.is_plain(below)):
+            raise UserError("bad-usage", f"source {source!r}", "it is not of the form hub:owner/name or hub:owner/name/folder", f"known copies: {', '.join(HUB_PREFIX + copy.repository for copy in services.COPIES)}")
     elif source != ledger.YOUTUBE and not Path(source).is_dir():
         raise UserError("missing-file", f"source {source!r}", "there is no such folder", "a source is a folder, hub:owner/name, or youtube")
 
@@ -127,21 +135,21 @@ def _link(folder: Path, source: Path) -> None:
 # --- Hugging Face copies
 
 
-def _from_hub(run: _Run, name: str) -> None:
+def _from_hub(run: _Run, name: str, below: str) -> None:
     policy, place = run.options.policy, run.folder / ledger.HUB / name.replace("/", "--")
     missing: dict[str, set[str]] = {}
     for row in run.open():
         missing.setdefault(row.table, set()).add(row.recording)
     if not missing:
         return
-    folders = [f"'{folder}/*'" for copy in services.COPIES if copy.repository == name for folder, table in copy.folders if table in missing]
-    only = "".join(f" --include {folder}" for folder in folders)
+    folders = [below] if below else [folder for copy in services.COPIES if copy.repository == name for folder, table in copy.folders if table in missing]
+    only = "".join(f" --include '{folder}/*'" for folder in folders)
     remedy = f"on another machine run `hf download {name} --repo-type dataset{only} --local-dir copy`, carry the folder copy over, and name it here instead: --from copy"
     repository = hub.listing(name, "dataset", _commit(place), remedy, policy)
     with disk_errors(place):
         place.mkdir(parents=True, exist_ok=True)
     write_atomic(place / "commit.txt", repository.commit + "\n")
-    shards = [shard for shard in _needed(repository, missing, policy) if not (place / shard.path).exists()]
+    shards = [shard for shard in _needed(repository, below, missing, policy) if not (place / shard.path).exists()]
     size = sum(shard.size for shard in shards)
     http.check_room(place, size - sum(path.stat().st_size for shard in shards if (path := place / f"{shard.path}.partial").exists()))
     say("fetch", f"{name}: {len(shards)} shards, {size / 1e9:,.1f} GB")
@@ -157,11 +165,13 @@ def _commit(place: Path) -> str | None:
     return text if text.isalnum() else None
 
 
-def _needed(repository: hub.Repository, missing: dict[str, set[str]], policy: http.Policy) -> list[hub.File]:
-    """The shards that may hold a missing clip."""
-    folders = next((copy.folders for copy in services.COPIES if copy.repository == repository.name), ())
+def _needed(repository: hub.Repository, below: str, missing: dict[str, set[str]], policy: http.Policy) -> list[hub.File]:
+    """The shards that may hold a missing clip: of a copy that is known, those of each table's folder, unless a folder is named."""
+    folders = () if below else next((copy.folders for copy in services.COPIES if copy.repository == repository.name), ())
     needed = []
     for file in repository.files:
+        if below and not file.path.startswith(f"{below}/"):
+            continue
         own = [table for place, table in folders if file.path.startswith(place + "/")]
         tables = own + [table for table in missing if table not in ledger.FILES] if own else [] if folders else list(missing)  # a list of one's own takes from everywhere
         ids = set().union(*(missing.get(table, ()) for table in tables))
