@@ -5,6 +5,7 @@ are served to their end.
 """
 
 import asyncio
+import gc
 import logging
 import resource
 import socket
@@ -115,6 +116,8 @@ def run(app: FastAPI, host: str, port: int) -> int:
         server = Server(app, host, port)
     except OSError as error:
         raise UserError("bad-usage", f"cannot listen on {host}:{port}", error.strerror or str(error), "give another --host or --port") from error
+    gc.collect()
+    gc.freeze()  # what is there now stays; to look through it again and again takes a quarter of a second, in which nobody is answered
     server.listen()
     return 0
 
