@@ -31,13 +31,14 @@ sys.path.insert(0, str(harness.ROOT))
 
 from beatline.errors import EXIT_CODES, INPUT
 from tests.bombs import bombs
+from tests.processes import is_decoder
 
 AT_ONCE = 8
 REFUSED = (413, 415, 422)
 
 
 class Watch:
-    """The most memory of a server and its children while a block runs; a context manager.
+    """The most memory of a server and its decoders while a block runs; a context manager.
 
     Args:
         pid: The server's.
@@ -48,8 +49,8 @@ class Watch:
         self.name, self._pid, self._end = name, pid, threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.at_first = resident(pid)
-        self.growth = self.children = self.most = 0
-        """Bytes: of the server itself, of its children together, and of the sum at its highest."""
+        self.growth = self.decoders = self.most = 0
+        """Bytes: of the server itself, of its decoders together, and of the sum at its highest."""
 
     def __enter__(self) -> "Watch":
         self._thread.start()
@@ -61,17 +62,17 @@ class Watch:
 
     def _look(self) -> None:
         while not self._end.wait(0.01):
-            growth, decoders = resident(self._pid) - self.at_first, sum(map(resident, children(self._pid)))
-            self.growth, self.children, self.most = max(self.growth, growth), max(self.children, decoders), max(self.most, growth + decoders)
+            growth, held = resident(self._pid) - self.at_first, sum(map(resident, decoders(self._pid)))
+            self.growth, self.decoders, self.most = max(self.growth, growth), max(self.decoders, held), max(self.most, growth + held)
 
 
-def children(pid: int) -> list[int]:
-    """The processes that any thread of a process has started."""
-    found: list[int] = []
+def decoders(pid: int) -> list[int]:
+    """The decoders that any thread of a process has started; not a child that is still a copy of its parent, whose memory it shares."""
+    found: list[str] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(OSError):
-            found += map(int, (task / "children").read_text().split())
-    return found
+            found += (task / "children").read_text().split()
+    return [int(child) for child in found if is_decoder(child)]
 
 
 def resident(pid: int) -> int:
@@ -168,7 +169,7 @@ def judged(name: str, what: str, found: list[dict[str, Any]], **facts: Any) -> I
 
 def memory(name: str, what: str, watch: Watch, **facts: Any) -> Row:
     """A row of the memory that files took."""
-    return state(f"serve_fuzz/{name} memory", f"{what}: memory of the decoders and growth of the server", watch.most / 2**20, "MiB", at_most(256), decoders=round(watch.children / 2**20), growth=round(watch.growth / 2**20), server_before=round(watch.at_first / 2**20), **facts)
+    return state(f"serve_fuzz/{name} memory", f"{what}: memory of the decoders and growth of the server", watch.most / 2**20, "MiB", at_most(256), decoders=round(watch.decoders / 2**20), growth=round(watch.growth / 2**20), server_before=round(watch.at_first / 2**20), **facts)
 
 
 if __name__ == "__main__":
