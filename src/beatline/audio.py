@@ -347,6 +347,8 @@ class Samples:
             raise Refused("not-audio", f"an array of {samples.dtype} with shape {samples.shape}", "give floats in [-1, 1] or int16, (samples,) or (samples, channels)")
         if not samples.size:
             raise Refused("empty-file", "it has no samples")
+        if samples.ndim == 2 and samples.shape[0] <= LIMITS.max_channels < samples.shape[1]:
+            raise Refused("too-many-channels", f"an array of {samples.shape[1]} channels of {samples.shape[0]} samples", "give (samples, channels), as array.T")
         self._samples = samples[:, None] if samples.ndim == 1 else samples
         self.rate, self.channels = rate, self._samples.shape[1]
 

@@ -216,7 +216,7 @@ def load_checkpoint(source: Path | str, precision: Precision = "float32", device
         head: Whether it must have one; without it there is one label that means nothing, and embeddings as ever.
 
     Raises:
-        UserError: See `model.checkpoint.load_checkpoint`; `bad-config` for int8.
+        UserError: See `model.checkpoint.load_checkpoint`; `bad-config` for int8 and for a device that is not there.
     """
     if precision == "int8":
         raise UserError("bad-config", "setting precision", "PyTorch runs float32 and bfloat16 here", "leave --engine out: int8 runs on onnxruntime")
@@ -232,4 +232,8 @@ def load_checkpoint(source: Path | str, precision: Precision = "float32", device
     assert labels is not None  # tagger() refuses a model without a head
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError("bad-config", f"device {device!r}", "there is no such device", "give auto, cpu or cuda")
+    elif device != "cpu" and not torch.cuda.is_available():
+        raise UserError("bad-config", f"device {device}", "PyTorch sees no GPU", "leave it out, or install PyTorch for your GPU")
     return TorchEngine(tagger, labels, device, precision)

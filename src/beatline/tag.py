@@ -5,10 +5,12 @@ different recordings share batches; memory holds a few dozen windows and a row o
 """
 
 import glob
+import io
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -70,7 +72,8 @@ class AudioTagger:
         """A `Tagged`, or a list of them for a list.
 
         Args:
-            audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)` with its `rate`; or a list of them.
+            audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)` with its `rate`, which may also stand beside it,
+                as in what soundfile.read gives; or a list of them.
             rate: Samples a second of arrays, Hz.
             events: As `tag`.
 
@@ -157,7 +160,7 @@ class AudioTagger:
 
 def _asked(audio: Any, rate: int | None, run: Callable[[Iterable[Audio]], Iterator[Any]]) -> Any:
     """What `run` gives for one recording, or a list for a list; what it refuses is raised."""
-    several = isinstance(audio, list | tuple)
+    several = isinstance(audio, list | tuple) and not _has_rate(audio)
     results = []
     for result in run(as_source(one, rate) for one in (audio if several else [audio])):
         if isinstance(result, Refused):
@@ -176,11 +179,24 @@ def as_source(audio: Any, rate: int | None = None) -> Audio:
         return Path(audio)
     if isinstance(audio, bytes | bytearray | memoryview):
         return bytes(audio)
+    if isinstance(audio, io.TextIOBase):
+        raise UserError("not-audio", "cannot use a text stream", "sound is bytes", 'open it in binary mode: open(path, "rb")')
     if hasattr(audio, "read"):
         return audio
+    if _has_rate(audio):
+        audio, rate = audio
+    if not hasattr(audio, "__array__"):
+        raise UserError("not-audio", f"cannot use a {type(audio).__name__}", "it is no path, bytes, binary stream or array", "give one of these")
     if rate is None:
         raise UserError("not-audio", "cannot use an array", "its sample rate is not given", "call tagger(array, rate)")
-    return np.asarray(audio), rate
+    if not isinstance(rate, Real):
+        raise UserError("bad-sample-rate", "cannot use an array", f"its sample rate is {rate!r}", "give a number, Hz")
+    return np.asarray(audio), int(rate)
+
+
+def _has_rate(audio: Any) -> bool:
+    """Whether it is an array with its rate beside it."""
+    return isinstance(audio, tuple) and len(audio) == 2 and hasattr(audio[0], "__array__") and not hasattr(audio[0], "read") and isinstance(audio[1], Real)
 
 
 def load(
@@ -201,7 +217,13 @@ def load(
         source: A path; or `owner/name` on the Hugging Face Hub, and what else `fetch.checkpoints.find` knows.
         hop: Seconds; None is half a window.
         head: Whether it must have one. A pre-trained encoder has none; its tagger embeds, and has one label that means nothing.
+
+    Raises:
+        UserError: `bad-usage` for an engine, precision or merge that there is not; as `AudioTagger`, `export.load` and `fetch.checkpoints.find`.
     """
+    for name, value, known in (("engine", engine, engines.Name), ("precision", precision, engines.Precision), ("merge", merge, Merge)):
+        if value not in get_args(known):
+            raise UserError("bad-usage", f"{name} {value!r}", "there is no such one", f"give one of {', '.join(get_args(known))}")
     from beatline.fetch import checkpoints
 
     path = checkpoints.find(source)

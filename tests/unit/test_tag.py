@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from beatline import calibration, cli, engine, tag, windows
 from beatline.calibration import Calibration
@@ -92,6 +93,11 @@ def test_a_tagger_takes_paths_bytes_streams_and_arrays(tagger, sounds):
     one, other = ready([path, sounds / "deep/6.flac"])
     np.testing.assert_allclose(one.scores, wanted, atol=1e-6)
     np.testing.assert_allclose(ready(*soundfile.read(sounds / "deep/6.flac")).scores, other.scores, atol=1e-6)
+    np.testing.assert_allclose(ready(soundfile.read(path)).scores, wanted, atol=1e-6)
+    assert [result.source for result in ready(([path, (samples, rate), samples]), rate)] == [str(path), "audio", "audio"]
+    for bad, options, words in ((None, {}, "NoneType"), (3.0, {}, "float"), (io.StringIO("x"), {}, "binary mode"), (np.stack([samples, samples]), {"rate": rate}, r"array\.T"), (samples, {"rate": "16000"}, "'16000'")):
+        with pytest.raises(UserError, match=words):
+            ready(bad, **options)
     for bad, options in ((samples, {}), (samples.astype(np.int64), {"rate": rate}), (np.zeros(0), {"rate": rate}), (np.full(9000, np.nan), {"rate": rate}), (samples, {"rate": 5}), ([path, sounds / "broken.wav"], {})):
         with pytest.raises(UserError):
             ready(bad, **options)
@@ -348,3 +354,7 @@ def test_nothing_found_and_a_missing_model_are_said(sounds, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 2
     with pytest.raises(UserError):
         tag.load(tmp_path / "none")
+    save(tmp_path / "model", make_tagger(), LABELS, {})
+    for option, value in (("engine", "tensorflow"), ("precision", "fp16"), ("merge", "median"), ("device", "tpu"), *([] if torch.cuda.is_available() else [("device", "cuda")])):
+        with pytest.raises(UserError, match=f"{option} .*{value}"):
+            tag.load(tmp_path / "model", **{"engine": "torch", option: value})
