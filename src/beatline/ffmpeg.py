@@ -7,7 +7,6 @@ file. Frames come in order from the first one on, so a cut is exact in every for
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -64,7 +63,7 @@ def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
     Raises:
         Refused: `not-audio`, `broken-audio`, `empty-file`, `decoder-memory`.
     """
-    first, demuxer = _demuxer(stream)
+    first, begin, demuxer = _demuxer(stream)
     if not demuxer:
         raise refused
     try:
@@ -74,7 +73,7 @@ def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
     form, known = looks_like(first)
     try:
         container = av.open(
-            SimpleNamespace(read=stream.read, seek=_seek(stream), tell=stream.tell),  # without the stream's name, which FFmpeg would take for an address
+            _From(stream, begin),
             "r",
             format=demuxer,
             options={"format_whitelist": demuxer, "codec_whitelist": ",".join(sorted(CODECS)), "protocol_whitelist": "none"},
@@ -96,31 +95,38 @@ def too_much_memory() -> Refused:
     return Refused("decoder-memory", "decoding it takes more memory than a decoder may use")
 
 
-def _seek(stream: BinaryIO) -> Callable[[int, int], int]:
-    """Its `seek`, which says -1 of a place that cannot be: PyAV prints a traceback of an exception in there."""
+class _From:
+    """The stream from a place on, as PyAV wants it: without a name, which FFmpeg would take for an address; and it says -1 of a place that cannot be, since PyAV prints a traceback of an exception in there."""
 
-    def seek(place: int, origin: int) -> int:
+    def __init__(self, stream: BinaryIO, begin: int):
+        self._stream, self._begin, self.read = stream, begin, stream.read
+        stream.seek(begin)
+
+    def seek(self, place: int, origin: int = 0) -> int:
         try:
-            return stream.seek(place, origin)
+            return self._stream.seek(place + self._begin if origin == 0 else place, origin) - self._begin
         except (OSError, ValueError, OverflowError):
             return -1
 
-    return seek
+    def tell(self) -> int:
+        return self._stream.tell() - self._begin
 
 
 def _nothing_else(address: str, flags: int, options: dict[str, str]) -> Any:
     raise PermissionError(f"a container may not name another file: {address}")
 
 
-def _demuxer(stream: BinaryIO) -> tuple[bytes, str]:
-    """The stream's first bytes, and FFmpeg's demuxer for them or nothing."""
+def _demuxer(stream: BinaryIO) -> tuple[bytes, int, str]:
+    """The stream's first bytes, where its sound begins, and FFmpeg's demuxer for it or nothing."""
     stream.seek(0)
     first = deciding = stream.read(HEAD)
-    if first.startswith(b"ID3") and len(first) > 10:  # what follows the tag decides; its length is four times seven bits
-        stream.seek(10 + sum((byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True)))
+    begin = 0
+    if first.startswith(b"ID3") and len(first) > 10:  # what follows the tag decides; its length is four times seven bits. FFmpeg never sees it: some unpack to gigabytes
+        begin = 10 + sum((byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True))
+        stream.seek(begin)
         deciding = stream.read(HEAD)
     stream.seek(0)
-    return first, _demuxer_for(deciding)
+    return first, begin, _demuxer_for(deciding)
 
 
 def _demuxer_for(first: bytes) -> str:

@@ -270,6 +270,38 @@ def test_bombs_eight_at_once_stay_small(tmp_path, good):
     assert {name: refused.get(name) for name in ("hours.flac", "silence.aac", "sound.gz")} == {"hours.flac": "too-long", "silence.aac": "too-long", "sound.gz": "not-audio"}
 
 
+HERE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+import av
+from beatline import media
+from beatline.errors import EXIT_CODES, INPUT, UserError
+
+def heard(path):
+    try:
+        for _ in islice(media.blocks(path, 10.0), 20):
+            pass
+    except UserError as error:
+        assert EXIT_CODES[error.code] == INPUT
+
+with ThreadPoolExecutor(8) as pool:
+    print(len(list(pool.map(heard, sorted(Path(sys.argv[1]).iterdir())))))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def test_bombs_eight_at_once_in_one_process_stay_small(tmp_path):
+    """Without children too, as `beatline tag` and the library decode: some minutes of each."""
+    for name, content in bombs().items():
+        (tmp_path / name).write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", HERE, str(tmp_path)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    count, kilobytes = map(int, done.stdout.split())
+    assert count == len(bombs()) and kilobytes < 256 << 10
+
+
 def test_mutated_files_are_decoded_or_refused():
     run = subprocess.run([sys.executable, ROOT / "benchmarks/fuzz_decode.py", "400", "--seed", "11"], capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -216,6 +216,12 @@ def test_a_place_that_cannot_be_is_no_traceback(capfd, tmp_path):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_tag_before_the_sound_changes_nothing():
+    content = contained("adts", "aac", 44_100, chord(44_100))
+    tag = b"ID3\x04\0\0" + bytes((0, 0, 7, 104)) + b"TIT2" + bytes((0, 0, 0, 4)) + b"\0\0\3abc" + bytes(986)
+    assert same(media.decode(tag + content), media.decode(content))
+
+
 def test_an_mp4_that_promises_more_than_it_has_is_noted():
     content = contained("mp4", "alac", 44_100, chord(44_100))
     index, data = content.index(b"moov") - 4, content.index(b"mdat") - 4
