@@ -78,7 +78,7 @@ class ServeLimits:
     max_decode_seconds: float = 60.0
     """Longest time that decoding a file may take, seconds."""
     max_decoder_bytes: int = 48 << 20
-    """Memory that decoding a small file may take; see `Limits`. Two decoders, 60 MiB each before, and what the server needs stay within 256 MiB so."""
+    """Memory that decoding a small file may take; see `Limits`."""
     batch_wait: float = 0.005
     """Longest wait of a window for others to share its pass through the model, seconds."""
     max_drain: float = 30.0
