@@ -38,6 +38,7 @@ def bombs() -> dict[str, bytes]:
         "length.wv": patched(wv, 12, "<I", 2**31),
         "zlib.mka": _matroska(4 << 20),
         "zlib-deep.mka": _matroska(400 << 20),
+        "words.wav": _words(),
         "tag.mp3": b"ID3\x04\0\0\x7f\x7f\x7f\x7fAPIC" + struct.pack(">I", 2**31 - 1) + bytes(1000),
         "packed-tag.aac": _packed_tag(200 << 20) + aac,
         "sound.gz": gzip.compress(bytes(50 << 20)),
@@ -46,6 +47,12 @@ def bombs() -> dict[str, bytes]:
 
 def _flac(seconds: int, channels: int = 1, rate: int = 16_000) -> bytes:
     return plain("FLAC", "PCM_16", rate, np.zeros((seconds * rate, channels), np.int16))
+
+
+def _words() -> bytes:
+    """A WAV, in a form that libsndfile leaves to FFmpeg, whose title claims to be a gigabyte."""
+    form = struct.pack("<4sIHHIIHHH", b"fmt ", 18, 0x20, 1, 44_100, 22_050, 1024, 4, 0)
+    return b"RIFF\0\0\1\0WAVE" + form + struct.pack("<4sI4s4sI", b"LIST", 2**32 - 1, b"INFO", b"INAM", 2**30) + bytes(65_536)
 
 
 def _packed_tag(size: int) -> bytes:

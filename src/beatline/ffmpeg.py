@@ -5,6 +5,7 @@ FFmpeg's own guess; the codec must be in `CODECS`; every further address that a 
 file. Frames come in order from the first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
 """
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ import numpy as np
 from beatline.audio import BLOCK, Refused, Source, looks_like, mean_of
 
 HEAD = 512  # bytes that decide about a form
+MOST_PARTS = 1000  # of a RIFF file
 MOST_PLANES = 8  # from here on PyAV 18.1 counts planes past the end of their list, and crashes
 
 # What a file begins with, by offset, and FFmpeg's demuxer for it. Forms that libsndfile reads are here where it knows only some of their codecs.
@@ -64,7 +66,7 @@ def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
         Refused: `not-audio`, `broken-audio`, `empty-file`, `decoder-memory`.
     """
     first, begin, demuxer = _demuxer(stream)
-    if not demuxer:
+    if not demuxer or (demuxer in ("wav", "avi") and _lies(stream)):
         raise refused
     try:
         import av
@@ -127,6 +129,20 @@ def _demuxer(stream: BinaryIO) -> tuple[bytes, int, str]:
         deciding = stream.read(HEAD)
     stream.seek(0)
     return first, begin, _demuxer_for(deciding)
+
+
+def _lies(stream: BinaryIO) -> bool:
+    """Whether a RIFF file has words about itself that would end after it, for which FFmpeg takes as much memory as they claim; or more parts than can be looked through."""
+    end, place = stream.seek(0, 2), 12
+    for _ in range(MOST_PARTS):
+        if place + 12 > end:
+            return False
+        stream.seek(place)
+        kind, size, form = struct.unpack("<4sI4s", stream.read(12))
+        if kind == b"LIST" and form == b"INFO" and place + 8 + size > end:
+            return True
+        place += 8 + size + size % 2
+    return True
 
 
 def _demuxer_for(first: bytes) -> str:
