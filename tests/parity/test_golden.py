@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from beatline.config import OptimConfig
 from beatline.fbank import log_mel
+from beatline.model.attention import KEPT_WEIGHTS
 from beatline.model.checkpoint import load_checkpoint, load_tokenizer
 from beatline.model.layout import correspondence
 from beatline.model.tagger import Tagger, token_padding
@@ -99,8 +100,10 @@ ESPNET_PADDING = "upstream"  # ESPnet 202511 still has the release's rule
 
 
 @pytest.mark.parametrize(("prefix", "ratio", "decay"), [("full", 1.0, "release"), ("decay", 0.3, "release"), ("espnet_cut", 0.3, "espnet-cut")])
-def test_training_trajectory(prefix, ratio, decay):
+@pytest.mark.parametrize("kept", [0, KEPT_WEIGHTS], ids=["attention made again", "attention kept"])
+def test_training_trajectory(prefix, ratio, decay, kept, monkeypatch):
     """Thirty steps of the originals' training: each loss and gradient norm within 1e-4 relative (seen: 6e-6), and the logits after."""
+    monkeypatch.setattr("beatline.model.attention.KEPT_WEIGHTS", kept)
     import dataclasses
 
     golden = arrays_of("espnet_tiny")

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
-from beatline.model.attention import Attention, RelativeBias, _Recomputed
+from beatline.model.attention import KEPT_WEIGHTS, Attention, RelativeBias, _Recomputed
 from beatline.model.linear import Linear, _FeedForward, feed_forward
 from beatline.products import on_cpu_in_float32, product
 
@@ -105,7 +105,9 @@ def test_dropout_drops_weights_and_its_gradient_sees_the_same_ones():
     torch.testing.assert_close(value.grad, used.detach().mT @ gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_training_and_scoring_take_different_ways_to_the_same_numbers():
+@pytest.mark.parametrize("kept", [0, KEPT_WEIGHTS])
+def test_training_and_scoring_take_different_ways_to_the_same_numbers(kept, monkeypatch):
+    monkeypatch.setattr("beatline.model.attention.KEPT_WEIGHTS", kept)
     config = EncoderConfig(encoder_embed_dim=32, encoder_attention_heads=4, conv_pos_groups=4, num_buckets=16, max_distance=20, attention_dropout=0.0)
     torch.manual_seed(3)
     attention, bias = Attention(config), RelativeBias(config)

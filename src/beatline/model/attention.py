@@ -17,6 +17,8 @@ from beatline.config import EncoderConfig
 from beatline.model.linear import Linear
 from beatline.products import on_cpu_in_float32, product
 
+KEPT_WEIGHTS = 2**21  # attention weights of a layer and batch, 8 MB: so many fit a CPU's cache together, and are not worth making again
+
 
 def relative_buckets(buckets: int, max_distance: int) -> Tensor:
     """The bucket of every distance key - query from -max_distance to max_distance, `(2 max_distance + 1,)` int64; beyond, the last one goes on.
@@ -144,7 +146,8 @@ class Attention(nn.Module):
             is_padding: `(batch, tokens)` bool, or None when nothing is padded.
         """
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        recomputed = torch.is_grad_enabled() and on_cpu_in_float32(query)
+        weights = query.shape[:3].numel() * query.shape[2]
+        recomputed = weights > KEPT_WEIGHTS and torch.is_grad_enabled() and on_cpu_in_float32(query)
         if recomputed:  # before the gate, which would keep the three together
             query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         gate = self.gate_values(query) if bias is not None and self.gated else None
