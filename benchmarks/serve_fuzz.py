@@ -3,8 +3,8 @@
 python benchmarks/serve_fuzz.py [--smoke]     (some five minutes)
 
 2 000 mutations (those of `fuzz_decode`), four at once, each on a connection of its own; then every bomb of `tests/bombs.py`, eight of a kind at once and eight kinds
-at once; then schemathesis, with all its checks, on what `/openapi.json` promises. Memory is the resident memory of the decoding children, all together, and what the server's has grown since it was ready: its model is not counted, and
-the uploads on disk neither (a page cache, unless $TMPDIR is in memory).
+at once; then schemathesis, with all its checks, on what `/openapi.json` promises. Memory is that of the decoding children, all together (proportional set size: a page that several share counts once), and what the server's has grown since it was ready:
+its model is not counted, and the uploads on disk neither (a page cache, unless $TMPDIR is in memory).
 """
 
 import math
@@ -62,7 +62,7 @@ class Watch:
 
     def _look(self) -> None:
         while not self._end.wait(0.01):
-            growth, held = resident(self._pid) - self.at_first, sum(map(resident, decoders(self._pid)))
+            growth, held = resident(self._pid) - self.at_first, sum(map(proportional, decoders(self._pid)))
             self.growth, self.decoders, self.most = max(self.growth, growth), max(self.decoders, held), max(self.most, growth + held)
 
 
@@ -73,6 +73,15 @@ def decoders(pid: int) -> list[int]:
         with suppress(OSError):
             found += (task / "children").read_text().split()
     return [int(child) for child in found if is_decoder(child)]
+
+
+def proportional(pid: int) -> int:
+    """A process's resident memory in bytes, a page that several share counted once among them; 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def resident(pid: int) -> int:
