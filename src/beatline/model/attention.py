@@ -146,8 +146,8 @@ class Attention(nn.Module):
             is_padding: `(batch, tokens)` bool, or None when nothing is padded.
         """
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = query.shape[:3].numel() * query.shape[2]
-        recomputed = weights > KEPT_WEIGHTS and torch.is_grad_enabled() and on_cpu_in_float32(query)
+        # sizes are asked last: an exported graph leaves them open
+        recomputed = torch.is_grad_enabled() and on_cpu_in_float32(query) and query.shape[:3].numel() * query.shape[2] > KEPT_WEIGHTS
         if recomputed:  # before the gate, which would keep the three together
             query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         gate = self.gate_values(query) if bias is not None and self.gated else None
