@@ -73,12 +73,7 @@ def main() -> int:
         bad = write_files(folder / "in", options.count)
         result = work(folder, model, options.count, bad) | {"model": "tiny, random" if options.model is None else str(options.model), "where": harness.place()}
     print(f"{result['rows']} rows, {result['refused']} refused, {result['rows_per_core_second']} rows a second and core, {result['done_before_restart']} rows were there when the driver was killed")
-    print("\n".join(result["wrong"]))
-    line = json.dumps(result)
-    print(line)
-    if options.json:
-        options.json.write_text(line + "\n")
-    return 1 if result["wrong"] else 0
+    return harness.conclude(result, options.json)
 
 
 def work(folder: Path, model: Path, count: int, bad: set[str]) -> dict[str, Any]:

@@ -56,12 +56,7 @@ def main() -> int:
     if before:
         result = added(before, result)
     print(f"{result['files']} mutations in {result['seconds']:.0f} s; slowest {result['slowest']['seconds']:.2f} s; largest program {result['largest_program_mib']} MiB; {', '.join(f'{code} {count}' for code, count in result['outcomes'].items())}")
-    print("\n".join(result["wrong"]))
-    line = json.dumps(result)
-    print(line)
-    if options.json:
-        options.json.write_text(line + "\n")
-    return 1 if result["wrong"] else 0
+    return harness.conclude(result, options.json)
 
 
 def tried_all(begin: int, end: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -296,6 +296,15 @@ def main(rows: Callable[[Options], Iterator[Row]], description: str | None, argv
         raise SystemExit("no row was measured")
 
 
+def conclude(result: dict[str, Any], path: Path | None) -> int:
+    """Prints a result that is judged as a whole, keeps it as JSON where there is a path, and returns the exit status: 1 where something under `wrong`."""
+    line = json.dumps(result)
+    print("\n".join([*result["wrong"], line]))
+    if path:
+        path.write_text(line + "\n")
+    return 1 if result["wrong"] else 0
+
+
 def scratch() -> "tempfile.TemporaryDirectory[str]":
     """A temporary folder for models and audio, for a `with`."""
     return tempfile.TemporaryDirectory(prefix="beatline-bench-")
