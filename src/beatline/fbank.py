@@ -6,6 +6,9 @@ value than a float32 FFT and exports without an FFT operator. On a CPU an FFT in
 """
 
 import math
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -58,6 +61,7 @@ def _frame_to_spectrum() -> np.ndarray:
 
 
 @cache
+@torch.inference_mode(False)  # what is kept must serve gradients too
 def _matrices(device: torch.device) -> tuple[Tensor, Tensor]:
     return tuple(torch.from_numpy(m).to(device, torch.float32) for m in (_frame_to_spectrum(), _mel_weights()))  # type: ignore[return-value]
 
@@ -79,21 +83,52 @@ def log_mel(waveforms: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)
 def _window_on_cpu() -> Tensor:
     return torch.from_numpy(_window()[1:].copy())
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Threads whose operations each stay in one of them."""
+    pool, all_here = ThreadPoolExecutor(count, "fbank"), threading.Barrier(count)
+
+    def begin(_: int) -> None:
+        torch.set_num_threads(1)
+        all_here.wait()
+
+    list(pool.map(begin, range(count)))
+    torch.set_num_threads(count)  # for this thread, and for those that others begin
+    return pool
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a fork has none of them
 
 
 def _log_mel_on_cpu(waveforms: Tensor) -> Tensor:
     """The same by an FFT in float64, its squares in float32; clip by clip, so that what lies between waveform and energies stays in the cache.
 
+    PyTorch's threads would share each of the dozen short operations of a clip, and sleep between them: here each thread has clips of its own.
+
     Pre-emphasis comes before the frames' mean is taken off, once for each sample: of a constant m it leaves (1 - PRE_EMPHASIS) m. The first sample of
     a frame, its own predecessor in Kaldi, is left out: Povey's window is zero there. Where a frame lies in the transform does not matter to its power.
     """
-    mel_weights, window = _matrices(waveforms.device)[1].t(), _window_on_cpu()
     energies = waveforms.new_empty(len(waveforms), frame_count(waveforms.shape[1]), MELS)
+    count = min(torch.get_num_threads(), len(waveforms))
+    if count > 1:
+        list(_threads(torch.get_num_threads()).map(_fill, waveforms.tensor_split(count), energies.tensor_split(count)))
+    else:
+        _fill(waveforms, energies)
+    return energies
+
+
+@torch.inference_mode()
+def _fill(waveforms: Tensor, energies: Tensor) -> None:
+    """Writes the clips' log-mel energies, in the calling thread."""
+    mel_weights, window = _matrices(waveforms.device)[1].t(), _window_on_cpu()
     padded = torch.zeros(energies.shape[1], FFT, dtype=torch.float64)
-    spectrum = waveforms.new_empty(energies.shape[1], FFT // 2 + 1, 2)
-    power = waveforms.new_empty(energies.shape[1], FFT // 2)
+    spectrum = torch.empty(energies.shape[1], FFT // 2 + 1, 2)
+    power = torch.empty(energies.shape[1], FFT // 2)
     for waveform, result in zip(waveforms, energies, strict=True):
         exact = waveform.double()
         emphasised = torch.sub(exact[1:], exact[:-1], alpha=PRE_EMPHASIS)
@@ -103,7 +138,6 @@ def _log_mel_on_cpu(waveforms: Tensor) -> Tensor:
         squares = spectrum.copy_(torch.view_as_real(torch.fft.rfft(padded))).square_()
         torch.add(squares[:, : FFT // 2, 0], squares[:, : FFT // 2, 1], out=power)
         torch.log(product(power, mel_weights).clamp_(min=FLOOR), out=result)
-    return energies
 
 
 def fbank(waveforms: Tensor, mean: float, std: float) -> Tensor:

@@ -148,7 +148,7 @@ def _facts(result: Decoded | UserError, shortest: float) -> Row:
         "rate_in": result.rate_in,
         "channels_in": result.channels_in,
         "peak": round(max(most, -least) / FULL_SCALE, 6),
-        "rms": round(float(np.sqrt(np.dot(levels, levels) / len(levels))) / FULL_SCALE, 6),
+        "rms": round(float(np.sqrt(np.einsum("i,i->", levels, levels) / len(levels))) / FULL_SCALE, 6),
         "quiet": round(float(np.count_nonzero(energy < QUIET * frames.shape[1] / FRAME)) / len(frames), 6),
         "clipped": round(at_the_rail / len(samples), 6),
         "note": result.note,

@@ -1,5 +1,9 @@
 """The filter bank against Kaldi's own code."""
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import kaldi_native_fbank as knf
 import numpy as np
 import pytest
@@ -60,3 +64,41 @@ def test_stays_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         inside = log_mel(waveform)
     assert inside.dtype == torch.float32 and torch.equal(inside, log_mel(waveform))
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_change_no_bit(two_threads):
+    waveforms = 0.1 * torch.randn(5, 16_000, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([log_mel(waveform[None]) for waveform in waveforms])
+    with torch.inference_mode():
+        assert torch.equal(log_mel(waveforms), alone)
+    assert torch.equal(log_mel(waveforms), alone)
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
+
+
+def test_gradients_after_inference():
+    with torch.inference_mode():
+        log_mel(torch.zeros(1, 800))
+    tracked = torch.randn(1, 800, requires_grad=True)
+    log_mel(tracked).sum().backward()
+    assert tracked.grad.abs().sum() > 0
+
+
+def test_a_fork_makes_its_own_threads(two_threads):
+    waveforms = torch.zeros(2, 800)
+    log_mel(waveforms)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # without threads nothing would ever be filled
+        log_mel(waveforms)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
