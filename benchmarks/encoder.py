@@ -1,9 +1,9 @@
 """Encoder and head in float32, waveforms of 10 s to logits: beatline's chosen engine, and plain PyTorch, against openbeats with the same weights.
 
-./bench.sh encoder        A further row stands beside AST of transformers (same size, random weights).
+./bench.sh encoder        Further rows stand beside ESPnet's classification model (the same weights) and AST of transformers (same size, random weights).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,8 @@ BATCHES = {1: 1.3, 8: 1.6, 32: 1.6}
 """Clips, and the goal of plain PyTorch."""
 CHOSEN = 1.6
 EXACT = 1e-5
+
+Peer = Callable[[np.ndarray], np.ndarray]
 
 
 def rows(options: harness.Options) -> Iterator[harness.Row]:
@@ -37,9 +39,12 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
                 yield harness.compare(f"encoder/{name}-{clips}", what, *work, options.pairs, harness.at_least(wanted))
         for name, difference in differences.items():
             yield harness.state(f"encoder/exact-{name}", f"largest difference of a score from openbeats, {'engine auto' if name == 'chosen' else 'plain PyTorch'}", difference, "", harness.at_most(EXACT))
+        waveforms = models.waveforms(8, 1 if options.smoke else models.SECONDS)
+        others: dict[str, tuple[str, Peer]] = {"espnet": ("ESPnet's classification model", peers.espnet(written.espnet))} if peers.available("espnet2") else {}
         if peers.available("transformers"):
-            ast, waveforms = peers.ast(options.smoke), models.waveforms(8)
-            yield harness.compare("encoder/ast-8", f"batch 8, engine auto ({chosen.name}), against AST of transformers", partial(chosen.scores, waveforms), partial(ast, waveforms), options.pairs)
+            others["ast"] = "AST of transformers", peers.ast(options.smoke)
+        for name, (called, other) in others.items():
+            yield harness.compare(f"encoder/{name}-8", f"batch 8, engine auto ({chosen.name}), against {called}", partial(chosen.scores, waveforms), partial(other, waveforms), options.pairs)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
     for name, way in OTHERS.items():
         if peers.available(name):
             memory = harness.memory_of("metrics:scoring", smoke=options.smoke, way=name)
-            yield harness.compare(f"metrics/{name}", f"{what}, against {name}", ours, lambda way=way: way(scores, targets), min(3, options.pairs), its_memory_MB=memory.peak - memory.before)
+            yield harness.compare(f"metrics/{name}", f"{what}, against {name}", ours, lambda way=way: way(scores, targets), options.pairs, its_memory_MB=memory.peak - memory.before)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,19 @@ def ast(smoke: bool) -> Callable[[np.ndarray], np.ndarray]:
     return logits
 
 
+def espnet(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """ESPnet's classification model in a folder: logits `(batch, labels)` of waveforms `(batch, samples)`, all of one length."""
+    import peer_espnet
+
+    model = peer_espnet.load(folder)
+
+    @torch.no_grad()
+    def logits(waveforms: np.ndarray) -> np.ndarray:
+        return peer_espnet.logits_of(model, torch.from_numpy(waveforms), torch.full((len(waveforms),), waveforms.shape[1])).numpy()
+
+    return logits
+
+
 def espnet_training_model(folder: Path) -> torch.nn.Module:
     """ESPnet's classification model with the recipe's mixup, roll and SpecAugment, and the weights of `folder`; every layer trains."""
     import peer_espnet

@@ -1,6 +1,7 @@
 """The same scores from PyTorch, onnxruntime and OpenVINO, from an export that is whole."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ CONFIG = EncoderConfig(
 )
 
 
-def make_tagger() -> Tagger:
-    tagger = Tagger(CONFIG, len(LABELS))
+def make_tagger(config: EncoderConfig = CONFIG) -> Tagger:
+    tagger = Tagger(config, len(LABELS))
     initialise_tagger(tagger, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in tagger.parameters():  # away from the start, where a bias or a gate that is left out goes unseen
@@ -87,6 +88,17 @@ def test_int8_is_near_and_is_not_float32(exported, clips):
     assert reduced.name == "onnx"
     difference = np.abs(reduced.scores(waveforms, lengths) - full.scores(waveforms, lengths))
     assert 0 < difference.mean() < 0.02
+
+
+def test_bfloat16_keeps_the_filter_bank_and_narrow_convolutions_in_float32(exported, tmp_path):
+    wide = make_tagger(replace(CONFIG, encoder_embed_dim=64))
+    export.export(wide, LABELS, tmp_path / "wide")
+    hertz = np.geomspace(100, 6000, 16)[:, None]
+    tones = np.sin(2 * np.pi * hertz * np.arange(48_000) / 16_000).astype(np.float32) / 2  # between loud and faint bins lie more digits than bfloat16 has
+    for tagger, folder in ((make_tagger(), exported), (wide, tmp_path / "wide")):
+        full, reduced = (engine.TorchEngine(tagger, LABELS, precision=precision).scores(tones) for precision in ("float32", "bfloat16"))
+        got = engine.load_export(folder, "openvino", "bfloat16").scores(tones)
+        assert np.abs(reduced - full).mean() < 2e-3 and np.abs(got - full).mean() < 2e-3
 
 
 def test_the_graph_says_what_it_is(exported):

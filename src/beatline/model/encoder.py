@@ -6,6 +6,7 @@ Source: BEATs (arXiv 2212.09058), DeepNorm (arXiv 2203.00555), wav2vec 2.0's con
 """
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -46,7 +47,9 @@ class ConvPosition(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
-        position = F.conv1d(tokens.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups)
+        narrow = weight.shape[1] < 16 and torch.is_autocast_enabled("cpu")  # there PyTorch 2.13's bfloat16 convolution is wrong, on CPUs with AMX
+        with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
+            position = F.conv1d((tokens.float() if narrow else tokens).transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups)
         return tokens + F.gelu(position[:, :, : tokens.shape[1]]).transpose(1, 2)
 
 
