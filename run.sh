@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job: makes .venv, installs the pinned packages, and runs prepare -> train -> predict -> score -> report.
-#   ./run.sh                                      on the embedded real sound (five to seven minutes on two cores)
+#   ./run.sh                                      on the embedded real sound (some four minutes on two quiet cores)
 #   ./run.sh conf/as20k.yaml --data.audioset DIR --model.init CHECKPOINT
 #   ./run.sh --help                               this text and every setting
 # Run again, it does only what is missing. PYTHON names another interpreter (3.11 to 3.13), BEATLINE_VENV another environment.

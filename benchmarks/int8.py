@@ -1,9 +1,10 @@
-"""`--precision int8` and `bfloat16`: how fast int8 is against float32 openbeats, how far scores are from float32's, and what that does to mAP.
+"""`--precision int8` and `bfloat16`: how fast they are against float32 openbeats, how far scores are from float32's, and what that does to mAP.
 
 ./bench.sh int8        The mAP is that of the tiny model that `./run.sh` trains on the embedded real sound (trained here when runs/bench has none).
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import harness
@@ -34,11 +35,11 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         written = models.write_models(Path(folder), options.smoke)
         exported = models.write_export(written.own, Path(folder, "export"))
         peer, exact, reduced = peers.openbeats(written.release), tag.load(exported).engine, tag.load(exported, precision="int8").engine
-        for clips in (1, 8, 32):
-            waveforms = models.waveforms(clips, 1 if options.smoke else models.SECONDS)
-            what = f"batch {clips}, int8 ({reduced.name}), against openbeats in float32"
-            work = (lambda waveforms=waveforms: reduced.scores(waveforms)), (lambda waveforms=waveforms: peer(waveforms))
-            yield harness.compare(f"int8/batch-{clips}", what, *work, options.pairs, harness.at_least(FASTER))
+        for engine, precision, goal in ((reduced, "int8", harness.at_least(FASTER)), (tag.load(exported, precision="bfloat16").engine, "bfloat16", None)):
+            for clips in (1, 8, 32):
+                waveforms = models.waveforms(clips, 1 if options.smoke else models.SECONDS)
+                what = f"batch {clips}, {precision} ({engine.name}), against openbeats in float32"
+                yield harness.compare(f"int8/{precision}-{clips}", what, partial(engine.scores, waveforms), partial(peer, waveforms), options.pairs, goal)
         waveforms = models.waveforms(32, 1 if options.smoke else models.SECONDS)
         difference = np.abs(reduced.scores(waveforms) - exact.scores(waveforms))
         yield harness.state("int8/scores-random", "mean absolute difference of a score from float32, random base-size weights", difference.mean(), "", largest=float(difference.max()))
