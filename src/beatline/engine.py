@@ -9,6 +9,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -201,6 +202,13 @@ def _openvino(file: Path, precision: Precision, threads: int) -> Any:
     return call
 
 
+@cache
+def _has_amx() -> bool:
+    """Whether the CPU multiplies tiles of bfloat16 (Linux tells)."""
+    facts = Path("/proc/cpuinfo")
+    return facts.exists() and " amx_bf16 " in facts.read_text()
+
+
 def is_export(source: Path) -> bool:
     """Whether a folder is one that `export` wrote."""
     return (artefact.read_manifest(source) or {}).get("kind") == "export" if source.is_dir() else False
@@ -208,6 +216,8 @@ def is_export(source: Path) -> bool:
 
 def load_export(folder: Path, name: Name = "auto", precision: Precision = "float32", threads: int = 0) -> GraphEngine:
     """An exported folder as an engine; `auto` takes OpenVINO for float32 and bfloat16 where it is installed or all the export is for, else onnxruntime.
+
+    On a CPU with AMX `auto` takes bfloat16 for int8: that is faster there and nearer to float32 (`docs/decisions/0013`).
 
     Args:
         threads: CPU threads; 0 leaves it to the runtime.
@@ -217,6 +227,8 @@ def load_export(folder: Path, name: Name = "auto", precision: Precision = "float
     """
     if name == "torch":
         raise UserError("bad-config", "setting engine", f"{folder} is an export, which PyTorch does not run", "leave --engine out, or give the checkpoint")
+    if name == "auto" and precision == "int8" and find_spec(EXTRA["openvino"]) and _has_amx():
+        precision = "bfloat16"
     if name == "auto":
         name = "openvino" if precision != "int8" and (find_spec(EXTRA["openvino"]) or not (folder / ONNX).exists()) else "onnx"
     artefact.verify(folder, select=lambda file: file not in (ONNX, INT8) or file == (INT8 if precision == "int8" else ONNX))

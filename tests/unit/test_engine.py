@@ -84,10 +84,15 @@ def test_runtimes_agree_with_pytorch_alone_and_padded(exported, clips, runtime):
 
 def test_int8_is_near_and_is_not_float32(exported, clips):
     waveforms, lengths = clips
-    reduced, full = engine.load_export(exported, "auto", "int8"), engine.load_export(exported, "onnx")
-    assert reduced.name == "onnx"
+    reduced, full = engine.load_export(exported, "onnx", "int8"), engine.load_export(exported, "onnx")
     difference = np.abs(reduced.scores(waveforms, lengths) - full.scores(waveforms, lengths))
     assert 0 < difference.mean() < 0.02
+
+
+@pytest.mark.parametrize(("amx", "chosen"), [(False, "onnx"), (True, "openvino")])
+def test_a_cpu_with_amx_takes_bfloat16_for_int8(exported, monkeypatch, amx, chosen):
+    monkeypatch.setattr(engine, "_has_amx", lambda: amx)
+    assert engine.load_export(exported, "auto", "int8").name == chosen
 
 
 def test_bfloat16_keeps_the_filter_bank_and_narrow_convolutions_in_float32(exported, tmp_path):
