@@ -171,6 +171,30 @@ def test_who_leaves_is_not_scored_any_more_and_who_fails_is_told():
     asyncio.run(main())
 
 
+def test_who_fails_in_a_shared_pass_fails_alone():
+    ears = Loud()
+
+    async def main() -> None:
+        with Batcher(ears, WINDOW, 0.0) as batcher:
+            ready(batcher)
+            ears.passes.clear()
+
+            def gone() -> Iterator[tuple[int, np.ndarray]]:
+                yield 0, np.full(WINDOW, 7, np.int16)
+                raise FileNotFoundError("its folder was removed")
+
+            bad, good = Lane(gone(), 2, WINDOW), lane(recording(2, 1))
+            with batcher._change:  # both are there before the first turn: all four windows are one pass
+                batcher._lanes.extend([bad, good])
+                batcher._change.notify()
+            assert [round(float(part.outputs.scores[part.row, 0]) * 32768) async for part in good] == [100, 101]
+            with pytest.raises(FileNotFoundError):
+                assert [part async for part in bad]
+            assert len(ears.passes) == 1 and len(batcher) == 0
+
+    asyncio.run(main())
+
+
 def test_a_window_that_finds_the_model_idle_waits_a_little_for_others():
     ears = Loud()
 

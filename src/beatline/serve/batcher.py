@@ -157,12 +157,17 @@ class Batcher:
         A window that repeats the one before it gets that one's scores, where they are the same bits: a small file that unpacks to an hour of silence costs one window.
         """
         begun = time.monotonic()
-        lanes = [lane for lane in lanes if not lane.left]
+        taken: list[tuple[Lane, int, np.ndarray]] = []
+        for lane in lanes:
+            try:
+                if not lane.left:
+                    taken.append((lane, *next(lane.parts)))
+            except Exception as error:  # its samples cannot be read, perhaps because its client has left meanwhile: of no concern to the others
+                self.drop_with(lane, error)
         try:
-            parts = [next(lane.parts) for lane in lanes]
             fresh: list[np.ndarray] = []
             rows: list[int | None] = []  # of each window that the model hears
-            for lane, (_, samples) in zip(lanes, parts, strict=True):
+            for lane, _, samples in taken:
                 repeated = self.together and np.array_equal(samples, lane.last)
                 rows.append(None if repeated else len(fresh))
                 if not repeated:
@@ -171,17 +176,17 @@ class Batcher:
             if fresh:
                 waveforms = np.stack(fresh) / np.float32(FULL_SCALE)
                 lengths = np.full(len(fresh), waveforms.shape[1], np.int64)
-                outputs = replace(self._engine.run(waveforms, lengths, detail=any(lane.detail for lane in lanes)), tokens=None)
+                outputs = replace(self._engine.run(waveforms, lengths, detail=any(lane.detail for lane, _, _ in taken)), tokens=None)
         except Exception as error:
-            for lane in set(lanes):
+            for lane in {lane for lane, _, _ in taken}:
                 self.drop_with(lane, error)
             return
-        for lane, (begin, samples), row in zip(lanes, parts, rows, strict=True):
+        for (lane, begin, samples), row in zip(taken, rows, strict=True):
             if row is not None:
                 lane.heard = outputs, row
             assert lane.heard is not None
             lane.put(Scored(begin, len(samples), *lane.heard))
-        for lane in set(lanes):
+        for lane in {lane for lane, _, _ in taken}:
             if not lane.ahead:
                 lane.put(None)
         if fresh:
