@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -158,6 +159,14 @@ def test_one_file_is_tagged_with_the_bits_it_gets_offline(client, offline):
             np.testing.assert_array_equal(np.array(row["scores"], np.float32), wanted.window_scores[:, LABELS.index_of_mid[row["mid"]]])
         assert [(event["mid"], event["onset"], event["offset"], np.float32(event["score"])) for event in result["events"]] == [(event.label.mid, event.onset, event.offset, np.float32(event.score)) for event in wanted.events]
     assert wanted.events and len(wanted.starts) > 2
+
+
+def test_silence_has_scores(client):
+    silent = io.BytesIO()
+    soundfile.write(silent, np.zeros(48_000), 16_000, format="WAV")
+    status, _, answer = client.tag(("silence.wav", silent.getvalue()))
+    found = scores(answer["results"][0]["tags"])
+    assert status == 200 and len(found) == 3 and all(0 <= score <= 1 for score in found.values())  # of NaN neither is true
 
 
 def test_many_clients_at_once_get_the_bits_of_each_alone(client, offline):
@@ -383,6 +392,26 @@ def test_disk_space_is_shared_and_given_back():
         status, _, answer = client.tag(("x", wav(20.0)))
         assert status == 429 and answer["error"]["code"] == "server-busy"
         assert client.service.spool.used == 0 and client.tag(("x", LONG))[0] == 200
+
+
+def test_a_disk_that_is_full_while_a_file_is_decoded_refuses_that_file(caplog):
+    packed = io.BytesIO()  # some kilobytes, whose samples take 320
+    soundfile.write(packed, np.zeros(160_000), 16_000, format="FLAC")
+    files, before = [("small.wav", SHORT), ("packed.flac", packed.getvalue())], resource.getrlimit(resource.RLIMIT_FSIZE)
+    with serving() as client:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # of this process, which the server is a thread of
+        try:
+            alone, headers, answer = client.tag(files[1])
+            both, _, answers = client.tag(*files)
+            status, _, lines = client.tag(*files, Accept="application/x-ndjson")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert client.tag(*files)[2]["results"][1]["seconds"] == 10 and not client.service.spool.used
+    assert alone == 503 and int(headers["retry-after"]) >= 1 and both == status == 200 and "File too large" in caplog.text
+    results = {line["file"]: line for line in lines if line["type"] == "result"}
+    for result in (answer["results"][0], answers["results"][1], results["packed.flac"]):
+        assert result["error"]["code"] == "disk-full" and "packed.flac" in result["error"]["what"]
+    assert "error" not in answers["results"][0] | results["small.wav"]
 
 
 def test_a_mistake_of_ours_is_logged_with_its_id_and_not_shown(caplog):

@@ -61,13 +61,17 @@ class TagRequest:
             except OSError as error:
                 if self._begun:
                     raise
-                LOG.error("request %s cannot be stored: %s", self._id, error)
-                raise UserError("disk-full", "cannot take the upload", "the server cannot store it", "try again later, or tell who runs the server") from error
+                raise self._not_stored("the upload", error) from error
             except asyncio.CancelledError:
                 if not self._service.cutting:
                     raise
                 if not self._begun:
                     raise stopping() from None
+
+    def _not_stored(self, what: str, error: OSError) -> UserError:
+        """What the client is told of a disk that is full or broken; the log has the rest."""
+        LOG.error("request %s cannot be stored: %s", self._id, error)
+        return UserError("disk-full", f"cannot take {what}", "the server cannot store it", "try again later, or tell who runs the server")
 
     async def _start(self, status: int, kind: str, *more: tuple[bytes, bytes]) -> None:
         self._begun = True
@@ -117,9 +121,10 @@ class TagRequest:
             metrics.audio.add(amount=tagged.seconds)
             outcome = "tagged"
             return values
-        except UserError as error:
-            outcome = error.code
-            return {"file": upload.name, "error": answers.error_values(error)}
+        except (UserError, OSError) as error:
+            refused = error if isinstance(error, UserError) else self._not_stored(upload.name, error)
+            outcome = refused.code
+            return {"file": upload.name, "error": answers.error_values(refused)}
         finally:
             metrics.files.add(outcome)
 
