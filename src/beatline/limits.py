@@ -58,7 +58,7 @@ class ServeLimits:
     max_sample_rate: int = LIMITS.max_sample_rate
     """Highest sample rate of a recording, Hz; as `max_channels`."""
     max_connections: int = 512
-    """Most connections at once; one more is answered 503 and closed."""
+    """Most connections at once; one more is answered 503 with Retry-After and closed."""
     max_uploads: int = 384
     """Most requests at once whose body is still arriving."""
     max_spool_bytes: int = 4 << 30
@@ -70,7 +70,7 @@ class ServeLimits:
     max_queue: int = 64
     """Most uploaded files at once that are not answered; further requests are answered 429."""
     max_wait: float = 60.0
-    """Longest wait of a file for its first window to be scored, seconds; then it is answered 503."""
+    """Longest wait of a file for its first window to be scored, seconds; then it is answered 429."""
     decoders: int = 2
     """Child processes that decode."""
     max_decode_wait: float = 8.0

@@ -22,6 +22,7 @@ from beatline.serve.service import Service
 STUCK_SECONDS = 30.0  # without a byte taken by a client that is to take some
 TICKS_A_SECOND = 10
 SPARE_FILES = 256  # that may be open besides connections
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 CUT_SECONDS = 2.0  # that requests may take to end once they are told to
 
 
@@ -35,7 +36,8 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.quiet_since = time.monotonic()
         if len(self.connections) > self.config.app.state.service.limits.max_connections:  # type: ignore[union-attr]
-            transport.abort()
+            transport.write(FULL)
+            transport.close()
 
     def look(self, now: float, patience: float) -> None:
         """Closes the connection where its client is too slow to ask, to send what nobody waits for any more, or to take its answer."""
