@@ -7,7 +7,7 @@ does not wait, and skips what the model is too slow for. Memory holds a few wind
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,12 +40,16 @@ class Moment:
     skipped: int = 0
     """Windows before this one that were not scored because the model was too slow."""
 
-    def above(self, threshold: float) -> list[tuple[Label, float]]:
-        """The labels with at least this score, best first; equal ones in label order."""
+    def above(self, threshold: float | np.ndarray) -> list[tuple[Label, float]]:
+        """The labels with at least this score, for all or for each, `(labels,)`; best first, equal ones in label order."""
         order = np.argsort(-self.scores, kind="stable")
-        return [(self.labels.labels[i], float(self.scores[i])) for i in order if self.scores[i] >= threshold]
+        return [(self.labels.labels[i], float(self.scores[i])) for i in order[(self.scores >= threshold)[order]]]
 
-    def to_dict(self, threshold: float = 0.0) -> dict[str, Any]:
+    def select(self, indices: Sequence[int]) -> "Moment":
+        """The same with these labels only, in this order."""
+        return replace(self, labels=LabelSet(tuple(self.labels.labels[i] for i in indices)), scores=self.scores[list(indices)])
+
+    def to_dict(self, threshold: float | np.ndarray = 0.0) -> dict[str, Any]:
         """Plain values for JSON, with the labels that have at least this score."""
         tags = [{"mid": label.mid, "name": label.name, "score": round(score, 6)} for label, score in self.above(threshold)]
         return {"start": round(self.start, 3), "time": round(self.time, 3), "tags": tags, "skipped": self.skipped}
@@ -137,7 +141,7 @@ class Stream:
         """What the tagger says of a window; alone, because what else is in a batch can change the last bit."""
         begin, samples = window
         waveform = audio.to_waveform(windows.tile_short(samples))
-        scores = self.tagger.engine.run(waveform[None]).scores[0]
+        scores = self.tagger.raised(self.tagger.window_scores(self.tagger.engine.run(waveform[None]), 0))
         return Moment(begin / SAMPLE_RATE, (begin + len(samples)) / SAMPLE_RATE, scores, self.tagger.labels)
 
 

@@ -153,6 +153,10 @@ class AudioTagger:
         """Scores in [0, 1] of logits `(..., labels)`, with the calibration's temperature."""
         return self.engine.score(logits if self.calibration is None else logits / np.float32(self.calibration.temperature))
 
+    def window_scores(self, outputs: Outputs, row: int) -> np.ndarray:
+        """Scores of the window in a row of what the engine says, `(labels,)`, with the calibration's temperature."""
+        return outputs.scores[row] if self.calibration is None else self.scores(outputs.logits[row])
+
     def raised(self, scores: np.ndarray) -> np.ndarray:
         """Scores `(..., labels)`, those of parents raised where that was asked for."""
         return raise_parents(scores, self._families) if self._families else scores
@@ -290,7 +294,7 @@ class _Tags(_Recording):
         self._embedding: Any = 0.0  # the sum
 
     def take(self, begin: int, length: int, outputs: Outputs, row: int) -> None:
-        scores = outputs.scores[row] if self._tagger.calibration is None else self._tagger.scores(outputs.logits[row])
+        scores = self._tagger.window_scores(outputs, row)
         self._starts.append(begin)
         self._scores.append(scores)
         self._embedding = self._embedding + outputs.embeddings[row].astype(np.float64)

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from beatline import cli, media, pcm, windows
 from beatline.audio import to_waveform
+from beatline.calibration import Calibration, model_hash, place
 from beatline.engine import Engine, TorchEngine
 from beatline.errors import UserError
+from beatline.labels import Label, LabelSet
 from beatline.listening import Stream, every, live
 from beatline.model.checkpoint import save
 from beatline.tag import AudioTagger
@@ -108,6 +110,23 @@ def test_scores_are_the_tagger_s():
     np.testing.assert_allclose([moment.scores for moment in moments], tagged.window_scores, atol=1e-6)
     assert [score for _, score in moments[0].above(0.0)] == sorted(moments[0].scores.tolist(), reverse=True)
     assert moments[0].to_dict(2.0) == {"start": 0.0, "time": 1.0, "tags": [], "skipped": 0}
+
+
+def made_calibration(labels: LabelSet, **about) -> Calibration:
+    return Calibration(labels, np.array([0.4, 0.45, 0.6], np.float32), 3.0, ("learned",) * 3, np.array([9, 9, 9]), about)
+
+
+def test_calibration_and_parents_are_heard_too():
+    labels = LabelSet((Label("/m/0bt9lr", "Dog"), Label("/m/05tny_", "Bark"), Label("hum", "Hum")))
+    plain, tagger = (AudioTagger(TorchEngine(make_tagger(), labels), 1.0, 0.5, parents=parents) for parents in (False, True))
+    tagger.calibration = made_calibration(labels)
+    samples = noise(2.2)
+    moments, raw = (list(every(Stream(one, RATE), [samples])) for one in (tagger, plain))
+    np.testing.assert_allclose([moment.scores for moment in moments], tagger(samples, RATE).window_scores, atol=1e-6)
+    assert all((moment.scores[0] >= moment.scores[1]).all() and (other.scores[0] < other.scores[1]).all() for moment, other in zip(moments, raw, strict=True))
+    assert [[label.name for label, _ in moment.select([2, 0]).above(0.0)] for moment in raw] == [[label.name for label, _ in moment.above(0.0) if label.name != "Bark"] for moment in raw]
+    thresholds = moments[0].scores + np.float32([0.01, 0, -0.01])
+    assert {label.name for label, _ in moments[0].above(thresholds)} == {"Bark", "Hum"}
 
 
 def test_memory_is_flat():
@@ -312,6 +331,23 @@ def test_the_program_hears_files_and_says_what_it_cannot(model, tmp_path, capsys
         assert cli.main(["listen", *words, "--model", model]) in (2, 3)
         errors = capsys.readouterr().err
         assert code in errors and errors.count("\n") == 1
+
+
+def test_the_program_takes_labels_and_a_calibration_as_tag_does(tmp_path, capsys):
+    labels = LabelSet((Label("/m/0bt9lr", "Dog"), Label("/m/05tny_", "Bark"), Label("hum", "Hum")))
+    save(tmp_path / "model", make_tagger(), labels, {})
+    made_calibration(labels, model_hash=model_hash(tmp_path / "model")).save(place(tmp_path / "model"))
+    soundfile.write(tmp_path / "a.wav", noise(1.5), RATE, subtype="FLOAT")
+    words = [str(tmp_path / "a.wav"), "--model", str(tmp_path / "model"), "--engine", "torch", "--window", "1", "--hop", "0.5"]
+    said = {}
+    for name, options in (("plain", ["--threshold", "0"]), ("calibrated", ["--calibrated"]), ("chosen", ["--threshold", "0", "--labels", "hum;Dog", "--parents"])):
+        for command in (["listen", "--format", "jsonl"], ["tag", "--timeline", "--format", "json"]):
+            assert cli.main([*command, *words, *options]) == 0
+            out = [json.loads(line) for line in capsys.readouterr().out.splitlines()] if command[0] == "listen" else json.loads(capsys.readouterr().out)[0]["windows"]
+            said[name, command[0]] = [[(tag["name"], pytest.approx(tag["score"], abs=1e-5)) for tag in one["tags"]] for one in out]
+        assert said[name, "listen"] == said[name, "tag"] and len(said[name, "tag"]) == 2
+    assert {name for name, _ in said["chosen", "listen"][0]} == {"Hum", "Dog"} and said["calibrated", "listen"] != said["plain", "listen"]
+    assert cli.main(["listen", *words, "--labels", "Trombone"]) == 3 and "unknown-label" in capsys.readouterr().err
 
 
 def test_the_example_of_the_documentation_runs(model, tmp_path, monkeypatch, capsys):

@@ -3,16 +3,20 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatline.cli.options import Parser, above_zero, add_model_options, load_tagger, positive, share
+from beatline.cli.options import Parser, above_zero, add_label_options, add_model_options, choice, load_tagger, positive
 from beatline.errors import UserError
 
 if TYPE_CHECKING:
+    from beatline import pcm
     from beatline.listening import Moment
     from beatline.tag import AudioTagger
+
+THRESHOLD = 0.3
 
 SOURCES = """Without SOURCE the default microphone is heard (extra `listen`). `-` and named pipes carry a WAV stream or raw 16-bit little-endian samples:
 
@@ -31,7 +35,7 @@ def listen(arguments: list[str]) -> None:
     parser.add_argument("--channels", type=positive, default=1, help="channels of raw samples or the microphone (1)")
     parser.add_argument("--window", type=above_zero, default=10.0, metavar="SECONDS", help="what is scored at once (10)")
     parser.add_argument("--hop", type=above_zero, metavar="SECONDS", help="from one line to the next (a quarter of the window)")
-    parser.add_argument("--threshold", type=share, default=0.3, metavar="SCORE", help="least score of a label that is printed (0.3)")
+    add_label_options(parser, f"least score of a label that is printed ({THRESHOLD})")
     parser.add_argument("--format", choices=("table", "jsonl"), default="table")
     parser.set_defaults(merge="mean")
     given = parser.parse_args(arguments)
@@ -40,8 +44,8 @@ def listen(arguments: list[str]) -> None:
         raise UserError("bad-usage", "cannot listen to -", "standard input is a terminal", "pipe sound into it; `beatline listen --help` shows how")
     count, skipped, last = 0, 0, 0.0
     try:
-        for moment in _moments(given.source, given.rate, given.channels, lambda: load_tagger(given)):
-            print(_line(moment, given.threshold, given.format), flush=True)
+        for line, moment in _lines(given):
+            print(line, flush=True)
             count, skipped, last = count + 1, skipped + moment.skipped, moment.time
     finally:
         if count:
@@ -49,22 +53,29 @@ def listen(arguments: list[str]) -> None:
             print(f"listen   {last:.1f} s heard, {count} lines{slow}", file=sys.stderr)
 
 
-def _moments(source: str | None, rate: int, channels: int, load: Callable[[], "AudioTagger"]) -> Iterator["Moment"]:
+def _lines(given: Namespace) -> Iterator[tuple[str, "Moment"]]:
+    """Each moment, and what is printed of it."""
+    from beatline import pcm
+
+    microphone = pcm.microphone(given.rate, given.channels) if given.source is None else None  # asked for before the model is loaded
+    tagger = load_tagger(given)
+    chosen, lowest = choice(given, tagger, THRESHOLD)
+    for moment in _moments(given, microphone, tagger):
+        shown = moment.select(chosen) if given.labels else moment
+        if given.format == "jsonl":
+            yield json.dumps(shown.to_dict(lowest), ensure_ascii=False), moment
+        else:
+            yield f"{moment.time:9.1f} s  " + (", ".join(f"{label.name} {score:.2f}" for label, score in shown.above(lowest)) or "-"), moment
+
+
+def _moments(given: Namespace, microphone: "pcm.Sound | None", tagger: "AudioTagger") -> Iterator["Moment"]:
     from beatline import listening, media, pcm
     from beatline.audio import SAMPLE_RATE
 
-    if source is None:
-        sound = pcm.microphone(rate, channels)  # asked for before the model is loaded
-        return listening.live(listening.Stream(load(), sound.rate, sound.channels), sound.blocks)
-    tagger = load()
-    if source != "-" and not Path(source).is_fifo():
+    source, sound = given.source, microphone
+    if source is not None and source != "-" and not Path(source).is_fifo():
         return listening.every(listening.Stream(tagger, SAMPLE_RATE), media.blocks(Path(source), tagger.hop))
-    pipe = 0 if source == "-" else os.open(source, os.O_RDONLY)
-    sound = pcm.sound(lambda most: os.read(pipe, most), "standard input" if source == "-" else source, rate, channels)
+    if sound is None:
+        pipe = 0 if source == "-" else os.open(source, os.O_RDONLY)
+        sound = pcm.sound(lambda most: os.read(pipe, most), "standard input" if source == "-" else source, given.rate, given.channels)
     return listening.live(listening.Stream(tagger, sound.rate, sound.channels), sound.blocks)
-
-
-def _line(moment: "Moment", threshold: float, form: str) -> str:
-    if form == "jsonl":
-        return json.dumps(moment.to_dict(threshold), ensure_ascii=False)
-    return f"{moment.time:9.1f} s  " + (", ".join(f"{label.name} {score:.2f}" for label, score in moment.above(threshold)) or "-")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from beatline.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from beatline.tag import AudioTagger
 
 
@@ -112,8 +114,38 @@ def add_window_options(parser: argparse.ArgumentParser, merge: bool = True) -> N
         parser.add_argument("--merge", choices=("mean", "max", "attention"), default="mean", help="how a recording's scores come from its windows' (mean)")
 
 
+def add_label_options(parser: argparse.ArgumentParser, threshold: str) -> None:
+    """Which labels are told, and from what score on; `load_tagger` and `choice` take them."""
+    bound = parser.add_mutually_exclusive_group()
+    bound.add_argument("--threshold", type=share, metavar="SCORE", help=threshold)
+    bound.add_argument("--calibrated", action="store_true", help="use the thresholds and the temperature that `beatline calibrate` has put beside the model")
+    parser.add_argument("--labels", type=_words, action="extend", metavar="LABEL[;LABEL]", help="these only: names, mids, or branches of AudioSet's ontology, as in 'Dog/'")
+    parser.add_argument("--parents", action="store_true", help="raise a label's score to those of its kinds in AudioSet's ontology")
+
+
+def _words(text: str) -> list[str]:
+    words = [word for word in text.split(";") if word.strip()]
+    if not words:
+        raise ValueError
+    return words
+
+
+_words.__name__ = "label"
+
+
+def choice(given: argparse.Namespace, tagger: "AudioTagger", threshold: float) -> "tuple[list[int], np.ndarray]":
+    """Indices of the labels that `add_label_options` asks for, and the least score of each, `threshold` where nobody said."""
+    import numpy as np
+
+    from beatline.families import find
+
+    chosen = find(tagger.labels, given.labels) if given.labels else list(range(len(tagger.labels)))
+    lowest = tagger.calibration.thresholds if tagger.calibration else np.full(len(tagger.labels), threshold if given.threshold is None else given.threshold, np.float32)
+    return chosen, lowest[chosen]
+
+
 def load_tagger(given: argparse.Namespace, head: bool = True) -> "AudioTagger":
-    """The tagger that the options of `add_model_options`, and of `add_window_options` where they are there, ask for; `head` as `beatline.load`."""
+    """The tagger that the options of `add_model_options`, and of `add_window_options` and `add_label_options` where they are there, ask for; `head` as `beatline.load`."""
     import beatline
     from beatline.fetch import checkpoints
 
@@ -122,4 +154,9 @@ def load_tagger(given: argparse.Namespace, head: bool = True) -> "AudioTagger":
         raise UserError("bad-usage", "option --hop", "it is longer than the window", "give at most --window seconds")
     windows = {"window": given.window, "hop": hop if hop is not None else given.window / 2, "merge": getattr(given, "merge", "mean")} if "window" in given else {}
     given.model = checkpoints.find(given.model)  # once, so that its calibration is looked for beside it
-    return beatline.load(given.model, engine=given.engine, precision=given.precision, device=given.device, parents=getattr(given, "parents", False), head=head, **windows)
+    tagger = beatline.load(given.model, engine=given.engine, precision=given.precision, device=given.device, parents=getattr(given, "parents", False), head=head, **windows)
+    if getattr(given, "calibrated", False):
+        from beatline.calibration import Calibration
+
+        tagger.calibration = Calibration.load(given.model, tagger.labels)
+    return tagger

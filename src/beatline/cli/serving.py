@@ -19,12 +19,9 @@ def serve(arguments: list[str]) -> int:
     missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]
     if missing:
         raise UserError("missing-package", "command serve", f"{missing[0]} is not installed", "pip install 'beatline[serve]'")
-    from beatline.calibration import Calibration
     from beatline.serve import app, program
 
-    tagger = load_tagger(given)
-    calibration = Calibration.load(given.model, tagger.labels) if given.calibrated else None
-    return program.run(app.create_app(tagger, calibration=calibration), given.host, given.port)
+    return program.run(app.create_app(load_tagger(given)), given.host, given.port)
 
 
 def _port(text: str) -> int:

@@ -9,9 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from beatline.cli.options import Parser, add_model_options, add_window_options, load_tagger, positive, share
+from beatline.cli.options import (
+    Parser,
+    add_label_options,
+    add_model_options,
+    add_window_options,
+    choice,
+    load_tagger,
+    positive,
+    share,
+)
 from beatline.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +48,6 @@ def tag(arguments: list[str]) -> int:
         return bulk.tag(arguments)
     given = _parser().parse_args(arguments)
     from beatline import formats
-    from beatline.families import find
     from beatline.runlog import progress
 
     options, sources = _event_options(given), list(find_sources(given.audio))
@@ -49,26 +55,21 @@ def tag(arguments: list[str]) -> int:
         raise UserError("missing-file", f"nothing to tag in {' '.join(given.audio)}", "no audio file there", "give audio files, or a folder with some")
     formats.check(given.format, [str(source) if isinstance(source, Path) else "audio" for source in sources], given.out)
     tagger = load_tagger(given)
-    if given.calibrated:
-        from beatline.calibration import Calibration
-
-        tagger.calibration = Calibration.load(given.model, tagger.labels)
-    chosen = find(tagger.labels, given.labels) if given.labels else None
-    lowest = tagger.calibration.thresholds if tagger.calibration else np.full(len(tagger.labels), given.threshold or 0.0, np.float32)
-    open_end = chosen or given.calibrated or given.threshold is not None
-    choice = formats.Choice(
+    chosen, lowest = choice(given, tagger, 0.0)
+    open_end = given.labels or given.calibrated or given.threshold is not None
+    shown = formats.Choice(
         level="events" if options else "windows" if given.timeline else "clip",
         count=given.top or (None if open_end else TOP),
-        threshold=lowest if chosen is None else lowest[chosen],
+        threshold=lowest,
     )
     with progress("tag", len(sources)) if len(sources) > 1 else nullcontext(lambda: None) as advance:
 
         def results() -> "Iterator[Tagged | Refused]":
             for result in tagger.tag(sources, options):
                 advance()
-                yield result if chosen is None or not hasattr(result, "select") else result.select(chosen)
+                yield result if not given.labels or not hasattr(result, "select") else result.select(chosen)
 
-        refused = formats.write(results(), given.format, choice, given.out)
+        refused = formats.write(results(), given.format, shown, given.out)
     return refused.exit_code if refused else 0  # each refused file has had its line
 
 
@@ -82,11 +83,7 @@ def _parser() -> Parser:
     parser.add_argument("--format", choices=NAMES, default="table", help=f"table is for people; {', '.join(OF_EVENTS)} are of events")
     parser.add_argument("--out", type=Path, metavar="FILE", help="written when it is whole (standard output)")
     parser.add_argument("--top", type=positive, metavar="N", help=f"most labels of each recording or window ({TOP}; all with --threshold, --calibrated or --labels)")
-    bound = parser.add_mutually_exclusive_group()
-    bound.add_argument("--threshold", type=share, metavar="SCORE", help="leave out labels below it; of events, the score that one reaches (0.5)")
-    bound.add_argument("--calibrated", action="store_true", help="use the thresholds and the temperature that `beatline calibrate` has put beside the model")
-    parser.add_argument("--labels", type=_words, action="extend", metavar="LABEL[;LABEL]", help="these only: names, mids, or branches of AudioSet's ontology, as in 'Dog/'")
-    parser.add_argument("--parents", action="store_true", help="raise a label's score to those of its kinds in AudioSet's ontology")
+    add_label_options(parser, "leave out labels below it; of events, the score that one reaches (0.5)")
     level = parser.add_mutually_exclusive_group()
     level.add_argument("--timeline", action="store_true", help="the labels of each window")
     level.add_argument("--events", choices=("steps", "windows"), help="what sounds from when to when, by the scores of steps of 0.16 s or of windows")
@@ -100,16 +97,6 @@ def add_event_options(parser: Parser) -> None:
     parser.add_argument("--median", type=seconds, metavar="SECONDS", help="length of the median filter over scores (0.48; 0 is none)")
     parser.add_argument("--gap", type=seconds, metavar="SECONDS", help="longest pause within an event (0.32)")
     parser.add_argument("--shortest", type=seconds, metavar="SECONDS", help="leave out shorter events (0)")
-
-
-def _words(text: str) -> list[str]:
-    words = [word for word in text.split(";") if word.strip()]
-    if not words:
-        raise ValueError
-    return words
-
-
-_words.__name__ = "label"
 
 
 def _event_options(given: Namespace) -> "EventOptions | None":

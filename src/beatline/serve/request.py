@@ -169,8 +169,8 @@ class TagRequest:
     def _window(self, upload: Upload, part: Scored) -> dict[str, Any]:
         """The line for a window."""
         tagger = self._service.tagger
-        scores = part.outputs.scores[part.row] if tagger.calibration is None else tagger.scores(part.outputs.logits[part.row])
-        best = answers.tags(answers.best(tagger.labels, tagger.raised(scores), self._wanted))
+        scores = tagger.raised(tagger.window_scores(part.outputs, part.row))
+        best = answers.tags(answers.best(tagger.labels, scores, self._wanted))
         return {"type": "window", "file": upload.name, "start": part.begin / SAMPLE_RATE, "end": (part.begin + part.length) / SAMPLE_RATE, "tags": best}
 
 
