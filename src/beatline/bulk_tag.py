@@ -25,7 +25,7 @@ from beatline.manifest.table import as_text
 from beatline.rows import Settings
 from beatline.tag import AudioTagger
 
-FORMAT = 1
+FORMAT = 2
 TOGETHER = 256  # files of a part; an archive is a part of its own
 LABELS, TAGS, FACTS = "labels.csv", "tags", "facts"
 
@@ -234,10 +234,14 @@ def _units(inputs: list[Input], scratch: Path) -> Iterator[_Unit]:
         if not suffix:
             yield _Unit(as_text(address), None, None, job, None if places.folder(address) else job.path)
             continue
+        empty = True
         for entry in archives.listing(job.path, EXTENSIONS):
+            empty = False
             position = int(entry.member.partition(":")[0]) if entry.member else None
             source = rows.refusal(*entry.problem) if entry.problem else Job(job.path, entry.member, name=f"{address} ({entry.name})")
             yield _Unit(as_text(address), as_text(entry.name) if entry.member else None, position, source)
+        if empty:
+            yield _Unit(as_text(address), None, None, rows.refusal("not-audio", "no audio is in the archive", "leave it out"))
 
 
 def _rows(tagger: AudioTagger, units: Iterable[_Unit], events: EventOptions | None) -> Iterator[dict[str, Any]]:

@@ -144,22 +144,30 @@ def test_archives_and_another_file_system(cluster, sounds, model, offline, tmp_p
     pq.write_table(pa.table({"audio": column, "id": [path.name for path in files[9:14]]}), data / "train.parquet")
     (data / "cut.tar").write_bytes((data / "shard-0.tar").read_bytes()[:3000])
     (data / "notes.txt").write_text("no audio")
+    with tarfile.open(data / "words.tar", "w") as archive:
+        archive.add(data / "notes.txt", "notes.txt")
+    pq.write_table(pa.table({"id": [1, 2], "text": ["no", "audio"]}), data / "words.parquet")
+    pq.write_table(pa.table({"number": [1, 2], "audio": [path.read_bytes() for path in files[14:16]]}), data / "nameless.parquet")
     made, done = run([f"{address}/data"], model, f"{address}/out", events=EventOptions())
-    assert sum(done) == 8 and not list(folder.rglob("*.partial"))
+    assert sum(done) == 11 and not list(folder.rglob("*.partial"))
     found = rows(folder / "out")
-    assert made["rows"] == len(found) == 5 + 5 + 5 + 1
+    assert made["rows"] == len(found) == 5 + 5 + 5 + 1 + 2 + 1 + 1
     assert len({(row["file"], row["position"]) for row in found}) == len(found)
     for row in found:
         name = Path(row["member"] or row["file"]).name
         if name in offline and row["code"] is None:
             np.testing.assert_allclose(row["scores"], offline[name].scores, atol=1e-6)
             assert row["events"] is not None
+    nameless = {row["member"]: row for row in found if row["file"].endswith("nameless.parquet")}
+    for number in range(2):
+        np.testing.assert_allclose(nameless[str(number)]["scores"], offline[files[14 + number].name].scores, atol=1e-6)
+    assert {row["code"] for row in found if Path(row["file"]).name in ("words.tar", "words.parquet")} == {"not-audio"}
     codes = Counter(row["code"] for row in found)
-    assert codes == {None: 12, "not-audio": 1, "broken-audio": 1, "unsafe-path": 1, "bad-archive": 1}
+    assert codes == {None: 14, "not-audio": 3, "broken-audio": 1, "unsafe-path": 1, "bad-archive": 1}
     (folder / "out/manifest.json").unlink()
     parts = sorted((folder / "out/tags").iterdir())
     parts[0].write_bytes(parts[0].read_bytes()[:-1])
-    assert sum(run([f"{address}/data"], model, f"{address}/out", events=EventOptions())[1]) == 8
+    assert sum(run([f"{address}/data"], model, f"{address}/out", events=EventOptions())[1]) == 11
     assert sorted(map(str, rows(folder / "out"))) == sorted(map(str, found))
 
 

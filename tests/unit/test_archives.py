@@ -162,7 +162,9 @@ def test_parquet_without_audio_or_damaged(tmp_path, parquet, monkeypatch):
     pq.write_table(pa.table({"id": ["a"], "text": ["b"]}), tmp_path / "text.parquet")
     assert listed(tmp_path / "text.parquet") == []
     pq.write_table(pa.table({"id": ["a", None], "audio": [{"bytes": None, "path": "a"}, {"bytes": b"x", "path": "b"}]}, schema=pa.schema([("id", pa.string()), ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))])), tmp_path / "none.parquet")
-    assert [entry.name for entry in listed(tmp_path / "none.parquet")] == ["a", ""] and archives.read(tmp_path / "none.parquet", "1") == b"x"
+    assert [entry.name for entry in listed(tmp_path / "none.parquet")] == ["a", "1"] and archives.read(tmp_path / "none.parquet", "1") == b"x"
+    pq.write_table(pa.table({"number": [7, 8, 9], "audio": [b"one", b"two", b"three"]}), tmp_path / "nameless.parquet", row_group_size=2)
+    assert [(entry.name, archives.read(tmp_path / "nameless.parquet", entry.member)) for entry in listed(tmp_path / "nameless.parquet")] == [("0", b"one"), ("1", b"two"), ("2", b"three")]
     refused("bad-archive", tmp_path / "none.parquet", "0")
     content = parquet.read_bytes()
     for damaged in (b"", b"PAR1", content[: len(content) // 2], b"text" * 100, content[:-200] + b"\xa5" * 150 + content[-50:]):

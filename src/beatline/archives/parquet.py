@@ -15,10 +15,13 @@ from beatline.limits import LIMITS
 
 
 def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
-    """The rows of audio, by their ids."""
+    """The rows of audio, by their ids; one without an id by its number, from 0."""
     with _damage(_opened(path)) as file, file:
         audio, name = _columns(file)
-        if not audio or not name:
+        if not audio:
+            return
+        if not name:
+            yield from (Entry(str(row), str(row)) for row in range(file.metadata.num_rows))
             return
         row = 0
         for batch in file.iter_batches(batch_size=4096, columns=[name], use_threads=False):
@@ -26,7 +29,7 @@ def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
             if "." in name:
                 values = values.field(0)
             for value in values.to_pylist():
-                yield Entry(str(row), str(value or ""))
+                yield Entry(str(row), str(value or row))
                 row += 1
 
 
