@@ -27,6 +27,8 @@ from beatline.limits import LIMITS
 
 SAMPLE_RATE = 16_000
 FULL_SCALE = 32_768
+FULL_SCALES = {"int16": (0, FULL_SCALE), "int32": (0, 1 << 31), "uint8": (128, 128)}
+"""Silence and full scale of integers in WAV files, by their NumPy types; 24 bits come as int32."""
 DECODER = f"libsndfile {soundfile.__libsndfile_version__}"
 RESAMPLER = f"soxr {soxr.__version__} HQ, float32"
 BLOCK = 1 << 16  # frames of the source
@@ -327,15 +329,16 @@ def mean_of(channels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def channels_of(samples: np.ndarray) -> list[np.ndarray]:
-    """Each channel, float32 in [-1, 1], of `(samples, channels)` floats or int16."""
-    return list((samples / np.float32(FULL_SCALE) if samples.dtype == np.int16 else samples.astype(np.float32)).T)
+    """Each channel, float32 in [-1, 1], of `(samples, channels)` floats, or integers of a type of `FULL_SCALES`."""
+    middle, full = FULL_SCALES.get(samples.dtype.name, (0, 1))
+    return list(((samples.astype(np.float32) - np.float32(middle)) / np.float32(full)).T)
 
 
 class Samples:
     """A `Source` that is in memory already.
 
     Args:
-        samples: `(samples,)` or `(samples, channels)`; floats in [-1, 1], or int16.
+        samples: `(samples,)` or `(samples, channels)`; floats in [-1, 1], or integers of a type of `FULL_SCALES`.
         rate: Samples a second.
 
     Raises:
@@ -343,8 +346,8 @@ class Samples:
     """
 
     def __init__(self, samples: np.ndarray, rate: int):
-        if samples.ndim not in (1, 2) or not (samples.dtype == np.int16 or np.issubdtype(samples.dtype, np.floating)):
-            raise Refused("not-audio", f"an array of {samples.dtype} with shape {samples.shape}", "give floats in [-1, 1] or int16, (samples,) or (samples, channels)")
+        if samples.ndim not in (1, 2) or not (samples.dtype.name in FULL_SCALES or np.issubdtype(samples.dtype, np.floating)):
+            raise Refused("not-audio", f"an array of {samples.dtype} with shape {samples.shape}", "give floats in [-1, 1], int16, int32 or uint8, (samples,) or (samples, channels)")
         if not samples.size:
             raise Refused("empty-file", "it has no samples")
         if samples.ndim == 2 and samples.shape[0] <= LIMITS.max_channels < samples.shape[1]:

@@ -1,4 +1,4 @@
-"""audio file -> how long it is, from a few bytes of its header.
+"""audio file -> how long it is, from a few bytes of its header; and what audio files are called.
 
 In: a reader of any part of a file. Out: seconds, or None where the header does not say. Nothing is decoded and no decoder is asked, so that two million files
 can be looked at, hostile ones too; the answer decides only whether a file is a whole recording or an excerpt of it. What a file really holds is
@@ -11,6 +11,13 @@ from collections.abc import Callable
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, count) -> at most that many bytes."""
+
+EXTENSIONS = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".mkv", ".mka", ".aac", ".wma", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".amr", ".3gp", ".avi", ".flv", ".mov", ".asf", ".wv", ".ac3", ".mpg", ".ts",
+    ".mp1", ".mp2", ".m2a", ".mpa", ".m4b", ".m4r", ".m4v", ".f4a", ".f4v", ".3g2", ".awb", ".adts", ".eac3", ".ec3", ".wmv", ".mpeg", ".vob", ".ogv", ".spx",
+    ".rm", ".ra", ".rmvb", ".ape", ".tta", ".tak", ".mpc", ".mp+", ".dsf", ".dts",
+)  # fmt: skip
+"""What a folder, a tar file or an address is searched for: the names of `audio`'s and `ffmpeg`'s forms, the one to be preferred first. A file named by itself may be called anything."""
 
 MOST_CHUNKS = 64  # looked at in a file of chunks
 OPUS_RATE = 48_000

@@ -96,7 +96,7 @@ def _opened(source: Audio) -> Iterator[Source]:
         if isinstance(source, tuple):
             yield audio.Samples(*source)
             return
-        if not isinstance(source, Path | bytes) and not source.seekable():
+        if not isinstance(source, Path | bytes) and not getattr(source, "seekable", bool)():
             piped = pcm.Bytes(source.read)
             if (plain := pcm.wav(piped)) is not None:
                 yield plain

@@ -4,20 +4,16 @@ In: paths, bytes or streams. Out: one `Tagged` for each, in order, or the reason
 different recordings share batches; memory holds a few dozen windows and a row of scores for each, however long a recording is. Imports no torch.
 """
 
-import glob
-import io
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 
 from beatline import engine as engines
-from beatline import media, windows
+from beatline import inputs, media, windows
 from beatline.ahead import buffered
 from beatline.audio import FULL_SCALE, SAMPLE_RATE
 from beatline.children import Job
@@ -35,10 +31,6 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = 10.0
 HOP_SECONDS = 5.0
 WINDOWS_AT_ONCE = 32  # collected before scoring, so that those of one length meet
-AUDIO_SUFFIXES = frozenset(
-    [".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".snd", ".mp2", ".ac3", ".mov", ".avi", ".3gp", ".ape", ".wv", ".tta"]
-)  # what a folder is searched for; a file named by itself may be called anything
-
 Read = Callable[[Any, float], Generator[np.ndarray, None, str]]
 
 
@@ -164,43 +156,13 @@ class AudioTagger:
 
 def _asked(audio: Any, rate: int | None, run: Callable[[Iterable[Audio]], Iterator[Any]]) -> Any:
     """What `run` gives for one recording, or a list for a list; what it refuses is raised."""
-    several = isinstance(audio, list | tuple) and not _has_rate(audio)
+    several = isinstance(audio, list | tuple) and not inputs.has_rate(audio)
     results = []
-    for result in run(as_source(one, rate) for one in (audio if several else [audio])):
+    for result in run(inputs.as_source(one, rate) for one in (audio if several else [audio])):
         if isinstance(result, Refused):
             raise result.error
         results.append(result)
     return results if several else results[0]
-
-
-def as_source(audio: Any, rate: int | None = None) -> Audio:
-    """What `media` reads, of anything a user may mean by audio.
-
-    Raises:
-        UserError: `not-audio`.
-    """
-    if isinstance(audio, str | os.PathLike):
-        return Path(audio)
-    if isinstance(audio, bytes | bytearray | memoryview):
-        return bytes(audio)
-    if isinstance(audio, io.TextIOBase):
-        raise UserError("not-audio", "cannot use a text stream", "sound is bytes", 'open it in binary mode: open(path, "rb")')
-    if hasattr(audio, "read"):
-        return audio
-    if _has_rate(audio):
-        audio, rate = audio
-    if not hasattr(audio, "__array__"):
-        raise UserError("not-audio", f"cannot use a {type(audio).__name__}", "it is no path, bytes, binary stream or array", "give one of these")
-    if rate is None:
-        raise UserError("not-audio", "cannot use an array", "its sample rate is not given", "call tagger(array, rate)")
-    if not isinstance(rate, Real):
-        raise UserError("bad-sample-rate", "cannot use an array", f"its sample rate is {rate!r}", "give a number, Hz")
-    return np.asarray(audio), int(rate)
-
-
-def _has_rate(audio: Any) -> bool:
-    """Whether it is an array with its rate beside it."""
-    return isinstance(audio, tuple) and len(audio) == 2 and hasattr(audio[0], "__array__") and not hasattr(audio[0], "read") and isinstance(audio[1], Real)
 
 
 def load(
@@ -239,20 +201,6 @@ def load(
 
         ready = export.load(path, engine, precision, device, threads, head)
     return AudioTagger(ready, window, window / 2 if hop is None else hop, merge, parents)
-
-
-def find(patterns: Iterable[str]) -> Iterator[Path]:
-    """The files that arguments name: a file as it is, a folder's audio files below it in order of name, a glob's matches."""
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            for folder, folders, names in os.walk(path):
-                folders.sort()
-                yield from (Path(folder) / name for name in sorted(names) if Path(name).suffix.lower() in AUDIO_SUFFIXES)
-        elif not path.exists() and glob.has_magic(pattern):
-            yield from (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
-        else:
-            yield path
 
 
 def tag(engine: Engine, sources: Iterable[Audio], window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean") -> Iterator[Tagged | Refused]:

@@ -332,3 +332,16 @@ def test_random_damage_never_raises_anything_else(tmp_path):
                 assert len(decode(path).samples) > 0
             except UserError as error:
                 assert error.code in ("broken-audio", "not-audio", "empty-file", "too-many-channels", "bad-sample-rate", "not-finite", "too-short", "too-long")
+
+
+def test_integers_in_memory_are_scaled_by_their_type():
+    for values, wanted in (
+        (np.array([0, 64, 128, 192, 255], np.uint8), [-1, -0.5, 0, 0.5, 127 / 128]),
+        (np.array([-(2**31), -(2**30), 0, 2**24], np.int32), [-1, -0.5, 0, 2**-7]),
+        (np.array([-32768, 0, 16384], np.int16), [-1, 0, 0.5]),
+    ):
+        ((mono, _),) = audio.Samples(values, 16_000).blocks(np.inf)
+        assert mono.dtype == np.float32 and mono.tolist() == wanted
+    for kind in (np.int8, np.uint16, np.uint32, np.int64, bool):
+        with pytest.raises(audio.Refused, match="an array of"):
+            audio.Samples(np.zeros(9, kind), 16_000)

@@ -14,10 +14,11 @@ import pytest
 import soundfile
 import torch
 
-from beatline import calibration, cli, engine, tag, windows
+from beatline import bulk_tag, calibration, cli, engine, inputs, tag, windows
 from beatline.calibration import Calibration
 from beatline.errors import UserError
 from beatline.events import EventOptions, Events, in_order
+from beatline.headers import EXTENSIONS
 from beatline.labels import Label, LabelSet
 from beatline.model.checkpoint import save
 from tests.unit.test_engine import LABELS, make_tagger, tiny_export
@@ -81,6 +82,13 @@ def test_bytes_and_streams_are_sources_too(tagger, sounds):
     np.testing.assert_allclose(path.scores, stream.scores, atol=1e-6)
 
 
+class Pipe:
+    """A stream of bytes that knows nothing but to be read, such as an HTTP response of some libraries."""
+
+    def __init__(self, content: bytes):
+        self.read = io.BytesIO(content).read
+
+
 def test_a_tagger_takes_paths_bytes_streams_and_arrays(tagger, sounds):
     ready = tag.AudioTagger(tagger)
     path = sounds / "2.wav"
@@ -90,12 +98,20 @@ def test_a_tagger_takes_paths_bytes_streams_and_arrays(tagger, sounds):
         np.testing.assert_array_equal(ready(same).scores, wanted)
     for array in (samples, samples.astype(np.float32), np.stack([samples, samples], axis=1), (samples * 32768).astype(np.int16)):
         np.testing.assert_allclose(ready(array, rate).scores, wanted, atol=1e-6)
+    whole = (samples * 32768).astype(np.int64)
+    for integers in (whole.astype(np.int32) << 16, np.stack([whole << 16] * 2, axis=1).astype(np.int32)):
+        np.testing.assert_allclose(ready(integers, rate).scores, wanted, atol=1e-6)
+    coarse = np.round(samples * 128).clip(-128, 127)
+    np.testing.assert_array_equal(ready((coarse + 128).astype(np.uint8), rate).scores, ready(coarse / 128, rate).scores)
+    np.testing.assert_array_equal(ready(Pipe(path.read_bytes())).scores, wanted)
     one, other = ready([path, sounds / "deep/6.flac"])
     np.testing.assert_allclose(one.scores, wanted, atol=1e-6)
     np.testing.assert_allclose(ready(*soundfile.read(sounds / "deep/6.flac")).scores, other.scores, atol=1e-6)
     np.testing.assert_allclose(ready(soundfile.read(path)).scores, wanted, atol=1e-6)
     assert [result.source for result in ready(([path, (samples, rate), samples]), rate)] == [str(path), "audio", "audio"]
-    for bad, options, words in ((None, {}, "NoneType"), (3.0, {}, "float"), (io.StringIO("x"), {}, "binary mode"), (np.stack([samples, samples]), {"rate": rate}, r"array\.T"), (samples, {"rate": "16000"}, "'16000'")):
+    strange = [(None, {}, "NoneType"), (3.0, {}, "float"), (io.StringIO("x"), {}, "binary mode"), (np.stack([samples, samples]), {"rate": rate}, r"array\.T"), (samples, {"rate": "16000"}, "'16000'")]
+    strange += [(samples, {"rate": float("nan")}, "bad-sample-rate"), (samples, {"rate": float("inf")}, "bad-sample-rate"), (torch.zeros(9000, requires_grad=True), {"rate": rate}, "not-audio"), (torch.zeros(9000, device="meta"), {"rate": rate}, "not-audio")]
+    for bad, options, words in strange:
         with pytest.raises(UserError, match=words):
             ready(bad, **options)
     for bad, options in ((samples, {}), (samples.astype(np.int64), {"rate": rate}), (np.zeros(0), {"rate": rate}), (np.full(9000, np.nan), {"rate": rate}), (samples, {"rate": 5}), ([path, sounds / "broken.wav"], {})):
@@ -213,10 +229,26 @@ def test_merging_by_attention_counts_a_label_where_it_is_heard():
 
 
 def test_folders_globs_and_odd_names_are_found(sounds, tmp_path):
-    assert [path.name for path in tag.find([str(sounds)])] == ["0.wav", "1.wav", "2.wav", "3.wav", "4.wav", "5.wav", "broken.wav", "6.flac"]
-    assert [path.name for path in tag.find([str(sounds / "[12].wav")])] == ["1.wav", "2.wav"]
+    assert [path.name for path in inputs.find([str(sounds)])] == ["0.wav", "1.wav", "2.wav", "3.wav", "4.wav", "5.wav", "broken.wav", "6.flac"]
+    assert [path.name for path in inputs.find([str(sounds / "[12].wav")])] == ["1.wav", "2.wav"]
     (tmp_path / "a[1].wav").write_bytes(b"x")
-    assert [path.name for path in tag.find([str(tmp_path / "a[1].wav")])] == ["a[1].wav"]
+    assert [path.name for path in inputs.find([str(tmp_path / "a[1].wav")])] == ["a[1].wav"]
+    assert list(inputs.find([str(sounds / "dee*")])) == [sounds / "deep/6.flac"]
+    assert sorted(inputs.find([str(sounds / "**")])) == sorted([*inputs.find([str(sounds)]), sounds / "notes.txt"])  # none twice, whatever else matches them
+
+
+def test_the_library_and_bulk_tagging_find_the_same_files(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for extension in EXTENSIONS:
+        (tmp_path / "a/b" / f"x{extension}").touch()
+    for name in ("a/notes.txt", "a/UPPER.Mp3", "elsewhere/linked.ts"):
+        (tmp_path / name).touch()
+    (tmp_path / "a/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a/b/circle").symlink_to(tmp_path / "a")
+    found = [str(path) for path in inputs.find([str(tmp_path / "a")])]
+    assert sorted(found) == [name for name, _ in bulk_tag.find([str(tmp_path / "a")], str(tmp_path / "out"))]
+    assert len(found) == len(EXTENSIONS) + 2 and str(tmp_path / "a/link/linked.ts") in found
 
 
 @pytest.fixture(scope="module")

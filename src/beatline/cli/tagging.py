@@ -119,7 +119,7 @@ def _event_options(given: Namespace) -> "EventOptions | None":
 
 def find_sources(words: Iterable[str]) -> "Iterator[Audio]":
     """What the words name, standard input included."""
-    from beatline.tag import find
+    from beatline.inputs import find
 
     if list(words).count("-") > 1:
         raise UserError("bad-usage", "argument -", "standard input can be read only once", "give it once")

@@ -4,7 +4,7 @@ In: a folder and the ids of its data set. Out: for each id the file, or the memb
 matching the ids, not by what its folders are called. `cut` tells whole recordings from excerpts by the lengths in the files' headers.
 
 Names: `<id>`, `Y<id>`, either with `_<start>`, `_<start>_<end>` or `-` instead of `_`, in seconds or start in milliseconds, and any extension of
-`EXTENSIONS`, below the folder at any depth, in tar files (also named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
+`headers.EXTENSIONS`, below the folder at any depth, in tar files (also named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
 
 Which one, where an id is there twice: a file before a tar member before a row of Parquet before one of HDF5 before a file that a TSV lists; then by
 extension in the order of `EXTENSIONS`; then by path.
@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from beatline import archives, headers
 from beatline.errors import UserError
+from beatline.headers import EXTENSIONS
 from beatline.manifest.table import Row, as_text, place_in, read_text
 
-EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".mkv", ".mka", ".aac", ".wma", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".amr", ".3gp", ".avi", ".flv", ".mov", ".asf", ".wv", ".ac3", ".mpg", ".ts")
 PREFERENCE = {extension[1:]: place for place, extension in enumerate(EXTENSIONS)}
 NAME = re.compile(r"([\w-]{11})(?:[_-](\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 KINDS = ("file", "tar", "parquet", "hdf5", "list")
