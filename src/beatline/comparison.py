@@ -17,7 +17,7 @@ from beatline.audio import SAMPLE_RATE
 from beatline.errors import UserError
 from beatline.labelled import Labelled
 from beatline.labels import LabelSet
-from beatline.manifest.table import spellings_of
+from beatline.manifest.table import shared
 from beatline.metrics import Figures
 from beatline.predictions import Predictions, common
 from beatline.store import Store
@@ -92,15 +92,17 @@ def find_predictions(folder: Path) -> Predictions:
 
 
 def compare(first: Predictions, second: Predictions, names: tuple[str, str], resamples: int = 1000) -> Comparison:
-    """Both scored on the clips and labels that both have.
+    """Both scored on the clips and labels that both have; a label is the same by mid or else by name, and called as the first calls it.
 
     Raises:
         UserError: `label-mismatch` where they share no label, or disagree about those of a common clip; `no-clips` where they share none.
     """
-    mids = [mid for mid in first.labels.mids if mid in second.labels.index_of_mid]
-    if not mids:
-        raise UserError("label-mismatch", f"cannot compare {names[0]} and {names[1]}", "they have no label in common", "compare models that share some mids")
-    a, b = common(_only(first, mids), _only(second, mids))
+    pairs = shared(first.labels, second.labels)
+    if not pairs:
+        raise UserError("label-mismatch", f"cannot compare {names[0]} and {names[1]}", "they have no label in common", "compare models that share some mids or names")
+    columns, others = map(list, zip(*pairs, strict=True))
+    labels = first.labels.select(columns)
+    a, b = common(_only(first, columns, labels), _only(second, others, labels))
     different = np.flatnonzero((a.targets != b.targets).any(axis=1))
     if len(different):
         cause = f"they disagree about the labels of {len(different)} of {len(a.ids)} common clips, the first is {a.ids[different[0]]}"
@@ -118,9 +120,8 @@ def compare(first: Predictions, second: Predictions, names: tuple[str, str], res
     )
 
 
-def _only(predictions: Predictions, mids: Sequence[str]) -> Predictions:
-    columns = [predictions.labels.index_of_mid[mid] for mid in mids]
-    return Predictions(predictions.ids, predictions.scores[:, columns], predictions.targets[:, columns], predictions.labels.select(mids))
+def _only(predictions: Predictions, columns: Sequence[int], labels: LabelSet) -> Predictions:
+    return Predictions(predictions.ids, predictions.scores[:, columns], predictions.targets[:, columns], labels)
 
 
 def _figures(predictions: Predictions) -> Figures:
@@ -159,8 +160,7 @@ def score(tagger: AudioTagger, clips: Labelled, advance: Callable[[int], object]
     Raises:
         UserError: `label-mismatch` where they share no label; `no-clips` where none can be read.
     """
-    spelt = spellings_of(clips.labels)
-    pairs = [(k, clips.labels.index_of_mid[mid]) for k, label in enumerate(tagger.labels.labels) if (mid := spelt.get(label.mid) or spelt.get(label.name))]
+    pairs = shared(tagger.labels, clips.labels)
     if not pairs:
         raise UserError("label-mismatch", f"cannot score {clips.name}", "the model knows none of its labels", "write labels as the model does: `beatline tag --top 1000` shows them")
     columns, truths = map(list, zip(*pairs, strict=True))
@@ -182,7 +182,7 @@ def score(tagger: AudioTagger, clips: Labelled, advance: Callable[[int], object]
         advance(1)
     if not rows:
         raise UserError("no-clips", f"cannot score {clips.name}", f"no clip can be read; {refused[0]}" if refused else "it has none", "check its files")
-    labels = LabelSet(tuple(tagger.labels.labels[k] for k in columns))
+    labels = tagger.labels.select(columns)
     return Predictions(tuple(clips.ids[i] for i in places), np.stack(rows), clips.targets[places][:, truths], labels), refused
 
 

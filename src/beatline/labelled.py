@@ -20,7 +20,7 @@ from beatline.config import DataConfig
 from beatline.config import load as load_config
 from beatline.errors import UserError
 from beatline.labels import LabelSet
-from beatline.manifest.table import Clip, Rejected, spellings_of
+from beatline.manifest.table import Clip, Rejected, shared
 from beatline.store import Store
 from beatline.tag import AudioTagger
 
@@ -153,11 +153,9 @@ def _labelled(name: str, clips: Sequence[Clip], homes: Sequence[tuple[str, ...]]
 
 def for_labels(clips: Labelled, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
     """Targets `(clips, labels)` bool in a model's labels, met by mid or by name; and which of them occur, `(labels,)` bool."""
-    targets, spelt = np.zeros((len(clips.ids), len(labels)), bool), spellings_of(clips.labels)
-    for k, label in enumerate(labels.labels):
-        mid = spelt.get(label.mid) or spelt.get(label.name)
-        if mid:
-            targets[:, k] = clips.targets[:, clips.labels.index_of_mid[mid]]
+    targets = np.zeros((len(clips.ids), len(labels)), bool)
+    for k, truth in shared(labels, clips.labels):
+        targets[:, k] = clips.targets[:, truth]
     return targets, np.asarray(targets.any(axis=0))
 
 

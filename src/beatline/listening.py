@@ -47,7 +47,7 @@ class Moment:
 
     def select(self, indices: Sequence[int]) -> "Moment":
         """The same with these labels only, in this order."""
-        return replace(self, labels=LabelSet(tuple(self.labels.labels[i] for i in indices)), scores=self.scores[list(indices)])
+        return replace(self, labels=self.labels.select(indices), scores=self.scores[list(indices)])
 
     def to_dict(self, threshold: float | np.ndarray = 0.0) -> dict[str, Any]:
         """Plain values for JSON, with the labels that have at least this score."""

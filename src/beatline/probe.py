@@ -190,7 +190,7 @@ def learn(source: Path | str, clips: Labelled, folder: Path, kind: Kind, task: T
         splits = {name: np.array([i for i in heard if (clips.splits[i] or ("train",))[0] == name], np.int64) for name in ("train", "val", "test")}
         _check_labels(clips, splits["train"])
         columns = np.flatnonzero(clips.targets[splits["train"]].any(axis=0))
-        labels = LabelSet(tuple(clips.labels.labels[k] for k in columns))
+        labels = clips.labels.select(columns)
         train, validation = (_examples(clips, heard, splits[name], columns) for name in ("train", "val"))
         chosen = choose(kind, train, validation, task)
         (head,) = fit(kind, train, [chosen.strength], task)

@@ -72,7 +72,7 @@ class Tagged:
 
     def select(self, indices: Sequence[int]) -> "Tagged":
         """The same with these labels only, in this order."""
-        chosen = LabelSet(tuple(self.labels.labels[i] for i in indices))
+        chosen = self.labels.select(indices)
         events = None if self.events is None else tuple(event for event in self.events if event.label.mid in chosen.index_of_mid)
         return replace(self, labels=chosen, scores=self.scores[list(indices)], window_scores=self.window_scores[:, list(indices)], events=events)
 

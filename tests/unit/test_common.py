@@ -219,6 +219,18 @@ def test_the_program_scores_models_and_writes_a_page(models, tmp_path, capsys):
     assert "common: 7 clips" in capsys.readouterr().out
 
 
+def test_a_model_of_mids_and_one_of_names_share_what_the_clips_are_called(models, tmp_path, capsys):
+    save(tmp_path / "names", make_tagger(), LabelSet.from_names(["Rain", "Speech", "Horn"]), {})
+    for first, second in ((models / "a", tmp_path / "names"), (tmp_path / "names", models / "a")):
+        assert main(["compare", str(first), str(second), "--clips", str(models / "sounds"), "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert [row["name"] for row in said["labels"]] == ["Rain"] and said["common"]["clips"] == 9
+    taggers = [beatline.load(folder) for folder in (models / "a", tmp_path / "names")]
+    by_mid, by_name = (comparison.score(tagger, comparison.find_clips(models / "sounds"))[0] for tagger in taggers)
+    result = comparison.compare(by_mid, by_name, ("a", "b"), 10)
+    assert result.labels.mids == ("/m/rain",) and np.array_equal(result.predictions[1].scores[:, 0], by_name.scores[:, by_name.labels.index_of_mid["Rain"]])
+
+
 def test_the_program_says_what_is_missing(models, runs, capsys):
     assert main(["compare", str(models / "a"), str(models / "b")]) == 3
     assert "--clips" in capsys.readouterr().err

@@ -169,6 +169,12 @@ def spellings_of(labels: LabelSet) -> dict[str, str]:
     return {espnet_token(x.name): x.mid for x in labels.labels} | {x.name: x.mid for x in labels.labels} | {x.mid: x.mid for x in labels.labels}
 
 
+def shared(labels: LabelSet, others: LabelSet) -> list[tuple[int, int]]:
+    """Where each label that both sets have stands in each, met by mid or else by name."""
+    spelt = spellings_of(others)
+    return [(k, others.index_of_mid[mid]) for k, label in enumerate(labels.labels) if (mid := spelt.get(label.mid) or spelt.get(label.name))]
+
+
 def labels_of(rows: Iterable[Row]) -> LabelSet:
     """AudioSet's label set if it has every label of the rows, else the labels found, sorted."""
     written = {label for row in rows for label in row.labels}
