@@ -6,6 +6,7 @@ In: `Evidence`, a model's logits of clips that neither trained nor test it. Out:
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,8 @@ def place(source: Path) -> Path:
     model = _model(source)
     if _is_calibration(model / "calibration"):
         return model / "calibration"
+    if model.name in ("", ".."):  # of the folder that one is in, or of one above it
+        model = Path(os.path.abspath(model))
     return model.with_name("calibration" if model.name == "model" else f"{model.name}.calibration")
 
 

@@ -44,7 +44,7 @@ def test_thresholds_are_the_best_there_are():
         assert (scores[:, k] >= wanted[k]).sum() == (scores[:, k] >= min(good)).sum()
 
 
-def test_the_program_learns_and_tags_with_it(tmp_path, capsys):
+def test_the_program_learns_and_tags_with_it(tmp_path, capsys, monkeypatch):
     save(tmp_path / "run/model", make_tagger(), LABELS, {})
     rng, rows = np.random.default_rng(2), ["file,labels"]
     for i in range(12):
@@ -66,6 +66,13 @@ def test_the_program_learns_and_tags_with_it(tmp_path, capsys):
     assert main(["tag", str(tmp_path / "0.wav"), "--model", run, "--calibrated"]) == 0
     capsys.readouterr()
     assert main(["calibrate", "--model", run]) == 2 and "missing-stage" in capsys.readouterr().err  # no store beside it
+    (tmp_path / "run/model/below").mkdir()
+    for number, (here, name) in enumerate((("run/model", "."), ("run", "."), ("run", "model"), ("run/model/below", ".."))):
+        monkeypatch.chdir(tmp_path / here)
+        assert main(["tag", str(tmp_path / "0.wav"), "--model", name, "--calibrated"]) == 0
+        assert main(["pack", name, str(tmp_path / f"packed{number}"), "--form", "hub"]) == 0 and (tmp_path / f"packed{number}/calibration").is_dir()
+    (tmp_path / "run/model/below").rmdir()
+    capsys.readouterr()
     (tmp_path / "run/model").rename(tmp_path / "old")
     other = make_tagger()
     other.head.bias.data += 1
