@@ -21,6 +21,10 @@ def test_every_public_thing_has_a_docstring():
     assert seen > 60
 
 
+def test_type_checkers_are_told_that_the_package_has_types():
+    assert (ROOT / "src/beatline/py.typed").exists()
+
+
 def test_dangerous_calls_have_one_owner():
     owners = {r"\btorch\.load\(": "checkpoint.py", r"\bsafetensors\.": "checkpoint.py", r"\bsoundfile\.SoundFile\b": "audio.py", r"jsonargparse import": "config.py", r"pickle\.(load|dump)": None}
     for pattern, owner in owners.items():
