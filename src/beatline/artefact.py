@@ -254,19 +254,22 @@ def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> d
 class FolderLock:
     """One run per folder: an exclusive lock on `<folder>/.lock` that ends with the process, whatever ends it.
 
+    Args:
+        wait: Until it is free.
+
     Raises:
         UserError: `busy-folder`, naming the owner; `not-writable`, `disk-full`.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / ".lock"
+    def __init__(self, folder: Path, wait: bool = False):
+        self.path, self._how = folder / ".lock", fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
 
     def __enter__(self) -> "FolderLock":
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, self._how)
         except OSError as error:
             self._file.seek(0)
             owner = self._file.read().strip() or "another process"

@@ -262,10 +262,12 @@ def load(source: Path | str, name: engine.Name = "auto", precision: Precision = 
     graph_wanted = name in ("onnx", "openvino") or precision == "int8"
     folder = cached(source, precision == "int8") if source.exists() and (graph_wanted or (name == "auto" and find_spec("openvino"))) else None
     if folder is not None and graph_wanted and artefact.read_manifest(folder) is None:
-        loaded = load_checkpoint(source)
-        tagger, labels = loaded.tagger("exact"), loaded.labels
-        assert labels is not None
-        export(tagger, labels, folder, int8=precision == "int8", about={"source": str(loaded.source)})
+        with artefact.FolderLock(folder.parent, wait=True):
+            if artefact.read_manifest(folder) is None:  # nobody has made it meanwhile
+                loaded = load_checkpoint(source)
+                tagger, labels = loaded.tagger("exact"), loaded.labels
+                assert labels is not None
+                export(tagger, labels, folder, int8=precision == "int8", about={"source": str(loaded.source)})
     if folder is not None and artefact.read_manifest(folder) is not None and (graph_wanted or not torch.cuda.is_available()):
         return engine.load_export(folder, name, precision, threads)
     return engine.load_checkpoint(source, precision, device, head)
