@@ -214,7 +214,13 @@ def is_export(source: Path) -> bool:
     return (artefact.read_manifest(source) or {}).get("kind") == "export" if source.is_dir() else False
 
 
-def load_export(folder: Path, name: Name = "auto", precision: Precision = "float32", threads: int = 0) -> GraphEngine:
+def check_cpu(device: str) -> None:
+    """Refuses a device that no export runs on."""
+    if device not in ("auto", "cpu"):
+        raise UserError("bad-config", f"device {device}", "onnxruntime and OpenVINO run on the CPU here", "leave --device out, or give a checkpoint and leave --engine out")
+
+
+def load_export(folder: Path, name: Name = "auto", precision: Precision = "float32", threads: int = 0, device: str = "auto") -> GraphEngine:
     """An exported folder as an engine; `auto` takes OpenVINO for float32 and bfloat16 where it is installed or all the export is for, else onnxruntime.
 
     On a CPU with AMX `auto` takes bfloat16 for int8: that is faster there and nearer to float32 (`docs/decisions/0013`).
@@ -223,8 +229,9 @@ def load_export(folder: Path, name: Name = "auto", precision: Precision = "float
         threads: CPU threads; 0 leaves it to the runtime.
 
     Raises:
-        UserError: As `GraphEngine`; `bad-config` for an engine that cannot run it.
+        UserError: As `GraphEngine`; `bad-config` for an engine that cannot run it, or a device other than the CPU.
     """
+    check_cpu(device)
     if name == "torch":
         raise UserError("bad-config", "setting engine", f"{folder} is an export, which PyTorch does not run", "leave --engine out, or give the checkpoint")
     if name == "auto" and precision == "int8" and find_spec(EXTRA["openvino"]) and _has_amx():
@@ -235,10 +242,11 @@ def load_export(folder: Path, name: Name = "auto", precision: Precision = "float
     return GraphEngine(folder, name, precision, threads)
 
 
-def load_checkpoint(source: Path | str, precision: Precision = "float32", device: str = "auto", head: bool = True) -> TorchEngine:
+def load_checkpoint(source: Path | str, precision: Precision = "float32", device: str = "auto", head: bool = True, threads: int = 0) -> TorchEngine:
     """A checkpoint of any family on PyTorch.
 
     Args:
+        threads: CPU threads of all that PyTorch does in this process from now on; 0 leaves them as they are.
         head: Whether it must have one; without it there is one label that means nothing, and embeddings as ever.
 
     Raises:
@@ -262,4 +270,6 @@ def load_checkpoint(source: Path | str, precision: Precision = "float32", device
         raise UserError("bad-config", f"device {device!r}", "there is no such device", "give auto, cpu or cuda")
     elif device != "cpu" and not torch.cuda.is_available():
         raise UserError("bad-config", f"device {device}", "PyTorch sees no GPU", "leave it out, or install PyTorch for your GPU")
+    if threads:
+        torch.set_num_threads(threads)
     return TorchEngine(tagger, labels, device, precision)

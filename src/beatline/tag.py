@@ -195,7 +195,7 @@ def load(
     path = checkpoints.find(source)
     path = path / "model" if (path / "model").is_dir() else path  # a run folder stands for the model in it
     if engines.is_export(path):
-        ready: Engine = engines.load_export(path, engine, precision, threads)
+        ready: Engine = engines.load_export(path, engine, precision, threads, device)
     else:
         from beatline import export
 

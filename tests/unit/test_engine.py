@@ -136,7 +136,7 @@ def test_a_graph_that_differs_is_not_published(tmp_path, monkeypatch):
     assert caught.value.code == "export-differs" and not (tmp_path / "out").exists()
 
 
-def test_what_cannot_run_says_so(exported, tmp_path):
+def test_what_cannot_run_says_so(exported, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="export, which PyTorch"):
         engine.load_export(exported, "torch")
     with pytest.raises(UserError, match=r"holds no model\.int8\.onnx") as caught:
@@ -145,6 +145,24 @@ def test_what_cannot_run_says_so(exported, tmp_path):
     save(tmp_path / "model", make_tagger(), LABELS, {})
     with pytest.raises(UserError, match="int8"):
         engine.load_checkpoint(tmp_path / "model", "int8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for source, name, precision in ((exported, "auto", "float32"), (exported, "onnx", "float32"), (tmp_path / "model", "onnx", "float32"), (tmp_path / "model", "auto", "int8")):
+        with pytest.raises(UserError, match="run on the CPU here") as caught:
+            tag.load(source, name, precision, "cuda")
+        assert caught.value.code == "bad-config"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_pytorch_takes_as_many_threads_as_it_is_told(tmp_path):
+    save(tmp_path / "model", make_tagger(), LABELS, {})
+    before = torch.get_num_threads()
+    try:
+        tag.load(tmp_path / "model", "torch", threads=before + 2)
+        assert torch.get_num_threads() == before + 2
+        tag.load(tmp_path / "model", "torch")
+        assert torch.get_num_threads() == before + 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_checkpoint_is_exported_once_into_the_cache_and_then_used(tmp_path, monkeypatch, clips):
