@@ -108,7 +108,8 @@ class BatchTagger:
 
     Args:
         model: As `tag.load`.
-        column: Of the batch: paths or addresses, files' bytes, or dictionaries with `bytes`, `path`, or `array` and `sampling_rate`.
+        column: Of the batch: paths or addresses, files' bytes, or Hugging Face's audio: dictionaries with `bytes`, `path`, or `array` and `sampling_rate`, or what gives
+            these two when it is asked.
         calibrated: As `Settings`.
         events: As `AudioTagger.tag`.
         options: Of `tag.load`.
@@ -150,11 +151,19 @@ def _source(value: Any, scratch: Path) -> Any:
         if isinstance(value, bytes | bytearray | memoryview):
             scratch.write_bytes(value)
             return Job(scratch, name="audio")
-        return job(str(value), scratch) if isinstance(value, str | Path) else refusal("not-audio", f"a value of type {type(value).__name__}", "give paths, bytes, or Hugging Face's audio")
+        return job(str(value), scratch) if isinstance(value, str | Path) else _decoded(value)
     except KeyError as error:
         return refusal("not-audio", f"a dictionary without {error}", "give bytes, path, or array and sampling_rate")
     except UserError as error:
         return error
+
+
+def _decoded(value: Any) -> Any:
+    """The samples of what decodes when it is asked for them by name, as audio in Hugging Face's data sets does since their version 4."""
+    try:
+        return np.asarray(value["array"]), int(value["sampling_rate"])
+    except Exception as error:
+        return refusal("not-audio", f"a value of type {type(value).__name__} ({error})", "give paths, bytes, or Hugging Face's audio")
 
 
 def refusal(code: str, cause: str, remedy: str = REMEDY) -> UserError:

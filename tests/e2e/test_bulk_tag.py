@@ -182,17 +182,30 @@ def test_the_tagger_goes_into_ray_data_as_it_is(cluster, sounds, model, offline)
     agree([row | {"file": row["audio"]} | (dict.fromkeys(("scores", "embedding")) if row["code"] else {}) for row in made], offline)
 
 
+class AudioDecoder:
+    """As `datasets` 4 gives audio: samples by name, decoded when they are asked for (its class is torchcodec's, with such a `__getitem__`)."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __getitem__(self, key: str):
+        samples, rate = soundfile.read(self._path, dtype="float32")
+        if key not in ("array", "sampling_rate"):
+            raise TypeError("'torchcodec.decoders.AudioDecoder' object is not subscriptable")
+        return samples if key == "array" else rate
+
+
 def test_batches_of_any_kind(sounds, model, offline):
     tagger = pickle.loads(pickle.dumps(BatchTagger(model, events=EventOptions())))
     path = sounds / "00.wav"
     samples, rate = soundfile.read(path)
-    values = [str(path), path, path.read_bytes(), {"bytes": path.read_bytes(), "path": None}, {"bytes": None, "path": str(path)}, {"array": samples, "sampling_rate": rate}]
-    batch = tagger({"audio": [*values, {"x": 1}, 7, str(sounds / "gone.wav"), b"<html>"], "id": list("abcdefghij")})
-    assert batch["id"] == list("abcdefghij")
-    assert batch["code"] == [None] * 6 + ["not-audio", "not-audio", "missing-file", "not-audio"]
-    for scores in batch["scores"][:6]:
+    values = [str(path), path, path.read_bytes(), {"bytes": path.read_bytes(), "path": None}, {"bytes": None, "path": str(path)}, {"array": samples, "sampling_rate": rate}, AudioDecoder(path)]
+    batch = tagger({"audio": [*values, {"x": 1}, 7, str(sounds / "gone.wav"), b"<html>", AudioDecoder(sounds / "03.wav"), [1, 2], samples], "id": list("abcdefghijklmn")})
+    assert batch["id"] == list("abcdefghijklmn")
+    assert batch["code"] == [None] * 7 + ["not-audio", "not-audio", "missing-file", "not-audio", "not-audio", "not-audio", "not-audio"]
+    for scores in batch["scores"][:7]:
         np.testing.assert_allclose(scores, offline["00.wav"].scores, atol=1e-6)
-    assert batch["scores"].shape == (10, len(LABELS)) and np.isnan(batch["scores"][6:]).all() and np.isnan(batch["embedding"][6:]).all() and np.isnan(batch["seconds"][6:]).all()
+    assert batch["scores"].shape == (14, len(LABELS)) and np.isnan(batch["scores"][7:]).all() and np.isnan(batch["embedding"][7:]).all() and np.isnan(batch["seconds"][7:]).all()
     assert isinstance(batch["events"][0], list) and tagger.labels == list(LABELS.names)
     assert tagger({"audio": []})["embedding"].shape == (0, batch["embedding"].shape[1])
 
