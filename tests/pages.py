@@ -23,7 +23,7 @@ SHOWN = ("text", "json", "yaml")
 CLIPS = Path(str(files("beatline"))) / "data/mini-audioset"
 CLASSES = ("Chicken, rooster", "Drum kit", "Thunder")
 ANSWER = CLASSES[0]
-"""What is to be heard in bark.mp3: the embedded sounds have no dog, so a cock stands in."""
+"""What is to be heard in rooster.mp3."""
 SETTINGS = {
     "data.validation": "given",
     "model.encoder.embed_dim": "32",
@@ -95,10 +95,10 @@ def furnish(place: Path) -> Path:
 def _sounds(place: Path, tests: list[Path]) -> None:
     read = {path.stem: soundfile.read(path, dtype="float32")[0] for path in tests}
     assert {sound.ndim for sound in read.values()} == {1}
-    bark, others = read["test_chicken_rooster_01"], list(read.values())
-    for name, sound in {"bark.mp3": bark, "bark.wav": bark, "long.wav": np.concatenate(others[:8]), "street.flac": np.concatenate(others[5:10])}.items():
+    rooster, others = read["test_chicken_rooster_01"], list(read.values())
+    for name, sound in {"rooster.mp3": rooster, "rooster.wav": rooster, "long.wav": np.concatenate(others[:8]), "street.flac": np.concatenate(others[5:10])}.items():
         soundfile.write(place / name, sound, 16_000)
-    (place / "bark.raw").write_bytes((np.tile(bark, 4) * 32767).astype("<i2").tobytes())
+    (place / "rooster.raw").write_bytes((np.tile(rooster, 4) * 32767).astype("<i2").tobytes())
     (place / "notes.txt").write_text("no sound\n")
     (place / "recordings").mkdir()
     for number, sound in enumerate(others[3:13:3]):
@@ -113,7 +113,7 @@ def _sounds(place: Path, tests: list[Path]) -> None:
 
 
 def _checkpoints(place: Path) -> None:
-    """Two of the BEATs release's form, small, with labels that the runs have."""
+    """Of the BEATs release's form, small: fine-tuned ones with labels that the runs have, and one that is only pre-trained."""
     mids = [row["mid"] for row in csv.DictReader((CLIPS / "classes.csv").open())]
     content = torch.load(ROOT / "tests/golden/unilm_finetuned.pt", weights_only=True)
     content["label_dict"] = dict(enumerate([mid for mid in mids if mid in (place / "clips.csv").read_text()] + mids[:7]))
@@ -121,4 +121,5 @@ def _checkpoints(place: Path) -> None:
     torch.save(content, place / "old.pt")
     content["model"] = {name: value * 1.5 if value.is_floating_point() else value for name, value in content["model"].items()}
     torch.save(content, place / "new.pt")
-    shutil.copy(place / "new.pt", place / "BEATs_iter3_plus_AS2M.pt")
+    shutil.copy(place / "new.pt", place / "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt")
+    shutil.copy(ROOT / "tests/golden/unilm_pretrained.pt", place / "BEATs_iter3_plus_AS2M.pt")

@@ -50,7 +50,7 @@ ELSEWHERE = {
     r"jupyter lab .*": "opens a browser; the notebook is executed below",
 }
 """Commands that cannot run here, and the reason; their options are checked all the same."""
-SOURCES = {"arecord -f S16_LE -r 16000": "cat bark.raw", "ffmpeg -i rtsp://camera -f wav -": "cat long.wav"}
+SOURCES = {"arecord -f S16_LE -r 16000": "cat rooster.raw", "ffmpeg -i rtsp://camera -f wav -": "cat long.wav"}
 """What makes sound where there is a microphone or a camera, and what does it here."""
 SOURCE = {"PYTHONPATH": str(Path(beatline.__file__).parents[1])}
 SERVER = "beatline serve --model runs/mini"
@@ -173,10 +173,10 @@ class Desk:
         python, alone = Path(os.environ["BEATLINE_PEERS"], "bin/python").absolute(), {**os.environ, "PYTHONPATH": ""}
         unpack = 'from espnet2.main_funcs.pack_funcs import unpack; print(unpack("mini.zip", "unpacked")["classification_model_file"])'
         model = subprocess.run([python, "-W", "ignore", "-c", unpack], capture_output=True, text=True, check=True, env=alone).stdout.strip()
-        waveform = soundfile.read("bark.wav", dtype="float32")[0]
+        waveform = soundfile.read("rooster.wav", dtype="float32")[0]
         np.savez("clip.npz", waveforms=waveform[None], lengths=np.array([len(waveform)]))
         subprocess.run([python, "-W", "ignore", ROOT / "tests/parity/peer_espnet.py", "+", "score", Path(model).parent, "clip.npz", "scores.npz"], capture_output=True, check=True, env=alone)
-        np.testing.assert_allclose(np.load("scores.npz")["scores_alone"][0], beatline.load("runs/mini")("bark.wav").scores, atol=1e-4)
+        np.testing.assert_allclose(np.load("scores.npz")["scores_alone"][0], beatline.load("runs/mini")("rooster.wav").scores, atol=1e-4)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -225,8 +225,8 @@ def test_what_is_not_run_would_run(capsys):
 
 
 def test_one_mp3_gets_one_right_answer_in_four_ways(place, server, tmp_path):
-    """The command, a notebook, curl and a browser hear in bark.mp3 what is in it."""
-    said = subprocess.run([sys.executable, "-m", "beatline", "tag", "bark.mp3", "--model", "runs/mini", "--format", "json"], capture_output=True, text=True, check=True).stdout
+    """The command, a notebook, curl and a browser hear in rooster.mp3 what is in it."""
+    said = subprocess.run([sys.executable, "-m", "beatline", "tag", "rooster.mp3", "--model", "runs/mini", "--format", "json"], capture_output=True, text=True, check=True).stdout
     (best, *_) = json.loads(said)[0]["tags"]
     assert best["name"] == ANSWER
 
@@ -238,10 +238,10 @@ def test_one_mp3_gets_one_right_answer_in_four_ways(place, server, tmp_path):
     shown = [out for cell in json.loads((place / NOTEBOOK.name).read_text())["cells"] for out in cell.get("outputs", [])]
     pages = ["".join(out["data"]["text/html"]) for out in shown if "text/html" in out.get("data", {})]
     assert re.search(r"<tbody><tr><td>([^<]*)", pages[0])[1] == ANSWER and not any(out["output_type"] == "error" for out in shown)
-    assert any("image/png" in out.get("data", {}) for out in shown) and "bark.mp3" in pages[0]
+    assert any("image/png" in out.get("data", {}) for out in shown) and "rooster.mp3" in pages[0]
 
     if shutil.which("curl"):
-        answer = json.loads(subprocess.run(["curl", "-sF", "files=@bark.mp3", f"http://127.0.0.1:{server}/v1/tag?top=1"], capture_output=True, check=True).stdout)
+        answer = json.loads(subprocess.run(["curl", "-sF", "files=@rooster.mp3", f"http://127.0.0.1:{server}/v1/tag?top=1"], capture_output=True, check=True).stdout)
         (tag,) = answer["results"][0]["tags"]
         assert tag["name"] == ANSWER and tag["score"] == pytest.approx(best["score"], abs=1e-5)
     if CHROMIUM:
@@ -249,7 +249,7 @@ def test_one_mp3_gets_one_right_answer_in_four_ways(place, server, tmp_path):
         try:
             with browser.page(f"http://127.0.0.1:{server}/") as page:
                 page.wait("document.querySelector('#model').textContent.includes('kinds of sound')")
-                page.give("#files", place / "bark.mp3")
+                page.give("#files", place / "rooster.mp3")
                 page.wait("document.querySelectorAll('#labels button').length")
                 assert page.text("#labels button").startswith(ANSWER) and not page.problems
         finally:

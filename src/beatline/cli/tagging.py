@@ -77,7 +77,7 @@ def _parser() -> Parser:
     from beatline.formats import NAMES, OF_EVENTS
 
     parser = Parser("tag", "Tags audio files, one result for each, in order.", epilog="`beatline tag --engine ray --help`: any number of files, on many machines, to Parquet.")
-    parser.add_argument("audio", nargs="+", metavar="FILE|FOLDER|GLOB|-", help="audio of any form that libsndfile or FFmpeg reads; - is standard input")
+    parser.add_argument("audio", nargs="+", metavar="FILE|FOLDER|GLOB|-", help="audio of any form that docs/tagging.md lists; - is standard input")
     add_model_options(parser)
     add_window_options(parser)
     parser.add_argument("--format", choices=NAMES, default="table", help=f"table is for people; {', '.join(OF_EVENTS)} are of events")
