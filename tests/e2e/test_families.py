@@ -88,3 +88,24 @@ def test_a_checkpoint_of_every_family_is_a_model_everywhere(model, tmp_path, cap
         assert cli.main(words) == 0, capsys.readouterr().err
         other = beatline.load(words[2], engine="onnx" if words[0] == "export" else "torch")(CLIP)
         np.testing.assert_allclose(other.scores, result.scores, atol=1e-5)
+
+
+def test_each_carries_a_probe_and_can_be_compared(model, tmp_path, capsys):
+    for name, stem in (("Beats", "drum_kit"), ("Strings", "guitar")):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for clip in sorted(CLIP.parent.glob(f"test_{stem}_*"))[:4]:
+            shutil.copy(clip, tmp_path / "own" / name)
+    labels = beatline.load(model, engine="torch").labels
+    clips = sorted((tmp_path / "own").rglob("*.ogg"))
+    (tmp_path / "clips.csv").write_text("file,labels\n" + "".join(f"{clip},{labels.mids[i % len(labels)]}\n" for i, clip in enumerate(clips)))
+    assert cli.main(["probe", str(tmp_path / "own"), "--model", str(model), "--to", str(tmp_path / "probe"), "--head", "nearest"]) == 0
+    probed = beatline.load(tmp_path / "probe")
+    assert probed.labels.names == ("Beats", "Strings") and probed(clips[0]).scores[0] > 0.5  # of a clip that it has stored
+    np.testing.assert_allclose(probed.embed(clips[0]), beatline.load(model, engine="torch").embed(clips[0]), atol=1e-5)
+    assert cli.main(["convert", str(model), str(tmp_path / "again")]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", str(model), str(tmp_path / "again"), "--clips", str(tmp_path / "clips.csv"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["common"]["clips"] == 8 and said["common"]["mids"] == list(labels.mids) and said["differences"]["mAP"]["value"] == 0
+    assert cli.main(["compare", str(model), str(tmp_path / "probe"), "--clips", str(tmp_path / "own")]) == 3
+    assert "knows none of its labels" in capsys.readouterr().err
