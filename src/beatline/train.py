@@ -199,15 +199,20 @@ class Trainer:
             previous = signal.signal(signal.SIGTERM, self._on_term)
             try:
                 self._epochs()
+                if self.rank == 0:
+                    self.publish_model()
+                self._leave_if_told()
             finally:
                 signal.signal(signal.SIGTERM, previous)
                 self.log.close()
-            if self.rank == 0:
-                self.publish_model()
-            parallel.wait()
 
     def _on_term(self, *_: object) -> None:
         self.term = True
+
+    def _leave_if_told(self) -> None:
+        """Ends every process where one was told to stop; all of them come here, and wait for one another."""
+        if parallel.sum_over_processes(torch.tensor(float(self.term), device=self.device)) > 0:
+            raise SystemExit(143)
 
     def _epochs(self) -> None:
         board = self._tensorboard() if self.rank == 0 else None
@@ -219,7 +224,7 @@ class Trainer:
                 for batches in self._steps_of_epoch():
                     loss, norm, rate = self.step(batches)
                     losses.append(loss)
-                    clips += round(len(batches[0].ids) / batches[0].share)
+                    clips += round(len(batches[0].ids) / batches[0].share) if batches else 0  # a process may get none of the last batch
                     if self.rank == 0:
                         self.log.write("step", step=self.loop.step, epoch=self.loop.epoch, loss=loss, lr=rate, grad_norm=norm)
                         if board is not None:
@@ -235,8 +240,7 @@ class Trainer:
                         raise SystemExit(143)
                 seconds = time.monotonic() - started
                 self._end_epoch(board, float(np.mean(losses)) if losses else float("nan"), clips / seconds)
-                if self.stop:
-                    raise SystemExit(143)
+                self._leave_if_told()
         if board is not None:
             board.close()
 
@@ -280,7 +284,8 @@ class Trainer:
         loss_value, self.stop = float(sums[0]), bool(sums[1] > 0)
         norm = float(clip_gradients(self.tagger, self.config.optim.clip_norm))
         if not (np.isfinite(loss_value) and np.isfinite(norm)):
-            ids = ", ".join(name for batch in batches for name in batch.ids)
+            plan = epoch_batches(self.store, self.clips, settings, self.loop.epoch)
+            ids = ", ".join(self.store.ids[i] for i in plan[self.loop.batch])  # of all processes: mixup takes partners from the whole step
             raise UserError("not-finite-loss", f"training stopped at step {self.loop.step + 1}", f"loss {loss_value}, gradient norm {norm} on the clips {ids}", "look at these clips, or lower optim.lr; the last checkpoint is untouched")
         self.optimiser.step()
         self.loop.step += 1
@@ -318,7 +323,6 @@ class Trainer:
                 file.write(json.dumps({"epoch": epoch, "clips_per_second": round(speed, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%S")}) + "\n")
             if due or epoch + 1 == settings.epochs:
                 say("train", f"epoch {epoch + 1} of {settings.epochs}: loss {train_loss:.4f}{text}, {speed:.0f} clips/s")
-        parallel.wait()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

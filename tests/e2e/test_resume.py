@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from beatline import artefact, stages, train
+from beatline.batches import epoch_batches
 from beatline.model.checkpoint import load_tensors
 from beatline.runlog import read_log
 from beatline.store import Store
@@ -90,6 +91,33 @@ def test_two_hundred_kills_end_with_the_same_bits(data, tmp_path):
     print(f"{hits} kills in {run} runs")
 
 
+def test_kills_where_the_best_epoch_is_the_model(data, tmp_path):
+    _, csv, _, points, seconds = data
+    whole, config = (tiny(csv, tmp_path / name, train__average="0") for name in ("whole", "killed"))
+    train.Trainer(whole, Store.open(whole.store_folder)).run()
+    assert killed_run(config, random.Random(1), points // 6, seconds / 2, kills=8) >= 5
+    assert result(config.out) == result(whole.out)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(data, tmp_path):
+    _, csv, expected, points, _ = data
+    config = tiny(csv, tmp_path / "run")
+
+    def work():
+        artefact.checkpoint_hook = die_at(points // 2)
+        train.Trainer(config, Store.open(config.store_folder)).run()
+
+    in_child(work)
+    before = newest(config.out)
+    full = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({(before / 'model.safetensors').stat().st_size},) * 2); from beatline import cli; sys.exit(cli.main(sys.argv[1:]))"
+    stopped = subprocess.run([sys.executable, "-c", full, "train", "mini", *arguments(csv, config.out)], capture_output=True, text=True)
+    assert stopped.returncode == 5 and "resuming at step" in stopped.stdout, stopped
+    assert len(stopped.stderr.splitlines()) == 1 and stopped.stderr.endswith("[disk-full]\n"), stopped.stderr
+    assert newest(config.out) == before and artefact.verify(before)
+    stages.train(config)
+    assert result(config.out) == expected
+
+
 def test_a_planted_fault_is_seen(data, tmp_path, monkeypatch):
     """If resuming forgot the optimiser's state, the kill test would be red."""
     _, csv, expected, points, _ = data
@@ -132,6 +160,34 @@ def test_sigterm_saves_at_the_next_step_and_exits_143(data, tmp_path):
     assert result(out) == result(reference.out)
 
 
+TOLD = """
+import os, signal, sys
+from beatline import cli, train
+
+whole = getattr(train.Trainer, sys.argv[1])
+
+def told(trainer):
+    if trainer.loop.epoch == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return whole(trainer)
+
+setattr(train.Trainer, sys.argv[1], told)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("moment", ["validate", "publish_model"])
+def test_sigterm_after_the_last_step_is_not_lost(data, tmp_path, moment):
+    _, csv, expected, _, _ = data
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", TOLD, moment, "run", "mini", *arguments(csv, out)]
+    stopped = subprocess.run(command, capture_output=True, text=True)
+    assert stopped.returncode == 143, stopped
+    assert (out / "model").exists() == (moment == "publish_model") and not (out / "predictions").exists()
+    stages.train(tiny(csv, out))
+    assert result(out) == expected
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "loop.json", "manifest.json"])
 def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp_path, capsys, name):
     _, csv, expected, points, _ = data
@@ -155,7 +211,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp
 def test_two_processes_have_the_losses_of_one(data, tmp_path):
     """torchrun with two gloo processes on the same global batches; sums in another order, so 1e-4. The first does alone what is not training."""
     _, csv, _, _, _ = data
-    changes = {"model__encoder__dropout": "0.0", "train__accumulate": "2"}
+    changes = {"model__encoder__dropout": "0.0", "train__accumulate": "2", "train__batch": "3"}  # of the last batch, one clip, the second gets none
     one = tiny(csv, tmp_path / "one", **changes)
     train.Trainer(one, Store.open(one.store_folder)).run()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "beatline", "run", "mini"]
@@ -232,3 +288,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(data, tmp_path, monkeypa
     text = str(caught.value)
     assert caught.value.code == "not-finite-loss" and "step 4" in text and ".wav" in text
     artefact.verify(newest(config.out))
+
+
+def test_of_two_processes_the_clips_of_both_are_named(data, tmp_path):
+    _, csv, _, _, _ = data
+    config = tiny(csv, tmp_path / "run", optim__lr="1e38", optim__warmup_steps="0")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "beatline", "train", "mini"]
+    done = subprocess.run([*command, *arguments(csv, config.out, optim__lr="1e38", optim__warmup_steps="0")], capture_output=True, text=True)
+    lines = [line for line in done.stderr.split("beatline: ") if "not-finite-loss" in line]
+    store, step = Store.open(config.store_folder), len(read_log(config.out / "train/log.jsonl"))
+    named = epoch_batches(store, store.splits["train"], config.train, 0)[step]
+    assert lines and all(store.ids[i] in line for line in lines for i in named), done.stderr
