@@ -25,6 +25,7 @@ MP3_KBITS = {  # by version 1 or 2, layer III. Source: ISO/IEC 11172-3 and 13818
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
 }
+MP3_SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # layer III of version 2.5, 2, 1
 MP3_RATES = (44_100, 48_000, 32_000)
 
 
@@ -50,7 +51,9 @@ def seconds(read_at: ReadAt, size: int) -> float | None:
             return _mp4(read_at, 0, size, top=True)
         if first.startswith(b"\x1a\x45\xdf\xa3"):
             return _matroska(read_at, size)
-        return _mp3(read_at, start, size)
+        if start or MP3_SYNC.match(first):  # other containers hold these bytes by chance
+            return _mp3(read_at, start, size)
+        return None
     except (struct.error, IndexError, ZeroDivisionError, ValueError, OverflowError):
         return None
 
@@ -93,7 +96,7 @@ def _ogg(read_at: ReadAt, size: int) -> float | None:
 
 def _mp3(read_at: ReadAt, start: int, size: int) -> float | None:
     head = read_at(start, 1 << 12)
-    sync = re.search(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", head)  # layer III of version 2.5, 2, 1
+    sync = MP3_SYNC.search(head)
     if not sync:
         return None
     second, third, fourth = head[sync.start() + 1 : sync.start() + 4]

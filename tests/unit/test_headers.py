@@ -58,6 +58,14 @@ def test_fragments_of_a_stream_have_their_length_in_sidx():
     assert seconds(b"".join(struct.pack(">I4s", 8 + len(body), name) + body for name, body in boxes)) == 60.0
 
 
+@pytest.mark.parametrize("form", ["AIFF", "AU", "W64"])
+def test_samples_are_not_taken_for_the_start_of_an_mp3(form):
+    stream = io.BytesIO()
+    soundfile.write(stream, np.tile(np.array([-5, -28672, -1025, 144], np.int16), 4000), 16_000, format=form, subtype="PCM_16")  # ff fb 90 00, of both byte orders
+    content = stream.getvalue()
+    assert b"\xff\xfb\x90\0" in content and seconds(content) is None
+
+
 def test_a_cut_file_counts_what_is_there():
     content = encoded(4.0, 16_000, format="WAV", subtype="PCM_16")
     assert seconds(content[: len(content) // 2]) == pytest.approx(2.0, abs=0.01)
