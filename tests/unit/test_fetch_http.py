@@ -69,6 +69,19 @@ def test_parts_that_do_not_belong_together_are_found_by_the_hash(get):
     assert get({"do": "lie", "bytes": 100_000}, sha256=SHA) == [None, "bytes=100000-", None]
 
 
+def test_parts_that_never_belong_together_are_not_asked_for_for_ever(get, server, tmp_path):
+    with pytest.raises(UserError) as refused:
+        get(*[CUT, {}] * 20, sha256="0" * 64)
+    assert refused.value.code == "hash-mismatch" and not list(tmp_path.iterdir())
+    assert [request["range"] for request in server.log()] == [None, "bytes=100000-"] * 2
+
+
+def test_chunks_beyond_the_stated_size_are_refused(get, tmp_path):
+    with pytest.raises(UserError) as refused:
+        get({"do": "chunked"}, size=200_000)
+    assert refused.value.code == "hash-mismatch" and not list(tmp_path.iterdir())
+
+
 def test_a_wrong_part_is_not_used(get):
     assert len(get(CUT, {"do": "wrong"})) == 3
 

@@ -86,7 +86,8 @@ def download(
         digest = sha256_file(partial.path)
         if sha256 and digest != sha256:
             partial.clear()
-            if doubtful:
+            if doubtful and not partial.was_mixed:  # once: a file that is never right would be transferred for ever
+                partial.was_mixed = True
                 raise Again("the parts of the file do not belong together")
             raise UserError("hash-mismatch", f"refused {address}", f"its SHA-256 is {digest}, not {sha256}", "get the right file from another source")
         return digest
@@ -204,6 +205,7 @@ class _Partial:
         self.target, self.address = target, address
         self.path = target.with_name(target.name + ".partial")
         self.about = target.with_name(target.name + ".partial.json")
+        self.was_mixed = False  # its parts made a file of another hash
 
     def have(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
@@ -250,9 +252,12 @@ def _attempt(address: str, partial: _Partial, size: int | None, hash_known: bool
             if begin == 0:
                 partial.begin(request.validator(answer), total)
             check_room(partial.target.parent, (total or 0) - begin)
-            _transfer(answer, partial, policy)
+            _transfer(answer, partial, total, policy)
             if total is not None and partial.have() < total:
                 raise Again(f"the connection ended after {partial.have()} of {total} bytes")
+            if total is not None and partial.have() > total:
+                partial.clear()
+                raise UserError("hash-mismatch", f"refused {address}", f"it has more than {total} bytes", "get the right file from another source")
     except HTTPError as error:
         if error.code != 416:
             raise
@@ -261,7 +266,7 @@ def _attempt(address: str, partial: _Partial, size: int | None, hash_known: bool
     return begin > 0 or total is None
 
 
-def _transfer(answer: http.client.HTTPResponse, partial: _Partial, policy: Policy) -> None:
+def _transfer(answer: http.client.HTTPResponse, partial: _Partial, total: int | None, policy: Policy) -> None:
     since, count = time.monotonic(), 0
     with partial.path.open("ab") as file:
         while True:
@@ -271,6 +276,8 @@ def _transfer(answer: http.client.HTTPResponse, partial: _Partial, policy: Polic
                 return
             file.write(piece)
             count += len(piece)
+            if total is not None and file.tell() > total:
+                return
             if (passed := time.monotonic() - since) > policy.timeout:
                 if count < policy.slowest * passed:
                     raise Again(f"it comes at {count / passed:.0f} bytes a second")
