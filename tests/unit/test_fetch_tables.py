@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import shutil
 
 import pytest
 
@@ -192,6 +193,23 @@ def test_by_repository_with_what_says_how_to_read_it(hub, tmp_path):
     assert path == tmp_path / "checkpoints/espnet--BEATs-AS20K/exp/valid.pth" and path.with_name("config.yaml").read_text() == "model: beats\n"
     hub.faults()
     assert get("espnet/BEATs-AS20K", tmp_path) == path and hub.log() == []
+
+
+def test_a_small_file_that_is_not_the_repositorys_is_refused(hub, tmp_path):
+    hub.faults({"do": "flip", "path": "config.yaml"})
+    with pytest.raises(UserError, match=r"config\.yaml") as refused:
+        get("espnet/BEATs-AS20K", tmp_path)
+    assert refused.value.code == "hash-mismatch" and not list((tmp_path / "checkpoints").rglob("config.yaml*"))
+    assert get("espnet/BEATs-AS20K", tmp_path).with_name("config.yaml").read_text() == "model: beats\n"
+
+
+@pytest.mark.parametrize("below", ["mine", "mine/espnet--BEATs-AS20K"])
+@pytest.mark.parametrize("path", ["", "/exp/valid.pth"])
+def test_a_repositorys_files_from_a_local_folder(hub, tmp_path, below, path):
+    shutil.copytree(tmp_path / "hub/models/espnet/BEATs-AS20K", tmp_path / below)
+    found = get(f"espnet/BEATs-AS20K{path}", tmp_path, tmp_path / "none", tmp_path / "mine")
+    assert hub.log() == [] and found == tmp_path / "checkpoints/espnet--BEATs-AS20K/exp/valid.pth"
+    assert found.read_bytes() == WEIGHTS and found.with_name("config.yaml").read_text() == "model: beats\n"
 
 
 def test_of_several_files_one_must_be_named(hub, tmp_path):

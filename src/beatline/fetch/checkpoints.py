@@ -6,6 +6,7 @@ checkpoints is `model/checkpoint`'s.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from beatline.artefact import FolderLock, sha256_file
@@ -81,7 +82,7 @@ def fetch(name: str, folder: Path = FOLDER, sources: Sequence[Path] = (), policy
     Args:
         name: `BEATs_iter3_plus_AS20K` and the like; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub; or a path.
         folder: Where files go.
-        sources: Folders to look in first.
+        sources: Folders to look in first; one may hold a repository's files, or a folder `owner--name` that does.
 
     Raises:
         UserError: `hash-mismatch`, `missing-file`, `bad-usage`, `busy-folder`, and as `hub.download`.
@@ -97,7 +98,7 @@ def fetch(name: str, folder: Path = FOLDER, sources: Sequence[Path] = (), policy
         known = ", ".join(services.CHECKPOINTS)
         raise UserError("missing-file", f"checkpoint {name!r}", "there is no such file, and it is no known name", f"known: {known}; or owner/name on the Hugging Face Hub")
     with FolderLock(folder):
-        return _by_repository(repository, name[len(repository) + 1 :], folder, policy)
+        return _by_repository(repository, name[len(repository) + 1 :], folder, sources, policy)
 
 
 def _by_name(name: str, folder: Path, sources: Sequence[Path], policy: http.Policy) -> Path:
@@ -118,7 +119,7 @@ def _by_name(name: str, folder: Path, sources: Sequence[Path], policy: http.Poli
                 continue
             if sha256 and file.sha256 not in ("", sha256):
                 raise UserError("hash-mismatch", f"refused {repository}/{file.path}", f"its SHA-256 is {file.sha256}, not {sha256}", remedy)
-            hub.download(listed, hub.File(file.path, file.size, sha256 or file.sha256), target, remedy, policy)
+            hub.download(listed, replace(file, sha256=sha256 or file.sha256), target, remedy, policy)
             return _said(target, sha256)
         except UserError as error:
             if error.code not in (*http.NETWORK, "hash-mismatch"):
@@ -128,15 +129,18 @@ def _by_name(name: str, folder: Path, sources: Sequence[Path], policy: http.Poli
     raise UserError(trouble.code if trouble else "missing-file", f"cannot get {name}", trouble.cause if trouble else "no known copy has it", remedy)
 
 
-def _by_repository(name: str, path: str, folder: Path, policy: http.Policy) -> Path:
+def _by_repository(name: str, path: str, folder: Path, sources: Sequence[Path], policy: http.Policy) -> Path:
     """One file of weights, and the small files of the repository, which say how to read it."""
     place = folder / name.replace("/", "--")
     remedy = f"on another machine: `hf download {name}`, put its files below {place}, and run this again"
-    if path and (place / path).is_file():
-        return _said(place / path, "")
-    weights = [file for file in sorted(place.rglob("*")) if file.suffix in WEIGHTS and file.is_file()] if place.is_dir() and not path else []
-    if len(weights) == 1:
-        return _said(weights[0], "")
+    if (found := _weights_in(place, path)) is not None:
+        return _said(found, "")
+    for source in (below for given in sources for below in (given / place.name, given)):
+        if (found := _weights_in(source, path)) is not None:
+            beside = [path for path in sorted(source.rglob("*")) if path.suffix in BESIDE and path.is_file() and path.stat().st_size <= MOST_BESIDE]
+            for one in (*beside, found):
+                copy(one, place / one.relative_to(source))
+            return _said(place / found.relative_to(source), "")
     repository = hub.listing(name, "model", remedy=remedy, policy=policy)
     chosen = _chosen(repository, path)
     http.check_room(folder, sum(file.size for file in chosen))
@@ -144,6 +148,13 @@ def _by_repository(name: str, path: str, folder: Path, policy: http.Policy) -> P
         if not (place / file.path).exists():
             hub.download(repository, file, place / file.path, remedy, policy)
     return _said(place / chosen[-1].path, "")
+
+
+def _weights_in(folder: Path, path: str) -> Path | None:
+    """The file of weights below a folder: that at `path`, or else the only one."""
+    weights = [folder / path] if path else [file for file in folder.rglob("*") if file.suffix in WEIGHTS]
+    found = [file for file in weights if file.is_file()]
+    return found[0] if len(found) == 1 else None
 
 
 def _is_ours(files: Sequence[hub.File], path: str) -> bool:

@@ -87,7 +87,12 @@ def download(repository: Repository, file: File, target: Path, remedy: str = "ru
         UserError: as `http.download`.
     """
     address, headers = _address(repository, file)
-    return http.download(address, target, size=file.size, sha256=file.sha256, headers=headers, remedy=remedy, policy=policy)
+
+    def check(path: Path) -> None:
+        if file.blob and not _is(path, file):
+            raise UserError("hash-mismatch", f"refused {address}", "it is not what the repository states", "run the same command again; if it stays so, ask whoever keeps the repository")
+
+    return http.download(address, target, size=file.size, sha256=file.sha256, headers=headers, check=check, remedy=remedy, policy=policy)
 
 
 def cached(name: str, choose: Callable[[Repository], Sequence[File]], remedy: str, policy: http.Policy = http.POLICY) -> tuple[Path, Sequence[File]]:
