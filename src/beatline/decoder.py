@@ -22,6 +22,7 @@ import numpy as np
 from beatline import ffmpeg, media
 from beatline.audio import REMEDY
 from beatline.errors import UserError
+from beatline.limits import LIMITS
 
 PIPE_BYTES = 1 << 20  # a ten-second clip fits, and the child need not wait until it is taken
 OPEN_FILES = 64
@@ -62,7 +63,7 @@ def _send(replies: BinaryIO, message: dict[str, Any], samples: np.ndarray | None
 def _answers(request: dict[str, Any], max_bytes: int) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
     """Messages and their samples: one with the facts of the whole, or one for each block and one with the note; or one refusal."""
     try:
-        source = _source(Path(request["path"]), request["member"])
+        source = _source(Path(request["path"]), request["member"], max_bytes)
         start, end = request["start"], request["end"]
         with _memory(max_bytes + min(_size(source), 3 * max_bytes)):  # an index of its content grows with an honest file
             if request["block_seconds"]:
@@ -80,12 +81,13 @@ def _answers(request: dict[str, Any], max_bytes: int) -> Iterator[tuple[dict[str
         yield {"code": "decoder-crashed", "cause": f"{type(error).__name__}: {error}", "remedy": REMEDY}, None
 
 
-def _source(path: Path, member: str) -> Path | bytes:
+def _source(path: Path, member: str, max_bytes: int) -> Path | bytes:
     if not member:
         return path
     from beatline import archives
 
-    return archives.read(path, member)
+    with _memory(max_bytes + LIMITS.max_row_group_bytes):  # the most that an honest archive makes its reader hold
+        return archives.read(path, member)
 
 
 def _size(source: Path | bytes) -> int:

@@ -30,6 +30,8 @@ class Limits:
     """Largest audio file read out of an archive, bytes."""
     max_row_group_bytes: int = 1 << 30
     """Largest group of Parquet rows whose audio is read, bytes; one is held in memory, because Parquet gives no smaller piece."""
+    max_names_bytes: int = 64 << 20
+    """Most bytes of names in an HDF5 file, which are kept while it is prepared: three million ids."""
     max_table_bytes: int = 1 << 30
     """Largest CSV or text table read, bytes."""
     max_checkpoint_bytes: int = 16 << 30

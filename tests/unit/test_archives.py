@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,21 @@ def test_hdf5_leads_to_no_other_file(hdf5):
         file.create_virtual_dataset("virtual", layout)
     assert listed(hdf5 / "link.h5") == []
     refused("bad-archive", hdf5 / "link.h5", "0")
+
+
+def test_hdf5_that_would_become_large(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "names.h5", "w") as file:
+        file.create_dataset("audio_name", (1 << 22,), "S20", chunks=(1 << 16,), compression="gzip")
+        file.create_dataset("waveform", (1 << 22, 16), np.int16, chunks=(1 << 10, 16))
+    with h5py.File(tmp_path / "chunk.h5", "w") as file:
+        file["audio_name"] = [b"a"]
+        file.create_dataset("waveform", (1, 1 << 16), np.int16, maxshape=(None, None), chunks=(1 << 11, 1 << 16), compression="gzip")
+        file["waveform"].id.write_direct_chunk((0, 0), zlib.compress(bytes(1 << 28)))
+    assert all((tmp_path / name).stat().st_size < 1 << 19 for name in ("names.h5", "chunk.h5"))
+    assert problems(tmp_path / "names.h5") == [("", "too-large")]
+    assert [entry.name for entry in listed(tmp_path / "chunk.h5")] == ["a"]
+    refused("too-large", tmp_path / "chunk.h5", "0")
 
 
 def test_damaged_hdf5(hdf5):

@@ -3,6 +3,7 @@
 Only what lies in the file itself counts: HDF5 can point into other files, and such data sets do not exist here.
 """
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from beatline.archives.common import ID_KEYS, Bad, Entry, check_size, package, regular
+from beatline.limits import LIMITS
 
 PANNS_RATE = 32_000  # of int16 rows without a stated rate, Hz. Source: the packing script of PANNs
+NAMES = 4096  # read at a time
 
 
 def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
@@ -21,8 +24,12 @@ def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
         audio, names = _data_sets(file, path)
         if audio is None or names is None:
             return
-        for row, name in enumerate(names[:]):
-            yield Entry(str(row), name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name))
+        if names.nbytes > LIMITS.max_names_bytes:
+            raise Bad("too-large", f"{names.nbytes} bytes of names are more than {LIMITS.max_names_bytes}")
+        _check_chunk(names)
+        for first in range(0, len(names), NAMES):
+            for row, name in enumerate(names[first : first + NAMES], first):
+                yield Entry(str(row), name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name))
 
 
 @contextmanager
@@ -59,12 +66,19 @@ def _data_sets(file: Any, path: Path) -> tuple[Any, Any]:
     return (audio, names) if audio is not None and names is not None and len(audio) == len(names) else (None, None)
 
 
+def _check_chunk(found: Any) -> None:
+    """Refuses a data set whose chunks, which are unpacked as a whole for any row, are too large."""
+    if found.chunks:
+        check_size(math.prod(found.chunks) * found.dtype.itemsize)
+
+
 def content(path: Path, member: str) -> bytes:
     """The audio in a row; int16 samples as WAV."""
     with _opened(path) as file:
         audio, _ = _data_sets(file, path)
         if audio is None or int(member) >= len(audio):
             raise Bad("bad-archive", "it has changed since it was listed")
+        _check_chunk(audio)
         if audio.ndim == 2:
             check_size(2 * audio.shape[1])
         row = audio[int(member)]
