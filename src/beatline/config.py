@@ -132,7 +132,7 @@ class DataConfig:
     min_seconds: float = 0.1
     """Shorter training and validation clips are rejected, seconds."""
     max_seconds: float = 12.0
-    """Longer training and validation clips are rejected, seconds."""
+    """Longer training and validation clips are rejected, longer test clips scored in windows of this, seconds."""
     strict: bool = False
     """Whether a rejected input is an error (exit code 3), once everything else is prepared."""
 

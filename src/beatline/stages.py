@@ -136,7 +136,7 @@ def predict(config: Config) -> None:
     test = clips.splits["test"]
     say("predict", f"{len(test)} test clips with {model_folder} -> {folder}")
     with progress("predict", len(test)) as advance:
-        result = predict_split(loaded.tagger().to(device), clips, "test", device, precision=config.train.precision, workers=config.train.workers, progress=advance)
+        result = predict_split(loaded.tagger().to(device), clips, "test", device, config.data.max_seconds, config.train.precision, config.train.workers, advance)
     result.save(folder, {"kind": "predictions", "made_from": made_from})
     say("predict", f"{len(result.ids)} clips x {len(result.labels)} labels scored")
 

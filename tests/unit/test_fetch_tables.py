@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import shutil
 
 import pytest
 

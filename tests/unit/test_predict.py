@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from beatline import predict, stages
+from beatline.engine import TorchEngine
+from beatline.model.checkpoint import load_checkpoint
 from beatline.model.tagger import Tagger, initialise_tagger
+from beatline.predictions import Predictions
 from beatline.store import Store
+from beatline.tag import AudioTagger
 from beatline.windows import tile_short
 from tests.e2e.tiny import tiny, write_data
 
@@ -46,6 +51,34 @@ def test_bfloat16_stays_near_float32(scene):
     store, tagger = scene
     both = [predict.score_clips(tagger.eval(), store, np.arange(12), torch.device("cpu"), precision) for precision in ("float32", "bfloat16")]
     assert 0 < np.abs(both[0] - both[1]).max() < 0.02
+
+
+def test_long_clips_are_scored_in_windows_and_no_others(scene):
+    store, tagger = scene
+    longest = 0.3
+    whole, cut = (predict.predict(tagger, store, "test", torch.device("cpu"), **options).scores for options in ({}, {"longest": longest}))
+    clips = store.splits["test"]
+    is_long = store.lengths[clips] > longest * 16_000
+    assert 0 < is_long.sum() < len(clips)
+    assert np.array_equal(whole[~is_long], cut[~is_long])
+    tag = AudioTagger(TorchEngine(tagger, store.labels), longest, longest / 2)
+    for row, before, clip in zip(cut[is_long], whole[is_long], clips[is_long], strict=True):
+        (tagged,) = tag.tag([(store.samples(int(clip)).astype(np.float32) / 32768, 16_000)])
+        assert len(tagged.window_scores) > 1 and np.abs(tagged.scores - row).max() < 1e-6 < np.abs(before - row).max()
+
+
+def test_a_runs_test_clips_that_training_would_not_take_are_scored_in_windows(tmp_path):
+    csv = write_data(tmp_path / "data")
+    soundfile.write(tmp_path / "data/long.wav", np.random.default_rng(1).normal(0, 0.1, 40_000), 16_000)
+    csv.write_text(csv.read_text() + "long.wav,Noise,test\n")
+    settings = tiny(csv, tmp_path / "run", data__max_seconds="1", train__epochs="1")
+    for stage in (stages.prepare, stages.train, stages.predict):
+        stage(settings)
+    store, tagger = Store.open(settings.store_folder), load_checkpoint(settings.out / "model").tagger()
+    found = Predictions.load(settings.out / "predictions")
+    expected = predict.predict(tagger, store, "test", torch.device("cpu"), longest=1.0)
+    whole = predict.predict(tagger, store, "test", torch.device("cpu"))
+    assert np.array_equal(found.scores, expected.scores) and (np.abs(found.scores - whole.scores) > 1e-5).any(axis=1).tolist() == [name == "long.wav" for name in found.ids]
 
 
 def test_predictions_of_a_split(scene):
