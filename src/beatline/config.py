@@ -350,7 +350,7 @@ def find(name: str) -> Path:
     path, known = Path(name), shipped()
     if path.is_file():
         return path
-    if path.stem in known and path.suffix in ("", ".yaml"):
+    if path.stem in known and path.suffix in ("", ".yaml") and str(path.parent) in (".", "conf"):  # another folder is a path that is mistyped
         return known[path.stem]
     near = difflib.get_close_matches(path.stem, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(sorted(known))}"

@@ -43,6 +43,15 @@ def system(place: str) -> tuple[Any, str]:
     return found, root.rstrip("/")
 
 
+def opened(address: str) -> Any:
+    """The text file at an address, open for reading."""
+    path = folder(address)
+    if path is not None:
+        return path.open(encoding="utf-8")
+    found, name = system(address)
+    return found.open(name, "r", encoding="utf-8")
+
+
 def listing(found: Any, root: str) -> dict[str, dict[str, Any]]:
     """Facts about every file below a place, by relative name."""
     there = found.find(root, detail=True)

@@ -53,6 +53,14 @@ def prepare(manifest: Manifest, folder: Path, workers: int = 1, progress: Progre
     return summary
 
 
+def whole_store(manifest: Manifest, folder: Path) -> dict[str, Any] | None:
+    """The summary of the store in `folder` where it is whole and of these inputs, else None. Nothing is written, so that runs may share a folder that none of them may change."""
+    about = artefact.read_manifest(folder)
+    if about is None or about.get("plan") != plan_of(manifest) or next(artefact.damaged(folder), None) is not None:
+        return None
+    return json.loads((folder / "summary.json").read_text())
+
+
 # --- the steps of preparing, for every engine
 
 

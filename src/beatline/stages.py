@@ -22,6 +22,7 @@ from beatline.model.checkpoint import load_checkpoint
 from beatline.predict import predict as predict_split
 from beatline.predictions import Predictions
 from beatline.prepare import prepare as prepare_store
+from beatline.prepare import whole_store
 from beatline.runlog import is_whole, progress, read_log, say
 from beatline.store import Store
 from beatline.train import Trainer, check_identity, pick_device
@@ -56,13 +57,14 @@ def prepare(config: Config) -> None:
         say("prepare", notice)
     folder = config.store_folder
     say("prepare", f"{table.inputs} inputs -> {folder}")
-    before = artefact.read_manifest(folder)
-    with artefact.FolderLock(folder.parent), progress("prepare", len(table.clips)) as advance:
-        summary = prepare_store(table, folder, max(1, config.train.workers), advance)
-    if before == artefact.read_manifest(folder):
+    summary = whole_store(table, folder)
+    if summary is not None:
         say("prepare", f"{folder} is there already")
+    else:
+        with artefact.FolderLock(folder.parent), progress("prepare", len(table.clips)) as advance:
+            summary = prepare_store(table, folder, max(1, config.train.workers), advance)
     _say_prepared(summary)
-    _judge_rejected(summary, folder, config.data.strict)
+    _judge_rejected(summary, str(folder), config.data.strict)
 
 
 def prepare_on_ray(config: Config, source: str, to: str) -> None:
@@ -72,6 +74,7 @@ def prepare_on_ray(config: Config, source: str, to: str) -> None:
     with places.locked(place), progress("prepare", len(table.clips)) as advance:
         summary = bulk.prepare_store(table, place, max(1, config.train.workers), advance, source)
     _say_prepared(summary)
+    _judge_rejected(summary, place, config.data.strict)
 
 
 def _say_prepared(summary: dict[str, Any]) -> None:
@@ -81,13 +84,13 @@ def _say_prepared(summary: dict[str, Any]) -> None:
     say("prepare", f"{summary['ok']} clips ({clips}), {summary['hours']:.2f} h, {rejected} rejected{reasons}")
 
 
-def _judge_rejected(summary: dict[str, Any], folder: Path, strict: bool) -> None:
+def _judge_rejected(summary: dict[str, Any], place: str, strict: bool) -> None:
     """Says of the first rejected inputs why, and where the others stand; under `data.strict` that is an error, now that everything else is prepared."""
     count = sum(summary["rejected"].values())
     if not count:
         return
-    ledger = folder / "ledger.jsonl"
-    with ledger.open() as lines:
+    ledger = f"{place.rstrip('/')}/ledger.jsonl"
+    with places.opened(ledger) as lines:
         rejected = (entry for entry in map(json.loads, lines) if entry["status"] == "rejected")
         for entry in islice(rejected, REJECTED_SHOWN):
             say("rejected", f"{entry['input']}: {entry['reason']}; mend it or leave it out [{entry['code']}]")

@@ -16,7 +16,7 @@ from beatline.runlog import progress, say
 
 
 def verify(folder: Path) -> None:
-    """Prints which published folders are whole, and every file of the others that is missing, cut, changed or not listed.
+    """Prints which published folders are whole, every file of the others that is missing, cut, changed or not listed, and which work is unfinished.
 
     Args:
         folder: Made by a stage, or with such folders anywhere below it.
@@ -26,9 +26,13 @@ def verify(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise UserError("missing-file", f"cannot verify {folder}", "no such folder", "check the path")
-    below = sorted({path.parent for name in (artefact.MANIFEST, shards.facts_name(0)) for path in folder.rglob(name)})  # a store may have lost its manifest
-    folders = below if below and folder not in below and not _is_store(folder) else [folder]
+    unfinished = sorted(path for path in folder.rglob("*.partial") if path.is_dir())
+    found = {path.parent for name in (artefact.MANIFEST, shards.facts_name(0)) for path in folder.rglob(name)}  # a store may have lost its manifest
+    below = sorted(path for path in found if not any(path.is_relative_to(one) for one in unfinished))
+    folders = below if (below or unfinished) and folder not in below and not _is_store(folder) else [folder]
     say("verify", f"every file of {len(folders)} folder{'s' * (len(folders) != 1)} in {folder}, against size and SHA-256")
+    for one in unfinished:
+        print(f"unfinished {one}: its stage was stopped, and goes on or begins anew when it is run again", flush=True)
     report([(str(one), (artefact.read_manifest(one) or {}).get("kind", "unknown"), chain(prepare.damage(one), _of_the_run(one))) for one in folders])
 
 

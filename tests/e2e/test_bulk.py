@@ -50,6 +50,9 @@ def test_the_program_prepares_and_verifies_on_ray(cluster, data, reference, tmp_
     command = ["prepare", *SETTINGS, "--data.csv", str(data / "clips.csv"), "--out", str(tmp_path / "out"), "--engine", "ray"]
     assert main(command) == 0
     assert contents(folder) == contents(reference)
+    assert "rejected 4.wav: " in capsys.readouterr().out
+    assert main([*command, "--data.strict", "true"]) == 3
+    assert f"4 of 24 inputs: rejected, see {folder}/ledger.jsonl" in capsys.readouterr().err
     assert main(["verify", str(folder), "--engine", "ray"]) == 0
     flip(folder / "shard-00001.i16", 9)
     flip(folder / "clips.csv", 90)

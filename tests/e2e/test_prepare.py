@@ -237,6 +237,21 @@ def test_verify_names_everything_and_repair_mends_it(data, reference, tmp_path, 
     assert main(["verify", str(folder), "--repair", *settings]) == 0
 
 
+def test_verify_of_a_run_whose_prepare_was_killed(data, tmp_path, capsys, small_shards):
+    def work():
+        artefact.checkpoint_hook = die_at(3)
+        prepare(table(data), tmp_path / "run/store")
+
+    assert in_child(work) == -signal.SIGKILL
+    assert main(["verify", str(tmp_path / "run")]) == 0
+    assert f"unfinished {tmp_path}/run/store.partial" in capsys.readouterr().out
+    with artefact.publish(tmp_path / "run/model", {"kind": "model"}) as partial:
+        (partial / "weights").write_bytes(bytes(100))
+    assert main(["verify", str(tmp_path / "run")]) == 0 and "whole    " in capsys.readouterr().out
+    flip(tmp_path / "run/model/weights", 5)
+    assert main(["verify", str(tmp_path / "run")]) == 4
+
+
 def test_verify_takes_any_published_folder_and_those_below_one(tmp_path, capsys):
     for name in ("run/model", "run/train/checkpoints/step-1"):
         with artefact.publish(tmp_path / name, {"kind": "model"}) as partial:

@@ -59,6 +59,11 @@ def test_tar_members_come_out_as_they_went_in(tmp_path, form):
         assert size == 1000 and read_at(990, 100) == members["sub/b.flac"][990:] and read_at(2000, 5) == b""
 
 
+def test_a_webdataset_key_ends_at_the_first_dot(tmp_path):
+    path = tar(tmp_path / "x.tar", {"d/000123.audio.flac": b"0", "d/000123.json": b'{"id": "--PJHxphWEs"}', "a.b.wav": b"1", "a.b.json": b'{"id": "second_id00"}', "a.c.wav": b"2", "a.c.json": b'{"id": "third_id000"}', "fourth_id00.audio.wav": b"3"})
+    assert [entry.also for entry in listed(path)] == ["--PJHxphWEs", "second_id00", "third_id000", "fourth_id00"]
+
+
 def test_a_webdataset_sample_has_the_id_of_its_json(tmp_path):
     path = tar(tmp_path / "x.tar", {"s-0.json": b'{"id": "--PJHxphWEs", "label": ["Speech"]}', "s-0.wav": b"0", "s-1.wav": b"1", "s-1.json": b'{"ytid": "second_id00"}', "s-2.wav": b"2", "s-2.json": b"[", "s-3.wav": b"3", "s-3.json": b'{"id": 3}'})
     assert [(entry.name, entry.also) for entry in listed(path)] == [("s-0.wav", "--PJHxphWEs"), ("s-1.wav", "second_id00"), ("s-2.wav", ""), ("s-3.wav", "")]

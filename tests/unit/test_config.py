@@ -58,6 +58,15 @@ def test_a_missing_file_names_the_nearest():
         config.load("as20.yaml")
 
 
+def test_a_mistyped_path_is_not_a_shipped_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find("mini") == config.find("mini.yaml") == config.find("conf/mini.yaml") == config.shipped()["mini"]
+    for name in ("experiments/mini.yaml", "experiments/mini", "/conf/mini.yaml", "../conf/mini.yaml"):
+        with pytest.raises(UserError, match="no such file") as caught:
+            config.load(name)
+        assert caught.value.code == "missing-file"
+
+
 def test_help_says_what_every_setting_is():
     docs = config._docs()
     assert set(config._keys()) <= docs.keys() and len(docs) > 80

@@ -76,6 +76,13 @@ def test_esc50_with_missing_files_and_bad_rows(esc50):
     assert found.notices == ("ESC-50: 14 of 2000 published clips are here",)
 
 
+def test_a_name_that_is_too_long_for_the_disk_costs_its_row(esc50):
+    name = "x" * 300 + ".wav"
+    with (esc50 / "meta/esc50.csv").open("a") as table:
+        table.write(f"{name},1,0,dog,True,999,A\n")
+    assert [(r.input, r.code) for r in read("esc50", esc50, fold=1).rejected] == [(name, "missing-file")]
+
+
 def test_a_full_copy_gives_no_notice(esc50, monkeypatch):
     monkeypatch.setitem(PUBLISHED, "esc50", type(PUBLISHED["esc50"])(title="ESC-50", clips=15, folds=5))
     assert read("esc50", esc50, fold=1).notices == ()

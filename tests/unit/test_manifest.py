@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beatline import manifest
+from beatline import manifest, media
 from beatline.config import DataConfig
 from beatline.errors import UserError
 from beatline.labels import audioset
@@ -324,6 +324,18 @@ def test_kaldi_folders(tmp_path):
     assert found.clips[0].path == folder / "wav/a b.wav" and found.clips[0].labels == ("/m/09x0r", "/m/05zppz") and found.labels is audioset()
     assert [(r.input, r.code) for r in found.rejected] == [("u3", "bad-row"), ("u4", "no-label"), ("u5", "bad-row"), ("u6", "missing-file"), ("u1", "duplicate-id")]
     assert "command" in found.rejected[0].reason
+
+
+def test_a_name_that_is_too_long_for_the_disk_costs_its_row(tmp_path):
+    name = "x" * 300 + ".wav"
+    folder = kaldi(tmp_path / "k", train=(f"u1 a.wav\nu2 {name}\n", "u1 Dog\nu2 Dog\n"), test=("t1 t.wav\n", "t1 Dog\n"))
+    listed = manifest.read(DataConfig(kaldi=folder))
+    csv = table(tmp_path, f"file,labels,split\n{name},a,train\n../{tmp_path.name}/{name},a,train\na.wav,a,train\nb.wav,a,test\n")
+    for clip in (listed.clips[1], csv.clips[0], csv.clips[1]):
+        with pytest.raises(UserError) as caught:
+            media.decode(clip.path)
+        assert caught.value.code == "missing-file"
+    assert "cannot find" in refused("missing-file", audioset=tmp_path, audioset_train=(name,))
 
 
 def test_a_kaldi_folder_without_tables(tmp_path):

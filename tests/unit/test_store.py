@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import artefact, manifest, shards, tables
+from beatline import artefact, manifest, shards, stages, tables
 from beatline.audio import decode
 from beatline.config import DataConfig
+from beatline.config import load as load_config
 from beatline.errors import UserError
 from beatline.prepare import prepare
 from beatline.store import Store
-from tests.stores import CLIPS, contents, copy_of, refused, table
+from tests.stores import CLIPS, contents, copy_of, flip, refused, table
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
@@ -83,6 +84,18 @@ def test_a_whole_store_is_left_alone_and_a_stale_one_made_anew(data, reference, 
     assert artefact.read_manifest(folder)["content"] == artefact.read_manifest(reference)["content"]
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert contents(copy_of(reference, tmp_path / "again")) == contents(reference)
+
+
+def test_runs_share_a_whole_store_that_they_may_not_write(data, tmp_path, capsys):
+    config = load_config("mini", ["--data.csv", str(data / "clips.csv"), "--data.validation", "given", "--store", str(tmp_path / "shared/store"), "--out", str(tmp_path / "run")])
+    stages.prepare(config)
+    (tmp_path / "shared/.lock").unlink()
+    stages.prepare(config)
+    assert os.listdir(tmp_path / "shared") == ["store"] and "is there already" in capsys.readouterr().out
+    with artefact.FolderLock(tmp_path / "shared"):
+        stages.prepare(config)
+        flip(tmp_path / "shared/store/shard-00000.i16", 7)
+        refused("busy-folder", stages.prepare, config)
 
 
 def test_content_names_what_is_in_the_store(data, reference, tmp_path):

@@ -40,20 +40,24 @@ def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
                 lower = header.name.lower()
                 if lower.endswith(".json") and header.size <= MOST_ABOUT and header.type in REGULAR:
                     if written := _id_in_json(os.pread(descriptor, header.size, offset + BLOCK)):
-                        ids[_key(header.name)] = written
+                        ids[_keys(header.name)[0]] = written
                 elif lower.endswith(extensions):
                     found.append(Entry(f"{offset}:{header.name}", header.name, problem=_problem(header)))
         except Bad as bad:
             trouble = bad
     for entry in found:
-        also = ids.get(_key(entry.name), "")
+        keys = _keys(entry.name)
+        also = next((ids[key] for key in keys if key in ids), keys[-1] if len(keys) > 1 else "")
         yield Entry(entry.member, entry.name, also, entry.problem) if also else entry
     if trouble:
         raise trouble
 
 
-def _key(name: str) -> str:
-    return os.path.splitext(name)[0]
+def _keys(name: str) -> list[str]:
+    """What a member's sample may be called, the longest first: WebDataset cuts a name at its first dot, but a key with dots in it may have been meant whole."""
+    folder, slash, file = name.rpartition("/")
+    parts = file.split(".")
+    return [folder + slash + ".".join(parts[:count]) for count in range(max(1, len(parts) - 1), 0, -1)]
 
 
 def _id_in_json(text: bytes) -> str:

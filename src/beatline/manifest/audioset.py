@@ -6,6 +6,7 @@ the tables. AS-20K is the balanced CSV, AS-2M the balanced and the unbalanced on
 
 import csv
 import math
+import os
 import re
 import sys
 from collections import Counter
@@ -67,7 +68,7 @@ def _table(name: str, tree: Tree, root: Path, data: DataConfig) -> Path:
         found = [tree.tables[file] for file in names if file in tree.tables]
     else:
         found = [data.audioset_csv / file for file in names if (data.audioset_csv / file).is_file()]
-    if found or (name not in TABLES and Path(name).exists()):
+    if found or (name not in TABLES and os.path.exists(name)):
         return found[0] if found else Path(name)
     raise UserError("missing-file", f"cannot find {names[0]}", f"it is not in {data.audioset_csv or root}", "get AudioSet's tables with `beatline fetch audioset`, or name their folder: data.audioset_csv")
 

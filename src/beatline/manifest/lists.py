@@ -95,7 +95,7 @@ def read_kaldi(folder: Path, data: DataConfig) -> Manifest:
         audio, texts = _kaldi_table(part / "wav.scp"), _kaldi_table(part / "text")
         labels = {name: text.split() for name, text in texts}
         for name, value in audio:
-            path, problem = place_in(folder if (folder / value).exists() else Path(), value)
+            path, problem = place_in(folder if os.path.exists(folder / value) else Path(), value)  # not Path.exists, which fails where a name is too long
             if value.endswith("|"):
                 problem = ("bad-row", "its wav.scp entry is a command, and beatline runs none")
             rows.append(Row(name, path, os.path.normpath(value), labels.get(name, ()), (split,), problem=problem))

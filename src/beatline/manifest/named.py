@@ -7,6 +7,7 @@ as were published. Sources: the data sets' own tables and papers, named at each 
 import csv
 import io
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def read_named(data: DataConfig) -> Manifest:
         return _vggsound(root, data)
     rows, labels = READERS[data.dataset](root, data.fold or 0)
     for row in rows:
-        if row.problem is None and not row.path.exists():
+        if row.problem is None and not os.path.exists(row.path):  # not Path.exists, which fails where a name is too long
             row.problem = ("missing-file", f"no {as_text(str(row.path.relative_to(root)))}")
     return assemble(rows, read_labels(data.labels) if data.labels else labels, root, data, _notices(published, rows))
 
@@ -112,7 +113,7 @@ def _urbansound8k(root: Path, fold: int) -> tuple[list[Row], LabelSet]:
     for row in cells:
         problem = _fold_problem(row["fold"], 10)
         path, unsafe = _file(root if problem else root / "audio" / f"fold{row['fold']}", row["slice_file_name"])
-        path = path if problem or path.exists() else root / path.relative_to(root / "audio")
+        path = path if problem or os.path.exists(path) else root / path.relative_to(root / "audio")
         rows.append(Row(row["slice_file_name"], path, row["fsID"], [row["class"]], _home(row["fold"], fold), problem=unsafe or problem))
     return rows, _by_number((row["classID"], row["class"]) for row in cells)
 
