@@ -131,10 +131,13 @@ class Predictions:
             raise UserError("bad-scores", f"{score_file} and {text_file}", counts, "give files of the same clips")
         return Predictions(tuple(scored), np.stack(list(scored.values())), np.stack([truth[name] for name in scored]), labels)
 
-    def to_espnet(self, folder: Path) -> None:
+    def to_espnet(self, folder: Path, label_table: str = "") -> None:
         """Publishes the predictions as ESPnet's scorer reads them: `score`, `text` (labels over 0.5), `reference_text` and `token_list`.
 
         The token list is in the order of `labels`; ESPnet's mean_acc depends on it (`metrics.frequency_order`).
+
+        Args:
+            label_table: CSV that lies beside them as `labels.csv`.
 
         Raises:
             UserError: `bad-table` where an id or a label cannot be a word of these files; `disk-full`, `not-writable`.
@@ -155,6 +158,8 @@ class Predictions:
             write("text", ([tokens[k] for k in np.flatnonzero(row)] for row in self.scores > 0.5))
             write("reference_text", ([tokens[k] for k in np.flatnonzero(row)] for row in self.targets))
             (partial / "token_list").write_bytes(_encode("\n".join([*tokens, *ESPNET_SPECIAL]) + "\n"))
+            if label_table:
+                (partial / "labels.csv").write_text(label_table, encoding="utf-8")
 
 
 def common(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:

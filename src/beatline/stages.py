@@ -194,6 +194,8 @@ def score_table(figures: Figures, baselines: dict[str, float]) -> str:
         text = f"   {scale * interval[0]:.2f} to {scale * interval[1]:.2f}" if interval else ""
         lines.append(f"{title:{width}}{scale * getattr(figures, name):8.2f}{text}")
     lines += [f"{name + ' (mAP)':{width}}{100 * value:8.2f}" for name, value in {"chance": figures.chance, **baselines}.items()]
+    if figures.n_labels_scored < figures.n_labels:
+        lines.append(f"by the reference's convention, 0 for a label without a positive: mAP {100 * figures.mAP_reference:.2f}, mean_auc {100 * figures.mean_auc_reference:.2f}")
     lines.append(f"{figures.n_labels_scored} of {figures.n_labels} labels scored on {figures.n_instances} clips, clip list {figures.clips_hash[:12]}")
     return "\n".join(lines)
 

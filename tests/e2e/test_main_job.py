@@ -146,8 +146,16 @@ def test_score_of_espnets_own_files(tmp_path, capsys):
     (tmp_path / "score").write_text("a 0.9 0.1\nb 0.2 0.8\nc 0.6 0.3\n")
     (tmp_path / "text").write_text("a Speech\nb Music\nc Music\n")
     (tmp_path / "token_list").write_text("Music\nSpeech\n<unk>\n")
-    code, out, err = beatline(capsys, "score", "--scores", str(tmp_path / "score"), "--text", str(tmp_path / "text"), "--tokens", str(tmp_path / "token_list"))
-    assert code == 0 and "on 3 clips" in out, err
+    words = ["score", "--scores", str(tmp_path / "score"), "--text", str(tmp_path / "text"), "--tokens", str(tmp_path / "token_list")]
+    code, out, err = beatline(capsys, *words)
+    assert code == 0 and "on 3 clips" in out and "convention" not in out, err
+    (tmp_path / "score").write_text("a 0.9 0.1 0.2\nb 0.2 0.8 0.1\nc 0.6 0.3 0.4\n")
+    (tmp_path / "token_list").write_text("Music\nSpeech\nDog\n<unk>\n")
+    code, out, err = beatline(capsys, *words, "--to", str(tmp_path / "to"))
+    table = [line.split(",") for line in (tmp_path / "to/labels.csv").read_text().splitlines()[1:]]
+    ap = [float(row[3]) for row in table if row[3]]
+    assert code == 0 and [row[2] for row in table] == ["Music", "Speech", "Dog"] and table[2][3] == "" and len(ap) == 2, err
+    assert f"0 for a label without a positive: mAP {100 * sum(ap) / 3:.2f}, " in out
 
 
 def test_predictions_leave_and_return_as_espnets_files(tmp_path, capsys):

@@ -7,7 +7,7 @@ from beatline.errors import UserError
 
 FORMS = {
     "prepare": "       beatline prepare CONFIG --engine ray [--source PLACE] [--to PLACE]    on many machines; a place is a folder or an address like s3://bucket/store\n",
-    "score": "       beatline score --scores FILE --text FILE --tokens FILE     ESPnet's own text files\n       beatline score --predictions FOLDER [--to FOLDER]           --to writes them as ESPnet's text files too\n",
+    "score": "       beatline score --scores FILE --text FILE --tokens FILE [--to FOLDER]    ESPnet's own text files\n       beatline score --predictions FOLDER [--to FOLDER]    --to writes labels.csv, the figures per label, and the scores as ESPnet's text files\n",
 }
 """Other forms that some stages have."""
 
@@ -37,15 +37,13 @@ def stage(name: str, arguments: list[str], description: str) -> None:
 
 
 def score_files(arguments: list[str]) -> None:
-    """Prints the figures of given score files, and writes predictions as ESPnet's where asked."""
+    """Prints the figures of given score files; where asked, writes those per label and the scores as ESPnet's files."""
     from beatline import metrics
     from beatline.predictions import Predictions
     from beatline.stages import score_table
 
     folder, to, scores, text, tokens = (option(arguments, name) for name in ("--predictions", "--to", "--scores", "--text", "--tokens"))
     nothing_left(arguments)
-    if to and not folder:
-        raise UserError("bad-usage", "option --to", "only predictions are written as ESPnet's files", "give --predictions FOLDER, or leave it out")
     if to and Path(to).exists():
         raise UserError("not-writable", f"cannot write {to}", "it is there already", "name another folder, or move it away")
     if folder:
@@ -56,8 +54,8 @@ def score_files(arguments: list[str]) -> None:
         raise UserError("bad-usage", "beatline score", "score files need all of --scores, --text and --tokens", "`beatline --help` shows the form")
     figures = metrics.figures(predictions.scores, predictions.targets, clips_hash=predictions.clips_hash)
     print(score_table(figures, {}))
+    if to:
+        predictions.to_espnet(Path(to), metrics.label_table(figures, predictions.labels))
+        print(f"{to}: labels.csv, the figures per label; score, text, reference_text and token_list, as ESPnet's scorer reads them")
     if folder:
-        if to:
-            predictions.to_espnet(Path(to))
-            print(f"{to}: score, text, reference_text and token_list, as ESPnet's scorer reads them")
         print("mean_acc is in the label table's order; `beatline score CONFIG` takes the training frequency's, as ESPnet's files do")
