@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,11 @@ def test_dangerous_calls_have_one_owner():
     for pattern, owner in owners.items():
         users = {path.name for path in SOURCES if re.search(pattern, re.sub(r'""".*?"""', "", path.read_text(), flags=re.S))}
         assert users == ({owner} if owner else set()), (pattern, users)
+
+
+def test_what_builds_the_package_is_pinned():
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert required and all(re.fullmatch(r"[\w-]+==[\d.]+", one) for one in required), "constraints do not reach an isolated build"
 
 
 def test_every_pickle_is_read_with_weights_only():
