@@ -7,12 +7,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+import signal
 import socket
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job does not hear it, nor would the programs that tests start
 
 pytest_plugins = ["tests.stores"]  # its fixtures
 

@@ -1,6 +1,6 @@
-"""Memory does not follow a recording's length, events included: ten minutes against two hours.
+"""Memory does not follow a recording's length, events included: ten minutes against an hour.
 
-BEATLINE_HOURS=24 pytest tests/e2e/test_long_audio.py -s        a day in place of two hours, some minutes; prints what it took
+BEATLINE_HOURS=24 pytest tests/e2e/test_long_audio.py -s        a day in place of an hour, some minutes; prints what it took
 """
 
 import csv
@@ -19,7 +19,7 @@ from beatline.labels import audioset
 from beatline.model.checkpoint import save
 from beatline.model.tagger import Tagger, initialise_tagger
 
-HOURS = float(os.environ.get("BEATLINE_HOURS", 2))
+HOURS = float(os.environ.get("BEATLINE_HOURS", 1))
 MOST = 10 + 4 * HOURS  # MB more than ten minutes need: each window keeps a row of scores; steps would keep 47 an hour
 CONFIG = EncoderConfig(
     embed_dim=8, encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16, encoder_attention_heads=2, conv_pos=8, conv_pos_groups=2, num_buckets=32, max_distance=60
