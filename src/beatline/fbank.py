@@ -20,6 +20,7 @@ from beatline.products import on_cpu_in_float32, product
 SAMPLE_RATE = 16_000
 WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
+COMMON = 80  # samples, of which window and hop are multiples
 FFT = 512
 MELS = 128
 LOW_HZ = 20.0
@@ -71,15 +72,20 @@ def log_mel(waveforms: Tensor) -> Tensor:
 
     Source: Kaldi's compute-fbank-feats with the options of the BEATs paper's release (no dither, DC removed per frame, Povey window, power).
     """
+    return fbank(waveforms, 0.0, 0.5)
+
+
+def fbank(waveforms: Tensor, mean: float, std: float) -> Tensor:
+    """The normalised filter bank `(batch, frames, 128)` that the encoder takes: `(log_mel - mean) / (2 std)`."""
     with torch.autocast(waveforms.device.type, enabled=False):
         if on_cpu_in_float32(waveforms) and not waveforms.requires_grad:
-            return _log_mel_on_cpu(waveforms)
+            return _on_cpu(waveforms, mean, std)
         spectrum_matrix, mel_weights = _matrices(waveforms.device)
         frames = waveforms.float().unfold(1, WINDOW, HOP)
         frames = frames - frames.mean(dim=2, keepdim=True)
         cosines, sines = (frames @ spectrum_matrix).split(FFT // 2, dim=2)
         energies = (cosines.square() + sines.square()) @ mel_weights
-        return energies.clamp(min=FLOOR).log()
+        return (energies.clamp(min=FLOOR).log() - mean) / (2 * std)
 
 
 @cache
@@ -105,42 +111,39 @@ def _threads(count: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_threads.cache_clear)  # a fork has none of them
 
 
-def _log_mel_on_cpu(waveforms: Tensor) -> Tensor:
-    """The same by an FFT in float64, its squares in float32; clip by clip, so that what lies between waveform and energies stays in the cache.
+def _on_cpu(waveforms: Tensor, mean: float, std: float) -> Tensor:
+    """The same by an FFT in float64, its squares in float32; clip by clip, so that what lies between waveform and result stays in the cache.
 
     PyTorch's threads would share each of the dozen short operations of a clip, and sleep between them: here each thread has clips of its own.
+    """
+    banks = waveforms.new_empty(len(waveforms), frame_count(waveforms.shape[1]), MELS)
+    count = min(torch.get_num_threads(), len(waveforms))
+    if count > 1:
+        list(_threads(torch.get_num_threads()).map(_fill, waveforms.tensor_split(count), banks.tensor_split(count), [mean] * count, [std] * count))
+    else:
+        _fill(waveforms, banks, mean, std)
+    return banks
+
+
+@torch.inference_mode()
+def _fill(waveforms: Tensor, banks: Tensor, mean: float, std: float) -> None:
+    """Writes the clips' filter banks, in the calling thread.
 
     Pre-emphasis comes before the frames' mean is taken off, once for each sample: of a constant m it leaves (1 - PRE_EMPHASIS) m. The first sample of
     a frame, its own predecessor in Kaldi, is left out: Povey's window is zero there. Where a frame lies in the transform does not matter to its power.
     """
-    energies = waveforms.new_empty(len(waveforms), frame_count(waveforms.shape[1]), MELS)
-    count = min(torch.get_num_threads(), len(waveforms))
-    if count > 1:
-        list(_threads(torch.get_num_threads()).map(_fill, waveforms.tensor_split(count), energies.tensor_split(count)))
-    else:
-        _fill(waveforms, energies)
-    return energies
-
-
-@torch.inference_mode()
-def _fill(waveforms: Tensor, energies: Tensor) -> None:
-    """Writes the clips' log-mel energies, in the calling thread."""
     mel_weights, window = _matrices(waveforms.device)[1].t(), _window_on_cpu()
-    padded = torch.zeros(energies.shape[1], FFT, dtype=torch.float64)
-    spectrum = torch.empty(energies.shape[1], FFT // 2 + 1, 2)
-    power = torch.empty(energies.shape[1], FFT // 2)
-    for waveform, result in zip(waveforms, energies, strict=True):
+    frames = banks.shape[1]
+    padded = torch.zeros(frames, FFT, dtype=torch.float64)
+    spectrum = torch.empty(frames, FFT // 2 + 1, 2)
+    power = torch.empty(frames, FFT // 2)
+    for waveform, bank in zip(waveforms, banks, strict=True):
         exact = waveform.double()
         emphasised = torch.sub(exact[1:], exact[:-1], alpha=PRE_EMPHASIS)
-        mean = exact.unfold(0, WINDOW, HOP).mean(dim=1, keepdim=True)
-        torch.sub(emphasised.unfold(0, WINDOW - 1, HOP), mean, alpha=1 - PRE_EMPHASIS, out=padded[:, : WINDOW - 1])
+        sums = exact[: (frames - 1) * HOP + WINDOW].view(-1, COMMON).sum(dim=1)  # a frame is whole numbers of these
+        constant = sums.unfold(0, WINDOW // COMMON, HOP // COMMON).sum(dim=1, keepdim=True) / WINDOW
+        torch.sub(emphasised.unfold(0, WINDOW - 1, HOP), constant, alpha=1 - PRE_EMPHASIS, out=padded[:, : WINDOW - 1])
         padded[:, : WINDOW - 1].mul_(window)
         squares = spectrum.copy_(torch.view_as_real(torch.fft.rfft(padded))).square_()
         torch.add(squares[:, : FFT // 2, 0], squares[:, : FFT // 2, 1], out=power)
-        torch.log(product(power, mel_weights).clamp_(min=FLOOR), out=result)
-
-
-def fbank(waveforms: Tensor, mean: float, std: float) -> Tensor:
-    """The normalised filter bank `(batch, frames, 128)` that the encoder takes: `(log_mel - mean) / (2 std)`."""
-    energies = log_mel(waveforms)
-    return (energies - mean) / (2 * std) if energies.requires_grad else energies.sub_(mean).div_(2 * std)
+        torch.log(product(power, mel_weights).clamp_(min=FLOOR), out=bank).sub_(mean).div_(2 * std)
