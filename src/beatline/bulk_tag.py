@@ -14,12 +14,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from beatline import __version__, archives, artefact, cluster, inputs, places, prepare, rows
+from beatline import __version__, archives, artefact, cluster, places, prepare, rows
 from beatline.children import Job
 from beatline.cluster import Task
 from beatline.errors import UserError
 from beatline.events import EventOptions
 from beatline.headers import EXTENSIONS
+from beatline.inputs import matches
 from beatline.manifest.sources import walk
 from beatline.manifest.table import as_text
 from beatline.rows import Settings
@@ -80,7 +81,7 @@ def find(sources: Iterable[str], place: str) -> list[Input]:
 
 
 def _below_folder(path: Path) -> Iterator[Input]:
-    for match in inputs.matches(str(path)):
+    for match in matches(str(path)):
         if match.is_dir():
             tree = walk(match)
             for name in [*(f"{folder}/{name}" for folder, names in tree.folders for name in names), *tree.archives]:

@@ -214,6 +214,11 @@ def is_export(source: Path) -> bool:
     return (artefact.read_manifest(source) or {}).get("kind") == "export" if source.is_dir() else False
 
 
+def reduced(name: Name, precision: Precision) -> Precision:
+    """The precision that is run: for int8 `auto` takes bfloat16 on a CPU with AMX, which is faster there and nearer to float32 (`docs/decisions/0013`)."""
+    return "bfloat16" if (name, precision) == ("auto", "int8") and find_spec(EXTRA["openvino"]) and _has_amx() else precision
+
+
 def check_cpu(device: str) -> None:
     """Refuses a device that no export runs on."""
     if device not in ("auto", "cpu"):
@@ -223,9 +228,8 @@ def check_cpu(device: str) -> None:
 def load_export(folder: Path, name: Name = "auto", precision: Precision = "float32", threads: int = 0, device: str = "auto") -> GraphEngine:
     """An exported folder as an engine; `auto` takes OpenVINO for float32 and bfloat16 where it is installed or all the export is for, else onnxruntime.
 
-    On a CPU with AMX `auto` takes bfloat16 for int8: that is faster there and nearer to float32 (`docs/decisions/0013`).
-
     Args:
+        precision: See `reduced`.
         threads: CPU threads; 0 leaves it to the runtime.
 
     Raises:
@@ -234,8 +238,7 @@ def load_export(folder: Path, name: Name = "auto", precision: Precision = "float
     check_cpu(device)
     if name == "torch":
         raise UserError("bad-config", "setting engine", f"{folder} is an export, which PyTorch does not run", "leave --engine out, or give the checkpoint")
-    if name == "auto" and precision == "int8" and find_spec(EXTRA["openvino"]) and _has_amx():
-        precision = "bfloat16"
+    precision = reduced(name, precision)
     if name == "auto":
         name = "openvino" if precision != "int8" and (find_spec(EXTRA["openvino"]) or not (folder / ONNX).exists()) else "onnx"
     artefact.verify(folder, select=lambda file: file not in (ONNX, INT8) or file == (INT8 if precision == "int8" else ONNX))

@@ -259,17 +259,17 @@ def load(source: Path | str, name: engine.Name = "auto", precision: Precision = 
     source = Path(source)
     if engine.is_export(source):
         return engine.load_export(source, name, precision, threads, device)
-    graph_wanted = name in ("onnx", "openvino") or precision == "int8"
+    graph_wanted, int8 = name in ("onnx", "openvino") or precision == "int8", engine.reduced(name, precision) == "int8"
     if graph_wanted:
         engine.check_cpu(device)
-    folder = cached(source, precision == "int8") if source.exists() and (graph_wanted or (name == "auto" and device in ("auto", "cpu") and find_spec("openvino"))) else None
+    folder = cached(source, int8) if source.exists() and (graph_wanted or (name == "auto" and device in ("auto", "cpu") and find_spec("openvino"))) else None
     if folder is not None and graph_wanted and artefact.read_manifest(folder) is None:
         with artefact.FolderLock(folder.parent, wait=True):
             if artefact.read_manifest(folder) is None:  # nobody has made it meanwhile
                 loaded = load_checkpoint(source)
                 tagger, labels = loaded.tagger("exact"), loaded.labels
                 assert labels is not None
-                export(tagger, labels, folder, int8=precision == "int8", about={"source": str(loaded.source)})
+                export(tagger, labels, folder, int8=int8, about={"source": str(loaded.source)})
     if folder is not None and artefact.read_manifest(folder) is not None and (graph_wanted or not torch.cuda.is_available()):
         return engine.load_export(folder, name, precision, threads)
     return engine.load_checkpoint(source, precision, device, head, threads)

@@ -180,6 +180,8 @@ def test_a_checkpoint_is_exported_once_into_the_cache_and_then_used(tmp_path, mo
     second = tag.load(tmp_path / "model").engine
     assert second.name == "openvino" and (made[0] / "model.onnx").stat().st_mtime_ns == stamp
     np.testing.assert_allclose(first.scores(*clips), second.scores(*clips), atol=1e-5)
+    monkeypatch.setattr(engine, "_has_amx", lambda: True)
+    assert tag.load(tmp_path / "model", precision="int8").engine.name == "openvino" and len(exports) == 1  # bfloat16 needs no graph of its own
 
 
 def test_a_large_batch_is_cut_and_nothing_changes():

@@ -5,7 +5,7 @@ from argparse import Namespace
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from beatline.cli.options import Parser, add_window_options, share
+from beatline.cli.options import Parser, add_precision_option, add_window_options, share
 from beatline.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _parser() -> Parser:
     parser.add_argument("--engine", choices=("ray",), required=True)
     parser.add_argument("--to", required=True, metavar="PLACE", help="a folder that all machines see, or an address")
     parser.add_argument("--model", required=True, metavar="RUN|CHECKPOINT|EXPORT|OWNER/NAME", help="run folder, checkpoint, export, where all machines find it, or hub repository")
-    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32", help="of the products; int8 is bfloat16 on a CPU with AMX, which is faster there")
+    add_precision_option(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="with cuda each task takes a GPU")
     add_window_options(parser)
     parser.add_argument("--parents", action="store_true", help="raise a label's score to those of its kinds in AudioSet's ontology")

@@ -102,8 +102,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which tagger runs, and on what; `load_tagger` takes them."""
     parser.add_argument("--model", required=True, metavar="RUN|CHECKPOINT|EXPORT|OWNER/NAME", help="run folder, checkpoint of any family, export, or hub repository")
     parser.add_argument("--engine", choices=("auto", "torch", "onnx", "openvino"), default="auto", help="runtime (auto: the fastest that is at hand)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32", help="of the products; int8 is bfloat16 on a CPU with AMX, which is faster there")
+    add_precision_option(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """`--precision`, for every command that runs a tagger."""
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32", help="of the products; int8 is bfloat16 on a CPU with AMX, which is faster there")
 
 
 def add_window_options(parser: argparse.ArgumentParser, merge: bool = True) -> None:

@@ -8,9 +8,8 @@ import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -29,9 +28,6 @@ from beatline.serve.answers import Answer, Labels, Refusal, State, Wanted
 from beatline.serve.request import LINES, TagRequest
 from beatline.serve.service import Service
 from beatline.tag import AudioTagger
-
-if TYPE_CHECKING:
-    from beatline.calibration import Calibration
 
 LOG = logging.getLogger("beatline.serve")
 PAGE = Path(__file__).parent / "page"
@@ -134,17 +130,13 @@ def refusal(service: Service, request_id: str, error: UserError, status: int | N
     return JSONResponse({"request_id": request_id, "error": answers.error_values(error)}, status, headers)
 
 
-def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS, calibration: "Calibration | None" = None) -> FastAPI:
+def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS) -> FastAPI:
     """The application; its `state.service` is the `Service`.
 
     Args:
         tagger: What tags.
         limits: What clients may cost.
-        calibration: In place of the tagger's own.
     """
-    if calibration is not None:
-        tagger = copy(tagger)
-        tagger.calibration = calibration
     service = Service(tagger, limits)
 
     @asynccontextmanager
