@@ -56,7 +56,7 @@ def assassin(work: bytes) -> Iterator[list[int]]:
 
     def kill() -> None:
         while not killed and not ended.is_set():
-            for worker in processes(lambda line: line.startswith(b"ray::" + work)):
+            for worker in processes(lambda line: line.startswith(b"ray::Map(" + work)):
                 os.kill(worker, signal.SIGKILL)
                 killed.append(worker)
                 return
