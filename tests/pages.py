@@ -15,7 +15,10 @@ import numpy as np
 import soundfile
 import torch
 
-from beatline import config, stages
+from beatline import config, manifest, stages
+from beatline.config import DataConfig
+from beatline.manifest.audioset import STRONG_HEADER
+from beatline.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -89,6 +92,7 @@ def furnish(place: Path) -> Path:
     shutil.copytree(place / "runs/a", place / "runs/mini")
     _sounds(place, [Path(row["file"]) for row in rows if row["split"] == "test"])
     _checkpoints(place)
+    _strong(place)
     return place
 
 
@@ -110,6 +114,15 @@ def _sounds(place: Path, tests: list[Path]) -> None:
     with tarfile.open(place / "more.tar", "w") as archive:
         for path in tests[:3]:
             archive.add(path, path.name)
+
+
+def _strong(place: Path) -> None:
+    """A store of two clips with strong labels."""
+    (place / "strong").mkdir()
+    for name, clip in {"train": "--4gqARaEJE_0", "eval": "--ARsT8pYTo_30000"}.items():
+        (place / f"strong/audioset_{name}_strong.tsv").write_text(f"{STRONG_HEADER}\n{clip}\t0.1\t1.5\t/m/07rn7sz\n")
+        shutil.copy(place / "rooster.wav", place / "strong" / f"{clip}.wav")
+    prepare(manifest.read(DataConfig(audioset=place / "strong", audioset_train=("strong",), audioset_eval="strong-eval")), place / "runs/strong/store")
 
 
 def _checkpoints(place: Path) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import archives, manifest
+from beatline import archives, frames, manifest
 from beatline.config import DataConfig
 from beatline.errors import UserError
 from beatline.labels import audioset
 from beatline.manifest import Manifest, sources
+from beatline.prepare import prepare
+from beatline.store import Store
 
 IDS = ("--PJHxphWEs", "Y-ZhevVpy1s", "YaE2O5G5WEY", "_aO5cdq_Ag_", "-___-___-__", "0123456789_")
 TRAIN, EVAL = IDS[:4], IDS[4:]
@@ -264,7 +266,7 @@ def test_one_file_is_not_two_excerpts(root):
 STRONG = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
 
 
-def test_strong_labels_are_events_and_the_clips_labels_come_from_them(root):
+def test_strong_labels_are_events_and_the_clips_labels_come_from_them(root, tmp_path):
     (root / "audioset_train_strong.tsv").write_bytes(b"\xef\xbb\xbf" + (STRONG + f"{TRAIN[1]}_30000\t2.5\t3.0\t/m/068hy\n{TRAIN[1]}_30000\t0.1\t9.9\t/t/dd00006\nshort_0\t0\t1\t/m/068hy\n{TRAIN[2]}_0\t5.0\t4.0\t/m/068hy\n{TRAIN[2]}_0\t0.0\t4.0\t/m/09x0r\n").replace("\n", "\r\n").encode())
     (root / "audioset_eval_strong.tsv").write_text(STRONG + f"{EVAL[1]}_30000\t0\t10.0\t/m/068hy\n{EVAL[0]}_0\t0\t10.0\t/m/068hy\n")
     (root / "mid_to_display_name.tsv").write_text("/t/dd00006\tHubbub\n/m/068hy\tPets\n")
@@ -278,7 +280,21 @@ def test_strong_labels_are_events_and_the_clips_labels_come_from_them(root):
     assert (second.start, second.end, second.events) == (0.0, 10.0, ((0.0, 4.0, "/m/09x0r"),))
     assert found.labels.mids == ("/m/068hy", "/m/09x0r", "/t/dd00006") and found.labels.names == ("Pets", "Speech", "Hubbub")
     assert {r.input: r.code for r in found.rejected} == {"audioset_train_strong.tsv line 4": "bad-row", "audioset_train_strong.tsv line 5": "bad-row", f"{EVAL[0]}_0": "missing-file"}
+    prepare(found, tmp_path / "store")
+    events = frames.StoreEvents(Store.open(tmp_path / "store"))
+    assert [events.of(i) for i in range(3)] == [list(clip.events) for clip in found.clips]
+    middles = [0.16 * (k + 0.5) for k in range(62)]
+    sounds = [[[float(any(start <= middle < end and mid == event for start, end, event in clip.events)) for mid in found.labels.mids] for middle in middles] for clip in found.clips]
+    assert np.array_equal(events.targets([2, 0, 1], 62), np.array(sounds, np.float32)[[2, 0, 1]]) and events.targets([], 62).shape == (0, 62, 3)
     assert read_weak_has_no_events(root)
+
+
+def test_no_event_is_lost_between_the_middles_of_frames_and_none_lies_outside():
+    labels = audioset()
+    events = ((0.02, 0.03, "/m/09x0r"), (0.99, 1.01, "/m/09x0r"), (1.3, 1.7, "/m/05zppz"), (-1.0, 0.1, "/m/0ytgt"), (1.9, 99.0, "/m/0ytgt"))
+    targets = frames.frame_targets(events, labels, 4, 0.5)
+    assert targets.dtype == np.float32 and targets.sum(axis=0)[[labels.index_of_mid[mid] for mid in ("/m/09x0r", "/m/05zppz", "/m/0ytgt")]].tolist() == [2, 1, 0]
+    assert np.flatnonzero(targets[:, labels.index_of_mid["/m/09x0r"]]).tolist() == [0, 2] and targets[:, labels.index_of_mid["/m/05zppz"]].tolist() == [0, 0, 0, 1]
 
 
 def read_weak_has_no_events(root: Path) -> bool:
