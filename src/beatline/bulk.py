@@ -8,6 +8,7 @@ early goes on where it was. Extra `bulk`. Imports no torch.
 import hashlib
 import json
 import tempfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -38,12 +39,12 @@ def prepare_store(manifest: Manifest, place: str, workers: int = 1, progress: pr
     Raises:
         UserError: as `prepare.prepare`; `missing-package`; `not-writable` where an address holds a store of other data.
     """
-    manifest = replace(manifest, root=manifest.root.absolute(), clips=tuple(replace(clip, path=clip.path.absolute()) for clip in manifest.clips))
     plan = prepare.plan_of(manifest, _state_of(source, manifest.root) if source else prepare.state)
 
     def make(missing: list[int], work: str) -> None:
         progress(len(manifest.clips) - prepare.clips_in(manifest, missing))
-        tasks = [{"task": task.to_json(), "root": str(manifest.root), "source": source, "work": work} for task in shards.tasks(manifest, plan, missing)]
+        same = {"root": str(manifest.root.absolute()), "source": source, "work": work}
+        tasks = [{"task": zlib.compress(_absolute(task).to_json().encode())} | same for task in shards.tasks(manifest, plan, missing)]
         for made in cluster.each(tasks, _make_shard, workers):
             progress(made["clips"])
 
@@ -60,6 +61,11 @@ def prepare_store(manifest: Manifest, place: str, workers: int = 1, progress: pr
         summary = prepare.finish(manifest, work, plan)
         artefact.put_in_place(work, folder)
     return summary
+
+
+def _absolute(task: shards.Task) -> shards.Task:
+    """The task for a process that works in another folder."""
+    return replace(task, jobs=tuple(replace(job, path=job.path.absolute()) for job in task.jobs))
 
 
 def _prepare_far(manifest: Manifest, place: str, plan: str, make: Callable[[list[int], str], None]) -> dict[str, Any]:
@@ -128,7 +134,7 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
 
 def _make_shard(row: Task) -> dict[str, Any]:
     """Makes one shard and puts it where the store grows."""
-    task, folder = shards.Task.from_json(row["task"]), places.folder(row["work"])
+    task, folder = shards.Task.from_json(zlib.decompress(row["task"]).decode()), places.folder(row["work"])
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch, ExitStack() as stack:
         fetch = _Fetch(row["source"], Path(row["root"]), Path(scratch)) if row["source"] else lambda job: job
         made = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="beatline-")))

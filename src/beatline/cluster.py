@@ -18,8 +18,8 @@ from beatline.errors import UserError
 OBJECT_BYTES = 256 << 20  # memory for tasks and answers, which are small; Ray would take a third of the machine
 MORE_TRIES = 9  # of a task whose worker died
 
-Task = dict[str, str]
-"""What to do, as JSON."""
+Task = dict[str, Any]
+"""What to do: texts and bytes."""
 
 
 def each(tasks: list[Task], work: Callable[[Task], dict[str, Any]], workers: int, **needs: Any) -> Iterator[dict[str, Any]]:

@@ -37,6 +37,10 @@ def check(table: Manifest) -> Manifest:
     return table
 
 
+def columns(clips: list[Clip]) -> tuple[list[str], list[tuple[str, ...]]]:
+    return [clip.recording for clip in clips], [clip.labels for clip in clips]
+
+
 def ids(table: Manifest, split: str) -> list[str]:
     return [table.clips[i].id for i in table.splits[split]]
 
@@ -270,7 +274,7 @@ def test_carving_keeps_at_least_one_recording_of_every_label():
     clips = [Clip(str(i), f"r{i}", Path(), tuple({f"l{i % 30}", f"l{(i * 7) % 30}"})) for i in range(90)]
     clips += [Clip("only", "r-only", Path(), ("once",))]
     for share in (0.0, 0.05, 0.3, 0.7, 0.99, 1.0):
-        kept, taken = carve(clips, range(len(clips)), share, seed=3)
+        kept, taken = carve(*columns(clips), range(len(clips)), share, seed=3)
         assert sorted(kept + taken) == list(range(len(clips)))
         assert {label for i in kept for label in clips[i].labels} == {label for clip in clips for label in clip.labels}
         assert 90 in kept
@@ -285,17 +289,17 @@ def test_every_label_of_a_clean_split_is_within_a_clip_or_two_of_its_share():
     clips = [Clip(str(i), f"r{i}", Path(), tuple({*draw.choices(mids, weights, k=draw.randint(1, 4)), mids[i % 527]})) for i in range(4000)]
     total = Counter(mid for clip in clips for mid in clip.labels)
     for share in (0.1, 0.3):
-        taken = carve(clips, range(len(clips)), share, seed=0)[1]
+        taken = carve(*columns(clips), range(len(clips)), share, seed=0)[1]
         val = Counter(mid for i in taken for mid in clips[i].labels)
         assert all(abs(val[mid] - share * count) < 2 or abs(val[mid] / count - share) < 0.01 for mid, count in total.items())
         assert len(taken) == pytest.approx(share * len(clips), rel=0.1)
         mixed = draw.sample(range(len(clips)), len(clips))
-        assert {clips[i].id for i in carve(clips, mixed, share, seed=0)[1]} == {clips[i].id for i in taken}
+        assert {clips[i].id for i in carve(*columns(clips), mixed, share, seed=0)[1]} == {clips[i].id for i in taken}
 
 
 def test_carving_moves_whole_recordings():
     clips = [Clip(str(i), f"r{i % 13}", Path(), ("a", "b") if i % 3 else ("a",)) for i in range(100)]
-    kept, taken = carve(clips, range(100), 0.3, seed=0)
+    kept, taken = carve(*columns(clips), range(100), 0.3, seed=0)
     assert taken and not {clips[i].recording for i in kept} & {clips[i].recording for i in taken}
 
 

@@ -60,7 +60,7 @@ def test_long_clips_are_scored_in_windows_and_no_others(scene):
     clips = store.splits["test"]
     is_long = store.lengths[clips] > longest * 16_000
     assert 0 < is_long.sum() < len(clips)
-    assert np.array_equal(whole[~is_long], cut[~is_long])
+    assert np.abs(whole[~is_long] - cut[~is_long]).max() < 1e-6  # other batches, other last bits on some CPUs
     tag = AudioTagger(TorchEngine(tagger, store.labels), longest, longest / 2)
     for row, before, clip in zip(cut[is_long], whole[is_long], clips[is_long], strict=True):
         (tagged,) = tag.tag([(store.samples(int(clip)).astype(np.float32) / 32768, 16_000)])

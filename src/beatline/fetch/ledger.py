@@ -77,8 +77,8 @@ def present(folder: Path, wanted: Sequence[Wanted]) -> dict[Key, tuple[str, str]
     found = {}
     for row in wanted:
         if not row.problem and (place := places.of(row.recording, row.start)):
-            path = Path(place[0].path)
-            found[row.recording, row.start] = (path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path), place[0].member)
+            path = places.files.path(place[0])
+            found[row.recording, row.start] = (path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path), places.files.member(place[0]))
     return found
 
 

@@ -17,13 +17,11 @@ from beatline.labels import LabelSet
 from beatline.manifest.audioset import read_audioset
 from beatline.manifest.lists import csv_rows, folder_rows, read_csv, read_folder, read_kaldi
 from beatline.manifest.named import read_named
+from beatline.manifest.rows import Clip, Event, Rejected, Rows
 from beatline.manifest.splits import carve
 from beatline.manifest.table import (
     SPLITS,
-    Clip,
-    Event,
     Manifest,
-    Rejected,
     Sorted,
     labels_of,
     read_labels,
@@ -92,6 +90,7 @@ def read_listed(source: Path) -> tuple[Sorted, LabelSet]:
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`; `split-overlap` where one clip is listed in two splits.
     """
-    rows, known = folder_rows(source, DataConfig(folder=source)) if source.is_dir() else csv_rows(_table(source), DataConfig(csv=source))
+    found, known = folder_rows(source, DataConfig(folder=source)) if source.is_dir() else csv_rows(_table(source), DataConfig(csv=source))
+    rows = Rows(found)
     labels = known or labels_of(rows)
     return sort_rows(rows, labels), labels

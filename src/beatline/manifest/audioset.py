@@ -9,17 +9,20 @@ import math
 import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from functools import cache, lru_cache
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from beatline.config import DataConfig
 from beatline.errors import UserError
 from beatline.labels import Label, LabelSet, audioset
-from beatline.manifest.sources import Place, Places, Tree, cut, in_rows_order, walk
+from beatline.manifest.rows import NAMED, Event, Row, Rows
+from beatline.manifest.sources import KINDS, Places, Tree, cut, walk
 from beatline.manifest.splits import assemble
-from beatline.manifest.table import Event, Manifest, Row, judge_of, read_labels, read_text
+from beatline.manifest.table import Manifest, judge_of, opened_table, read_labels, read_text
 
 # Names under which a table is looked for; the second ones are Kaggle's.
 TABLES = {
@@ -48,16 +51,15 @@ def read_audioset(root: Path, data: DataConfig) -> Manifest:
     Source: ESPnet's recipe egs2/as20k/cls1 (ids, the first tenth of eval as validation). Differs: any layout, any format.
     """
     tree = walk(root)
-    rows: list[Row] = []
-    strong = False
+    rows, strong = Rows(), False
     paths = [("train", _table(name, tree, root, data)) for name in data.audioset_train] + [("test", _table(data.audioset_eval, tree, root, data))]
     for split, path in paths:
-        first = len(rows)
         strong |= is_strong(path)
-        rows += _strong(path) if is_strong(path) else segments(path, _prefix(path))
-        tenth = (len(rows) - first) // 10 if split == "test" and data.validation == "inside-eval" else 0
-        for number in range(first, len(rows)):
-            rows[number].splits = ("test", "val") if number < first + tenth else (split,)
+        read = (lambda path=path: _strong(path)) if is_strong(path) else (lambda path=path: segments(path, _prefix(path)))
+        tenth = sum(1 for _ in read()) // 10 if split == "test" and data.validation == "inside-eval" else 0
+        for number, row in enumerate(read()):
+            row.splits = ("test", "val") if number < tenth else (split,)
+            rows.append(row)
     known = read_labels(data.labels) if data.labels else _strong_labels(rows, paths[0][1].parent) if strong else audioset()
     return locate(rows, known, root, tree, data)
 
@@ -81,15 +83,15 @@ def _prefix(path: Path) -> str:
 
 def segments(path: Path, prefix: str) -> Iterator[Row]:
     """Rows of a segment CSV: `ytid, start, end, "mid,mid"` after `#` lines, the second of which states their number, or a line of column names."""
-    lines = read_text(path).splitlines()
-    stated = next((int(found[1]) for line in lines[:3] if (found := re.search(r"num_ytids=(\d+)", line))), None)
-    body = [line for line in lines if line.strip() and not line.startswith("#")]
-    del lines
-    if stated is not None and stated != len(body):
-        raise UserError("bad-table", f"cannot use {path}", f"its header line states {stated} clips, it has {len(body)}", "download it again; delete its # lines if you want a part of it")
-    if body and body[0].lower().startswith(("ytid,", '"ytid"', "video_id,")):
-        del body[0]
-    for number, line in enumerate(body):
+    with opened_table(path) as file:
+        stated = next((int(found[1]) for line in islice(file, 3) if (found := re.search(r"num_ytids=(\d+)", line))), None)
+    if stated is not None and stated != (count := sum(1 for _ in _body(path))):
+        raise UserError("bad-table", f"cannot use {path}", f"its header line states {stated} clips, it has {count}", "download it again; delete its # lines if you want a part of it")
+    number = -1
+    for line in _body(path):
+        if number < 0 and line.lower().startswith(("ytid,", '"ytid"', "video_id,")):
+            continue
+        number += 1
         usual = USUAL.fullmatch(line)
         cells = usual.groups() if usual else next(csv.reader([line], skipinitialspace=True), [""])  # by line: an open quote must not shift the numbers of later rows
         row = Row(f"{prefix}-{number}", recording=cells[0].strip())
@@ -105,7 +107,13 @@ def segments(path: Path, prefix: str) -> Iterator[Row]:
         yield row
 
 
-@lru_cache(maxsize=1 << 18)
+def _body(path: Path) -> Iterator[str]:
+    """The lines of a table that are rows."""
+    with opened_table(path) as file:
+        yield from (line.rstrip("\n") for line in file if line.strip() and not line.startswith("#"))
+
+
+@lru_cache(maxsize=1 << 16)
 def _mids(cell: str) -> tuple[str, ...]:
     return tuple(sys.intern(mid.strip()) for mid in cell.split(",") if mid.strip())
 
@@ -115,66 +123,74 @@ def is_recording(name: str) -> bool:
     return RECORDING.fullmatch(name) is not None
 
 
-def locate(rows: list[Row], known: LabelSet, root: Path, tree: Tree, data: DataConfig, notices: tuple[str, ...] = ()) -> Manifest:
+def locate(rows: Rows, known: LabelSet, root: Path, tree: Tree, data: DataConfig, notices: tuple[str, ...] = ()) -> Manifest:
     """The manifest of rows that name recordings and their seconds, with their audio from a tree."""
-    wanted = {row.recording for row in rows if row.problem is None}
-    places = Places(wanted)
+    places, judge = Places(rows.recording(number) for number in range(len(rows)) if rows.problem(number) is None), judge_of(known)
     places.add_tree(tree, root)
-    located: list[tuple[Row, Place | None]] = []
-    uncut: list[tuple[Row, Place]] = []
-    seen: set[tuple[str, str, float]] = set()
-    judge, folder = judge_of(known), cache(Path)  # a path from its folder costs two thirds of one from its text
-    for row in rows:
-        found = None
-        row.problem = row.problem or judge(tuple(row.labels))[1]
-        if row.problem is None:
-            excerpt = row.splits[0], row.recording, row.start
-            if excerpt in seen:
-                row.problem = ("duplicate-id", "an earlier row is the same excerpt of the same recording")
-            else:
-                seen.add(excerpt)
-                found = places.of(row.recording, row.start)
-                row.problem = None if found else ("missing-file", f"no audio of {row.recording} below {root}")
+    rows.files = places.files
+    seen: set[tuple[tuple[str, ...], str, float]] = set()
+    kinds: Counter[int] = Counter()
+    uncut: dict[tuple[int, str], array] = defaultdict(lambda: array("q"))  # rows whose file may be the whole recording, by what it is in
+    parquet: dict[str, array] = defaultdict(lambda: array("q"))  # row of the file << 32 | row
+    for number in range(len(rows)):
+        recording, start = rows.recording(number), rows.start(number)
+        problem = rows.problem(number) or judge(rows.labels(number))[1]
+        if problem is None and recording in places.repeated:
+            excerpt = rows.splits(number)[:1], recording, start
+            problem = ("duplicate-id", "an earlier row is the same excerpt of the same recording") if excerpt in seen else None
+            seen.add(excerpt)
+        found = places.of(recording, start) if problem is None else None
         if found is None:
-            located.append((row, None))
+            rows.refuse(number, problem or ("missing-file", f"no audio of {NAMED} below {root}"))
             continue
         place, stated = found
-        above, _, name = place.path.rpartition("/")
-        row.path, row.member = folder(above) / name if above else Path(place.path), place.member
-        pair = row, place
-        located.append(pair)
+        kind, container = places.kind(place), places.files.container(place)
+        kinds[kind] += 1
+        rows.place(number, place)
+        if KINDS[kind] == "parquet":
+            parquet[container].append(int(places.files.member(place)) << 32 | number)
         if stated:
-            row.start, row.end = 0.0, None
+            rows.uncut(number)
         else:
-            uncut.append(pair)
-    if wanted and not any(place for _, place in located):
+            uncut[kind, container].append(number)
+    if len(places) and not kinds:
         unread = f" ({places.problems[0].id}: {places.problems[0].problem[1]})" if places.problems and places.problems[0].problem else ""
         remedy = "put it there as it is, files or tar, Parquet or HDF5, in folders of any name; `beatline fetch clips` gets AudioSet's"
-        raise UserError("no-clips", f"cannot use {root}", f"of {len(wanted)} recordings that the tables want, the audio of none is below it{unread}", remedy)
-    whole = cut(uncut)
-    if len(seen) > len(wanted):  # some recording has more than one row
-        _refuse_shared(uncut)
-    notices += (_recognised(located, whole),)
-    rows = [*in_rows_order(located), *places.problems]
-    del places, located, uncut  # at two million rows they are a gigabyte
+        raise UserError("no-clips", f"cannot use {root}", f"of {len(places)} recordings that the tables want, the audio of none is below it{unread}", remedy)
+    repeated, problems = bool(places.repeated), places.problems
+    del places  # at two million rows its names are a third of all
+    order = [key & 0xFFFFFFFF for file in sorted(parquet) for key in sorted(parquet[file])]
+    for (kind, _), numbers in uncut.items():
+        if KINDS[kind] == "parquet":
+            inside = set(numbers)
+            numbers[:] = array("q", [number for number in order if number in inside])
+    whole = cut(rows, uncut)
+    if repeated:
+        _refuse_shared(rows, sorted(number for numbers in uncut.values() for number in numbers))
+    notices += (_recognised(kinds, len(rows), whole),)
+    if order:  # Parquet gives a row only with its whole group, so its rows come last, in the order of the file's
+        last = set(order)
+        rows = Rows(rows.row(number) for number in (*(number for number in range(len(rows)) if number not in last), *order))
+    for row in problems:
+        rows.append(row)
     return assemble(rows, known, root, data, notices, judge)
 
 
-def _refuse_shared(rows: list[tuple[Row, Place]]) -> None:
+def _refuse_shared(rows: Rows, numbers: Iterable[int]) -> None:
     """One excerpt cannot be two: of several rows with the same file, neither cut nor named after one of them, the first has it."""
-    taken: set[tuple[str, str, str]] = set()
-    for row, place in rows:
-        key = row.splits[0], place.path, place.member
+    taken: set[tuple[str, Path, str]] = set()
+    for number in numbers:
+        row = rows.row(number)
+        key = row.splits[0], row.path, row.member
         if row.end is None and key in taken:
-            row.problem = ("duplicate-id", "an earlier row has the same recording, and the name of the audio does not say which of the two it is")
+            rows.refuse(number, ("duplicate-id", "an earlier row has the same recording, and the name of the audio does not say which of the two it is"))
         taken.add(key)
 
 
-def _recognised(located: list[tuple[Row, Place | None]], whole: int) -> str:
-    counts = Counter(place.kind for _, place in located if place is not None)
+def _recognised(kinds: Counter[int], rows: int, whole: int) -> str:
     words = ("files", "members of tar files", "rows of Parquet", "rows of HDF5", "files listed in a TSV")
-    found = ", ".join(f"{counts[kind]} {word}" for kind, word in enumerate(words) if counts[kind])
-    return f"audio of {counts.total()} of {len(located)} rows: {found or 'none'}" + (f"; {whole} whole recordings are cut" if whole else "")
+    found = ", ".join(f"{kinds[kind]} {word}" for kind, word in enumerate(words) if kinds[kind])
+    return f"audio of {kinds.total()} of {rows} rows: {found or 'none'}" + (f"; {whole} whole recordings are cut" if whole else "")
 
 
 # --- the strongly labelled set
@@ -213,9 +229,10 @@ def _strong_row(name: str, events: list[Event]) -> Row:
     return Row(name, recording=name[:11], labels=sorted({mid for _, _, mid in events}), start=start, end=start + STRONG_SECONDS, events=tuple(events))
 
 
-def _strong_labels(rows: list[Row], folder: Path) -> LabelSet:
+def _strong_labels(rows: Rows, folder: Path) -> LabelSet:
     """Every mid of the rows, sorted, named as in the official list of names beside the table, or as in AudioSet."""
     names = {label.mid: label.name for label in audioset().labels}
     if (folder / STRONG_NAMES).is_file():
         names |= dict(pair for line in read_text(folder / STRONG_NAMES).splitlines() if len(pair := line.strip().split("\t")) == 2)
-    return LabelSet(tuple(Label(mid, names.get(mid, mid)) for mid in sorted({mid for row in rows for mid in row.labels}))) if any(row.labels for row in rows) else audioset()
+    mids = sorted(rows.all_labels())
+    return LabelSet(tuple(Label(mid, names.get(mid, mid)) for mid in mids)) if mids else audioset()

@@ -12,12 +12,12 @@ from pathlib import Path
 from beatline.config import DataConfig
 from beatline.errors import UserError
 from beatline.labels import LabelSet
+from beatline.manifest.rows import Row
 from beatline.manifest.splits import assemble
 from beatline.manifest.table import (
     SPLIT_NAMES,
     SPLITS,
     Manifest,
-    Row,
     as_text,
     listed,
     place_in,

@@ -17,9 +17,10 @@ from beatline.config import DataConfig
 from beatline.errors import UserError
 from beatline.labels import Label, LabelSet
 from beatline.manifest.audioset import is_recording, locate
+from beatline.manifest.rows import Row, Rows
 from beatline.manifest.sources import walk
 from beatline.manifest.splits import assemble
-from beatline.manifest.table import Manifest, Row, as_text, listed, read_labels, read_text
+from beatline.manifest.table import Manifest, as_text, listed, read_labels, read_text
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 SILENCE, UNKNOWN = "_silence_", "_unknown_"
@@ -216,7 +217,7 @@ def _vggsound(root: Path, data: DataConfig) -> Manifest:
     known = read_labels(data.labels) if data.labels else LabelSet.from_names(sorted({label for row in rows for label in row.labels}) or ["none"])
     published = PUBLISHED["vggsound"]
     notices = (f"{published.title}: {len(rows)} of {published.clips} published clips are in the table",) if len(rows) != published.clips else ()
-    return locate(rows, known, root, tree, data, notices)
+    return locate(Rows(rows), known, root, tree, data, notices)
 
 
 READERS: dict[str, Callable[[Path, int], tuple[list[Row], LabelSet]]] = {

@@ -10,18 +10,19 @@ Which one, where an id is there twice: a file before a tar member before a row o
 extension in the order of `EXTENSIONS`; then by path.
 """
 
+import math
 import os
 import re
-from collections import defaultdict
+from array import array
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from beatline import archives, headers
 from beatline.errors import UserError
 from beatline.headers import EXTENSIONS
-from beatline.manifest.table import Row, as_text, place_in, read_text
+from beatline.manifest.rows import Files, Row, Rows
+from beatline.manifest.table import as_text, place_in, read_text
 
 PREFERENCE = {extension[1:]: place for place, extension in enumerate(EXTENSIONS)}
 NAME = re.compile(r"([\w-]{11})(?:[_-](\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
@@ -33,28 +34,22 @@ SPREAD = 1_000  # files measured first of a larger one
 FIRST_ROWS = 8  # rows measured first of a Parquet file
 
 
-class Place(NamedTuple):
-    """Where a recording or an excerpt of it is; the smallest of several is taken."""
-
-    kind: int
-    """Index of `KINDS`."""
-    extension: int
-    """Index of `EXTENSIONS`."""
-    path: str
-    member: str = ""
-
-
 @dataclass
 class Tree:
     """What is below a folder, by name."""
 
-    folders: list[tuple[str, list[str]]] = field(default_factory=list)
-    """Each folder with its files that look like audio."""
+    listings: list[tuple[str, str]] = field(default_factory=list)
+    """Each folder with its files that look like audio, their names as one text with `/` between: `folders` has them one by one."""
     archives: list[str] = field(default_factory=list)
     tables: dict[str, Path] = field(default_factory=dict)
     """CSV and TSV files by name; of two with one name the one nearest to the top."""
     lists: list[Path] = field(default_factory=list)
     """All TSV files."""
+
+    def folders(self) -> Iterator[tuple[str, list[str]]]:
+        """Each folder with its files that look like audio."""
+        for folder, names in self.listings:
+            yield folder, names.split("/") if names else []
 
 
 def walk(root: Path) -> Tree:
@@ -100,7 +95,7 @@ def _sort_entries(folder: str, entries: Iterable[os.DirEntry], tree: Tree) -> li
             tree.tables.setdefault(name, Path(entry.path))
             if lower.endswith(".tsv"):
                 tree.lists.append(Path(entry.path))
-    tree.folders.append((folder, audio))
+    tree.listings.append((folder, "/".join(audio)))
     return folders
 
 
@@ -112,14 +107,26 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 class Places:
-    """Where the audio of the wanted recordings is."""
+    """Where the audio of the wanted recordings is: for each a chain of places, held as columns, for there may be two million."""
 
-    def __init__(self, wanted: Container[str]):
-        self._wanted = wanted
-        self._bare: dict[str, Place] = {}
-        self._stated: dict[tuple[str, float], Place] = {}
+    def __init__(self, wanted: Iterable[str]):
+        self._last: dict[str, int] = {}  # the newest place of each, -1 where there is none yet
+        self.repeated: set[str] = set()
+        """Recordings that are wanted more than once."""
+        for recording in wanted:
+            if recording in self._last:
+                self.repeated.add(recording)
+            self._last[recording] = -1
+        self._kinds, self._extensions = bytearray(), bytearray()  # indices of KINDS and of EXTENSIONS
+        self.files = Files()
+        """Every place that was found."""
+        self._starts, self._before = array("d"), array("i")  # NaN where the name states no start; the place that was found before
         self.problems: list[Row] = []
         """What could not be looked at, as rows for the ledger."""
+
+    def __len__(self) -> int:
+        """How many different recordings are wanted."""
+        return len(self._last)
 
     def add_tree(self, tree: Tree, root: Path) -> None:
         """Adds the files, archives and listed files of a tree.
@@ -127,7 +134,7 @@ class Places:
         Raises:
             UserError: `missing-package` for an archive that needs one.
         """
-        for folder, names in tree.folders:
+        for folder, names in tree.folders():
             self._add(((name, f"{folder}/{name}", "") for name in names), "file")
         for path in tree.archives:
             self._add_archive(Path(path), root)
@@ -137,15 +144,24 @@ class Places:
                 self.problems += problems
                 self._add(((os.path.basename(file), file, "") for file in files), "list")
 
-    def of(self, recording: str, start: float) -> tuple[Place, bool] | None:
-        """The place of a clip's audio, and whether its name states that it is this very excerpt."""
-        bare = self._bare.get(recording)
-        if not self._stated and (bare is None or bare.kind != LISTED):  # nearly always
-            return bare and (bare, False)
-        found = [(bare, False)]
-        if self._stated:
-            found += [(self._stated.get((recording, number)), True) for number in {start, float(int(start)), float(round(start * 1000))}]
-        return min(((place, stated) for place, stated in found if place is not None and (place.kind != LISTED or os.path.exists(place.path))), default=None)
+    def of(self, recording: str, start: float) -> tuple[int, bool] | None:
+        """Where in `files` a clip's audio is, and whether its name states that it is this very excerpt."""
+        number = self._last[recording]
+        if number >= 0 and self._before[number] < 0 and math.isnan(self._starts[number]) and self._kinds[number] != LISTED:  # nearly always
+            return number, False
+        found = []
+        while number >= 0:
+            stated = self._starts[number]
+            path = self.files.text(number)
+            if (math.isnan(stated) or stated in (start, float(int(start)), float(round(start * 1000)))) and (self._kinds[number] != LISTED or os.path.exists(path)):
+                order = self._kinds[number], self._extensions[number], path, self.files.member(number)
+                found.append((order, not math.isnan(stated), number))
+            number = self._before[number]
+        return (best[2], best[1]) if (best := min(found, default=None)) else None
+
+    def kind(self, number: int) -> int:
+        """Index of `KINDS` of a place in `files`."""
+        return self._kinds[number]
 
     def _add_archive(self, path: Path, root: Path) -> None:
         where = as_text(str(path.relative_to(root)))
@@ -163,17 +179,16 @@ class Places:
         number = KINDS.index(kind)
         for name, path, member in names:
             stem, extension = _parts(name)
-            found = _reading(stem, self._wanted)
+            found = _reading(stem, self._last)
             if found is None:
                 continue
-            place = Place(number, extension, path, member)
             recording, start = found.groups()
-            if start is not None:
-                self._stated[recording, float(start)] = min(self._stated.get((recording, float(start)), place), place)
-            elif recording in self._bare:
-                self._bare[recording] = min(self._bare[recording], place)
-            else:
-                self._bare[recording] = place
+            self._kinds.append(number)
+            self._extensions.append(extension)
+            self.files.append(path, member)
+            self._starts.append(math.nan if start is None else float(start))
+            self._before.append(self._last[recording])
+            self._last[recording] = len(self._before) - 1
 
 
 def _parts(name: str) -> tuple[str, int]:
@@ -220,33 +235,30 @@ def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
 # --- whole recordings
 
 
-def cut(rows: Iterable[tuple[Row, Place]]) -> int:
+def cut(rows: Rows, containers: dict[tuple[int, str], array]) -> int:
     """Takes start and end from the rows whose file is the excerpt already, leaves them to those whose file is the whole recording; how many are left.
 
     A file is the whole recording where its header states more than `LONGER` seconds beyond the clip's length, and more than the clip's start. Of each folder
     or tar file up to `EVERY_FILE` files, of larger ones `SPREAD` files, of a Parquet file `FIRST_ROWS` rows are measured, and where one is a whole
     recording, all are. Rows of HDF5 are excerpts.
+
+    Args:
+        containers: By kind and name of a folder or an archive the rows that have audio in it, in the order in which that is fast to read.
     """
-    containers: dict[str, list[tuple[Row, Place]]] = defaultdict(list)
-    for row, place in rows:
-        containers[place.path if place.member else place.path.rpartition("/")[0]].append((row, place))
-    return sum(_cut_alike(some) for some in containers.values())
+    return sum(_cut_alike(rows, KINDS[kind], some) for (kind, _), some in containers.items())
 
 
-def _cut_alike(rows: list[tuple[Row, Place]]) -> int:
+def _cut_alike(rows: Rows, kind: str, places: array) -> int:
     """As `cut`, for the rows of one folder or archive."""
-    kind = KINDS[rows[0][1].kind]
-    most = 0 if kind == "hdf5" else FIRST_ROWS if kind == "parquet" else len(rows) if len(rows) <= EVERY_FILE else SPREAD
-    if kind == "parquet":
-        rows.sort(key=lambda pair: int(pair[1].member))
-    step = 1 if kind == "parquet" else max(1, len(rows) // max(1, most))
-    sample = rows[: most * step : step]
-    whole = {id(row) for row, _ in sample if _is_whole(row)}
-    if whole and len(sample) < len(rows):
-        whole = {id(row) for row, _ in rows if _is_whole(row)}
-    for row, _ in rows:
-        if id(row) not in whole:
-            row.start, row.end = 0.0, None
+    most = 0 if kind == "hdf5" else FIRST_ROWS if kind == "parquet" else len(places) if len(places) <= EVERY_FILE else SPREAD
+    step = 1 if kind == "parquet" else max(1, len(places) // max(1, most))
+    sample = places[: most * step : step]
+    whole = {place for place in sample if _is_whole(rows.row(place))}
+    if whole and len(sample) < len(places):
+        whole = {place for place in places if _is_whole(rows.row(place))}
+    for place in places:
+        if place not in whole:
+            rows.uncut(place)
     return len(whole)
 
 
@@ -257,11 +269,3 @@ def _is_whole(row: Row) -> bool:
     except (UserError, OSError):  # decoding it will say why
         return False
     return length is not None and row.end is not None and length > row.end - row.start + LONGER and length > row.start
-
-
-def in_rows_order(rows: list[tuple[Row, Place | None]]) -> Iterator[Row]:
-    """The rows, those in Parquet last and in the order of the file's: Parquet gives a row only with its whole group."""
-    parquet = KINDS.index("parquet")
-    yield from (row for row, place in rows if place is None or place.kind != parquet)
-    inside = [(place.path, int(place.member), row) for row, place in rows if place is not None and place.kind == parquet]
-    yield from (row for _, _, row in sorted(inside, key=lambda item: item[:2]))

@@ -5,69 +5,32 @@ Where a table may point, and what a label may be called, is decided here once fo
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TextIO
 
 from beatline.errors import UserError
 from beatline.labels import LabelSet, audioset, espnet_token
 from beatline.limits import LIMITS
+from beatline.manifest.rows import Clip, Problem, Rejected, Rows, View
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test", "eval": "test", "evaluation": "test"}
-
-Event = tuple[float, float, str]
-"""Start and end in seconds from the clip's start, and a mid."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """A labelled excerpt of a recording."""
-
-    id: str
-    """Unique in the manifest."""
-    recording: str
-    """Clips of one recording never stand on both sides of a split."""
-    path: Path
-    """Audio file."""
-    labels: tuple[str, ...]
-    """Mids, at least one."""
-    start: float = 0.0
-    """Seconds into the file."""
-    end: float | None = None
-    """Seconds into the file; None is its end."""
-    member: str = ""
-    """What of the file it is, as `archives` names it: a place in a tar file, a row of Parquet or HDF5; empty where the file is the audio itself."""
-    events: tuple[Event, ...] = ()
-    """When its labels sound, in order of time, where the data says so; empty otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """An input that did not become a clip."""
-
-    input: str
-    """The clip's id, or the place in its table."""
-    code: str
-    """A key of `errors.EXIT_CODES`."""
-    reason: str
-    """Why, in one clause."""
-    labels: tuple[str, ...] = ()
-    """Mids it would have had, as far as known."""
-    split: str = ""
-    """Split it would have been in, as far as known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The table of clips."""
 
-    clips: tuple[Clip, ...]
+    clips: Sequence[Clip]
     """In the order of the data."""
     splits: dict[str, tuple[int, ...]]
     """Places in `clips` of `train`, `val` and `test`; a clip may be in val and in test under the recipe's rule."""
-    rejected: tuple[Rejected, ...]
+    rejected: Sequence[Rejected]
     """Inputs without a clip."""
     labels: LabelSet
     """In the order of the model's outputs."""
@@ -85,39 +48,28 @@ class Manifest:
     """What a careful reader should know before preparing: what was recognised, what an official set lacks."""
 
 
-@dataclass(slots=True)
-class Row:
-    """One input as read: labels as written, not yet checked against a label set."""
-
-    id: str
-    path: Path = Path()
-    recording: str = ""
-    labels: Sequence[str] = ()
-    splits: tuple[str, ...] = ()
-    start: float = 0.0
-    end: float | None = None
-    problem: tuple[str, str] | None = None
-    """Code and reason, where the row is already known to be no clip."""
-    member: str = ""
-    events: tuple[Event, ...] = ()
-
-
-@dataclass
+@dataclass(frozen=True)
 class Sorted:
     """Rows sorted into clips and rejected inputs."""
 
-    clips: list[Clip] = field(default_factory=list)
-    homes: list[tuple[str, ...]] = field(default_factory=list)
+    clips: Sequence[Clip]
+    recordings: Sequence[str]
+    """Of each clip, as its `recording`: a part of a clip costs less than a clip."""
+    labels: Sequence[tuple[str, ...]]
+    """Of each clip, as its `labels`."""
+    files: Sequence[tuple[str, str]]
+    """Path and member of each clip."""
+    homes: Sequence[tuple[str, ...]]
     """Splits of each clip, as far as the data names them."""
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: Sequence[Rejected]
 
 
-Judgement = tuple[tuple[str, ...], tuple[str, str] | None]
+Judgement = tuple[tuple[str, ...], Problem | None]
 """Mids of the labels that are known, and why no clip can have these labels, if so."""
 Judge = Callable[[tuple[str, ...]], Judgement]
 
 
-def sort_rows(rows: Sequence[Row], labels: LabelSet, judge: Judge | None = None) -> Sorted:
+def sort_rows(rows: Rows, labels: LabelSet, judge: Judge | None = None) -> Sorted:
     """The rows as clips and rejected inputs.
 
     Args:
@@ -126,34 +78,46 @@ def sort_rows(rows: Sequence[Row], labels: LabelSet, judge: Judge | None = None)
     Raises:
         UserError: `split-overlap` where a clip is listed in two splits.
     """
-    judge, table = judge or judge_of(labels), Sorted()
+    judge, good, bad, any_split = judge or judge_of(labels), array("q"), array("q"), rows.any_splits()
     first: dict[str, int] = {}
-    any_split = any(row.splits for row in rows)
-    for row in rows:
-        mids, label_problem = judge(tuple(row.labels))
-        problem = row.problem
-        if problem is None and any_split and not row.splits:
+    for place in range(len(rows)):
+        problem = rows.problem(place)
+        if problem is None and any_split and not rows.splits(place):
             problem = ("bad-row", "it names no split, and other rows do")
-        problem = problem or label_problem
-        if problem is None and row.id in first:
+        problem = problem or judge(rows.labels(place))[1]
+        if problem is None and (earlier := first.setdefault(rows.id(place), place)) != place:
             problem = ("duplicate-id", "an earlier input has the same id")
-            earlier, splits = table.clips[first[row.id]], table.homes[first[row.id]]
-            if (row.path, row.member) == (earlier.path, earlier.member) and row.splits != splits:
-                raise overlap(f"clip {row.id}", splits[0], row.splits[0], "it is listed in both")
-        if problem is not None:
-            table.rejected.append(Rejected(row.id, *problem, mids, row.splits[0] if row.splits else ""))
-            continue
-        first[row.id] = len(table.clips)
-        table.clips.append(Clip(row.id, row.recording, row.path, mids, row.start, row.end, row.member, row.events))
-        table.homes.append(row.splits)
-    return table
+            one, other = rows.row(earlier), rows.row(place)
+            if (one.path, one.member) == (other.path, other.member) and one.splits != other.splits:
+                raise overlap(f"clip {one.id}", one.splits[0], other.splits[0], "it is listed in both")
+        if problem is None:
+            good.append(place)
+        else:
+            rows.refuse(place, problem)
+            bad.append(place)
+
+    def mids(place: int) -> tuple[str, ...]:
+        return judge(rows.labels(place))[0]
+
+    def rejected(place: int) -> Rejected:
+        code, reason = rows.problem(place) or ("", "")
+        return Rejected(rows.id(place), code, reason, mids(place), next(iter(rows.splits(place)), ""))
+
+    return Sorted(
+        clips=View(good, lambda place: rows.clip(place, mids(place))),
+        recordings=View(good, rows.recording),
+        labels=View(good, mids),
+        files=View(good, rows.file),
+        homes=View(good, rows.splits),
+        rejected=View(bad, rejected),
+    )
 
 
 def judge_of(labels: LabelSet) -> Judge:
-    """What a label set makes of labels as written; the same ones are the same object, for millions of clips share some thousand combinations."""
+    """What a label set makes of labels as written."""
     spellings = spellings_of(labels)
 
-    @cache
+    @lru_cache(1 << 16)
     def judge(written: tuple[str, ...]) -> Judgement:
         found = [spellings.get(label, "") for label in written]
         mids = tuple(dict.fromkeys(filter(None, found)))
@@ -175,9 +139,9 @@ def shared(labels: LabelSet, others: LabelSet) -> list[tuple[int, int]]:
     return [(k, others.index_of_mid[mid]) for k, label in enumerate(labels.labels) if (mid := spelt.get(label.mid) or spelt.get(label.name))]
 
 
-def labels_of(rows: Iterable[Row]) -> LabelSet:
+def labels_of(rows: Rows) -> LabelSet:
     """AudioSet's label set if it has every label of the rows, else the labels found, sorted."""
-    written = {label for row in rows for label in row.labels}
+    written = set(rows.all_labels())
     return audioset() if written and written <= spellings_of(audioset()).keys() else LabelSet.from_names(sorted(written) or ["none"])
 
 
@@ -189,7 +153,7 @@ def overlap(what: str, one: str, other: str, cause: str) -> UserError:
 # --- what tables may say
 
 
-def place_in(folder: Path, file: str) -> tuple[Path, tuple[str, str] | None]:
+def place_in(folder: Path, file: str) -> tuple[Path, Problem | None]:
     """The path that a table in `folder` names, and the problem with it, if any.
 
     An absolute path is taken as the user's own. A relative one that goes up by `..` must end inside the folder, links followed. Links are otherwise
@@ -214,16 +178,33 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-table` (too large or not UTF-8).
     """
+    with opened_table(path) as file:
+        return file.read()
+
+
+@contextmanager
+def opened_table(path: Path) -> Iterator[TextIO]:
+    """A table to be read piece by piece, as `read_text`."""
     try:
         if path.exists() and not path.is_file():
             raise UserError("not-a-file", f"cannot read {path}", "it is not a file", "give the table itself")
         if path.stat().st_size > LIMITS.max_table_bytes:
             raise UserError("bad-table", f"cannot read {path}", f"it is larger than {LIMITS.max_table_bytes} bytes", "give a smaller table")
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            yield file
     except OSError as error:
         raise UserError("missing-file", f"cannot read {path}", error.strerror or str(error), "check the path and its permissions") from error
     except UnicodeDecodeError as error:
-        raise UserError("bad-table", f"cannot read {path}", f"it is not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
+        raise UserError("bad-table", f"cannot read {path}", f"it is not UTF-8 text (byte {_undecodable(path)})", "save it as UTF-8") from error
+
+
+def _undecodable(path: Path) -> int:
+    """The first byte that is not UTF-8; a decoder that reads in pieces counts within a piece."""
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
 
 
 def as_text(name: str) -> str:

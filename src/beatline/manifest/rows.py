@@ -1,0 +1,299 @@
+"""Rows and clips, and how two million of them fit into memory.
+
+In: rows, one at a time. Out: the same rows and the clips made of them, by place. What is held are columns, some 120 bytes a row; a row or a clip is an
+object only while somebody looks at it.
+"""
+
+import math
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from operator import eq
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar, overload
+
+Event = tuple[float, float, str]
+"""Start and end in seconds from the clip's start, and a mid."""
+Problem = tuple[str, str]
+"""Code and reason, of an input that is no clip."""
+
+NOWHERE = Path()
+NAMED = "\0"  # in a reason: the recording's name
+
+V = TypeVar("V", bound=Hashable)
+T = TypeVar("T")
+
+
+class Clip(NamedTuple):
+    """A labelled excerpt of a recording."""
+
+    id: str
+    """Unique in the manifest."""
+    recording: str
+    """Clips of one recording never stand on both sides of a split."""
+    path: Path
+    """Audio file."""
+    labels: tuple[str, ...]
+    """Mids, at least one."""
+    start: float = 0.0
+    """Seconds into the file."""
+    end: float | None = None
+    """Seconds into the file; None is its end."""
+    member: str = ""
+    """What of the file it is, as `archives` names it: a place in a tar file, a row of Parquet or HDF5; empty where the file is the audio itself."""
+    events: tuple[Event, ...] = ()
+    """When its labels sound, in order of time, where the data says so; empty otherwise."""
+
+
+class Rejected(NamedTuple):
+    """An input that did not become a clip."""
+
+    input: str
+    """The clip's id, or the place in its table."""
+    code: str
+    """A key of `errors.EXIT_CODES`."""
+    reason: str
+    """Why, in one clause."""
+    labels: tuple[str, ...] = ()
+    """Mids it would have had, as far as known."""
+    split: str = ""
+    """Split it would have been in, as far as known."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One input as read: labels as written, not yet checked against a label set."""
+
+    id: str
+    path: Path = NOWHERE
+    recording: str = ""
+    labels: Sequence[str] = ()
+    splits: tuple[str, ...] = ()
+    start: float = 0.0
+    end: float | None = None
+    problem: Problem | None = None
+    """Where the row is already known to be no clip."""
+    member: str = ""
+    events: tuple[Event, ...] = ()
+
+
+class View(Sequence[T], Generic[T]):
+    """Some rows, or something of them, made when it is asked for."""
+
+    def __init__(self, numbers: array, make: Callable[[int], T]):
+        self._numbers, self._make = numbers, make
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, place: int | slice) -> T | tuple[T, ...]:
+        return tuple(map(self._make, self._numbers[place])) if isinstance(place, slice) else self._make(self._numbers[place])
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._make, self._numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Texts:
+    """Texts one after the other, each of what length it is and 8 bytes."""
+
+    def __init__(self) -> None:
+        self._bytes, self._ends = bytearray(), array("q", [0])
+
+    def append(self, text: str) -> None:
+        """Adds one."""
+        self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, place: int) -> str:
+        return self._bytes[self._ends[place] : self._ends[place + 1]].decode("utf-8", "surrogatepass")
+
+
+class Alike(Generic[V]):
+    """Values of which there are few different ones, 4 bytes each."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[V, int] = {}
+        self.values: list[V] = []
+        """The different ones."""
+        self._places = array("i")
+
+    def _number(self, value: V) -> int:
+        number = self._numbers.get(value)
+        if number is None:
+            number = self._numbers[value] = len(self.values)
+            self.values.append(value)
+        return number
+
+    def append(self, value: V) -> None:
+        """Adds one."""
+        self._places.append(self._number(value))
+
+    def __setitem__(self, place: int, value: V) -> None:
+        self._places[place] = self._number(value)
+
+    def __getitem__(self, place: int) -> V:
+        return self.values[self._places[place]]
+
+
+class Words:
+    """Tuples of texts of which there are few different ones: 4 bytes a text, and 8."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self.values: list[str] = []
+        """The different ones."""
+        self._places, self._ends = array("i"), array("q", [0])
+
+    def append(self, words: Sequence[str]) -> None:
+        """Adds one."""
+        for word in words:
+            if word not in self._numbers:
+                self._numbers[word] = len(self.values)
+                self.values.append(word)
+        self._places.extend(map(self._numbers.__getitem__, words))
+        self._ends.append(len(self._places))
+
+    def __getitem__(self, place: int) -> tuple[str, ...]:
+        return tuple(map(self.values.__getitem__, self._places[self._ends[place] : self._ends[place + 1]]))
+
+
+class Files:
+    """Files and what of them is meant: folders once, names each."""
+
+    def __init__(self) -> None:
+        self._folders, self._names, self._members, self._folder = Alike[str](), Texts(), Texts(), cache(Path)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def append(self, path: str, member: str = "") -> None:
+        """Adds one."""
+        cut = path.rfind("/") + 1
+        self._folders.append(path[:cut])
+        self._names.append(path[cut:])
+        self._members.append(member)
+
+    def member(self, place: int) -> str:
+        """What of the file is meant."""
+        return self._members[place]
+
+    def text(self, place: int) -> str:
+        """A file's path as text."""
+        return self._folders[place] + self._names[place]
+
+    def path(self, place: int) -> Path:
+        """A file's path: from its folder it costs two thirds of one from its text."""
+        return self._folder(self._folders[place]) / self._names[place]
+
+    def container(self, place: int) -> str:
+        """The archive that a member is in, or the folder of a file."""
+        return self.text(place) if self._members[place] else self._folders[place]
+
+
+class Rows:
+    """Rows, held as columns."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._ids, self._recordings, self._labels, self._splits = Texts(), Texts(), Words(), Alike[tuple[str, ...]]()
+        self._starts, self._ends = array("d"), array("d")  # an end that is not known is NaN
+        self._problems = Alike[Problem | None]()
+        self._events: dict[int, tuple[Event, ...]] = {}
+        self.files = Files()
+        """Where `of` their audio is."""
+        self._places = array("i")  # in files, -1 where it is not known
+        for row in rows:
+            self.append(row)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def append(self, row: Row) -> None:
+        """Adds a row."""
+        if row.events:
+            self._events[len(self)] = row.events
+        self._ids.append(row.id)
+        self._recordings.append(row.recording)
+        self._labels.append(row.labels)
+        self._splits.append(row.splits)
+        self._starts.append(row.start)
+        self._ends.append(math.nan if row.end is None else row.end)
+        self._problems.append(row.problem)
+        if row.path is NOWHERE:
+            self._places.append(-1)
+        else:
+            self._places.append(len(self.files))
+            self.files.append(str(row.path), row.member)
+
+    def place(self, number: int, place: int) -> None:
+        """Says where in `files` a row's audio is."""
+        self._places[number] = place
+
+    def refuse(self, number: int, problem: Problem) -> None:
+        """Says why a row is no clip; `NAMED` in the reason stands for the recording's name."""
+        self._problems[number] = problem
+
+    def uncut(self, number: int) -> None:
+        """Takes start and end from a row: its file is the excerpt already."""
+        self._starts[number], self._ends[number] = 0.0, math.nan
+
+    def id(self, number: int) -> str:
+        """As `Row.id`."""
+        return self._ids[number]
+
+    def recording(self, number: int) -> str:
+        """As `Row.recording`."""
+        return self._recordings[number]
+
+    def labels(self, number: int) -> tuple[str, ...]:
+        """As `Row.labels`."""
+        return self._labels[number]
+
+    def splits(self, number: int) -> tuple[str, ...]:
+        """As `Row.splits`."""
+        return self._splits[number]
+
+    def file(self, number: int) -> tuple[str, str]:
+        """`Row.path` as text, and `Row.member`."""
+        place = self._places[number]
+        return (str(NOWHERE), "") if place < 0 else (self.files.text(place), self.files.member(place))
+
+    def start(self, number: int) -> float:
+        """As `Row.start`."""
+        return self._starts[number]
+
+    def problem(self, number: int) -> Problem | None:
+        """As `Row.problem`."""
+        problem = self._problems[number]
+        return problem and (problem[0], problem[1].replace(NAMED, self._recordings[number]))
+
+    def all_labels(self) -> list[str]:
+        """Every label of any row."""
+        return self._labels.values
+
+    def any_splits(self) -> bool:
+        """Whether any row names a split."""
+        return any(self._splits.values)
+
+    def row(self, number: int) -> Row:
+        """One of them."""
+        clip = self.clip(number, self.labels(number))
+        return Row(clip.id, clip.path, clip.recording, clip.labels, self.splits(number), clip.start, clip.end, self.problem(number), clip.member, clip.events)
+
+    def clip(self, number: int, mids: tuple[str, ...]) -> Clip:
+        """A row as a clip with these labels."""
+        place, end, events = self._places[number], self._ends[number], self._events.get(number, ())
+        path, member = (NOWHERE, "") if place < 0 else (self.files.path(place), self.files.member(place))
+        return Clip(self._ids[number], self._recordings[number], path, mids, self._starts[number], None if math.isnan(end) else end, member, events)
