@@ -51,17 +51,20 @@ def read_audioset(root: Path, data: DataConfig) -> Manifest:
     Source: ESPnet's recipe egs2/as20k/cls1 (ids, the first tenth of eval as validation). Differs: any layout, any format.
     """
     tree = walk(root)
-    rows, strong = Rows(), False
+    rows = Rows()
     paths = [("train", _table(name, tree, root, data)) for name in data.audioset_train] + [("test", _table(data.audioset_eval, tree, root, data))]
     for split, path in paths:
-        strong |= is_strong(path)
-        read = (lambda path=path: _strong(path)) if is_strong(path) else (lambda path=path: segments(path, _prefix(path)))
-        tenth = sum(1 for _ in read()) // 10 if split == "test" and data.validation == "inside-eval" else 0
-        for number, row in enumerate(read()):
+        tenth = sum(1 for _ in _read(path)) // 10 if split == "test" and data.validation == "inside-eval" else 0
+        for number, row in enumerate(_read(path)):
             row.splits = ("test", "val") if number < tenth else (split,)
             rows.append(row)
+    strong = any(is_strong(path) for _, path in paths)
     known = read_labels(data.labels) if data.labels else _strong_labels(rows, paths[0][1].parent) if strong else audioset()
     return locate(rows, known, root, tree, data)
+
+
+def _read(path: Path) -> Iterable[Row]:
+    return _strong(path) if is_strong(path) else segments(path, _prefix(path))
 
 
 def _table(name: str, tree: Tree, root: Path, data: DataConfig) -> Path:
@@ -200,7 +203,8 @@ def is_strong(path: Path) -> bool:
     """Whether a table is one of the strongly labelled set, by its first line."""
     if path.suffix.lower() != ".tsv":
         return False
-    return next(iter(read_text(path).splitlines()), "").strip() == STRONG_HEADER
+    with opened_table(path) as file:
+        return file.readline().strip() == STRONG_HEADER
 
 
 def _strong(path: Path) -> list[Row]:
