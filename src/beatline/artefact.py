@@ -125,9 +125,20 @@ def seal(folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]
     checkpoint_hook("sealed")
 
 
+def beside(final: Path, suffix: str) -> Path:
+    """What a folder is called before it is whole, or when it is to go.
+
+    Raises:
+        UserError: `not-writable` for a folder that cannot be renamed, as the one we are in.
+    """
+    if final.name in ("", ".."):
+        raise UserError("not-writable", f"cannot write {final}", "a folder is replaced as a whole, and this one cannot be", "name one below it")
+    return final.with_name(final.name + suffix)
+
+
 def put_in_place(partial: Path, final: Path) -> None:
     """Renames a sealed folder to its final name, replacing what is there."""
-    old = final.with_name(final.name + ".old")
+    old = beside(final, ".old")
     with disk_errors(final):
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
@@ -150,7 +161,7 @@ def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
     Raises:
         UserError: `disk-full` or `not-writable`.
     """
-    partial = final.with_name(final.name + ".partial")
+    partial = beside(final, ".partial")
     with disk_errors(final):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -166,7 +177,7 @@ def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
 
 def recover(final: Path) -> None:
     """Ends a replacement that was cut: the old folder gets its name back, or goes where the new one is in place."""
-    old = final.with_name(final.name + ".old")
+    old = beside(final, ".old")
     if old.exists() and not final.exists():
         old.rename(final)
     shutil.rmtree(old, ignore_errors=True)

@@ -66,7 +66,7 @@ def whole_store(manifest: Manifest, folder: Path) -> dict[str, Any] | None:
 
 def partial_of(folder: Path) -> Path:
     """Where the store grows."""
-    return folder.with_name(folder.name + ".partial")
+    return artefact.beside(folder, ".partial")
 
 
 def is_there(manifest: Manifest, folder: Path, plan: str, workers: int, progress: Progress) -> bool:
@@ -193,7 +193,7 @@ def repair(manifest: Manifest, folder: Path, workers: int = 1, progress: Progres
     Raises:
         UserError: `corrupt-artefact` where something needed is gone or has changed, or where the folder holds files that are not the store's.
     """
-    work = folder.with_name(folder.name + ".repair")
+    work = artefact.beside(folder, ".repair")
     shutil.rmtree(work, ignore_errors=True)
     for leftover in folder.glob("*.partial"):
         leftover.unlink()

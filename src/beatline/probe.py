@@ -310,7 +310,7 @@ def _write_ledger(path: Path, clips: Labelled, refused: list[tuple[str, UserErro
 @contextmanager
 def _published(folder: Path) -> Iterator[Path]:
     """A folder of folders that are each sealed, in place when all are there."""
-    partial = folder.with_name(folder.name + ".partial")
+    partial = artefact.beside(folder, ".partial")
     with artefact.disk_errors(folder):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

@@ -19,6 +19,16 @@ def make(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("name", [".", "..", "/", "below/.."])
+def test_a_folder_that_cannot_be_replaced_is_refused_and_left_alone(tmp_path, monkeypatch, name):
+    (tmp_path / "here/below").mkdir(parents=True)
+    (tmp_path / "here/precious").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="name one below it") as refused, artefact.publish(Path(name), {"kind": "x"}):
+        pass
+    assert refused.value.code == "not-writable" and (tmp_path / "here/precious").exists() and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_published_folder_verifies(tmp_path):
     folder = make(tmp_path / "x")
     assert artefact.verify(folder) == {"kind": "test"} == artefact.read_manifest(folder)
