@@ -62,7 +62,7 @@ class BeatlineForAudioClassification(PreTrainedModel):
         Args:
             input_values: `(batch, samples)` in [-1, 1], 16 kHz, as `BeatlineFeatureExtractor` makes them.
             attention_mask: `(batch, samples)`, 1 up to each clip's end and 0 after it; None when nothing is padded.
-            labels: Targets `(batch, labels)`, or label indices `(batch,)` where each clip has one.
+            labels: Targets `(batch, labels)`; or label indices `(batch,)` if the configuration's `problem_type` is `single_label_classification`.
         """
         lengths = None if attention_mask is None else attention_mask.sum(dim=1)
         tagger, samples = self.tagger, input_values.shape[1]
@@ -70,7 +70,8 @@ class BeatlineForAudioClassification(PreTrainedModel):
         logits = tagger.from_fbank(fbank, tagger.is_padding(lengths, samples))
         loss = None
         if labels is not None:
-            loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)) if tagger.task == "multi-label" else F.cross_entropy(logits, labels)
+            single = self.config.problem_type == "single_label_classification"
+            loss = F.cross_entropy(logits, labels) if single else F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def _init_weights(self, module: Any) -> None:
