@@ -63,8 +63,6 @@ def write_models(folder: Path, smoke: bool) -> Models:
     released = to_release(tagger.state_dict(), tagger.config, "classifier")
     torch.save({"cfg": to_dict(tagger.config) | {"activation_fn": "gelu"}, "model": released}, models.release)
     export_espnet(models.espnet, tagger, labels)
-    with (models.espnet / "config.yaml").open("a") as file:
-        file.write("use_preprocessor: true\n")  # its training writes this, and its inference program asks for it
     return models
 
 

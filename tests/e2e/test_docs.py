@@ -164,9 +164,8 @@ class Desk:
             exec(compile(text, name, "exec"), {})
             assert self.said.readouterr().out.strip(), f"{name} says nothing"
 
-
     def espnet(self, text: str) -> None:
-        """Its own `unpack`, then its own model on the same samples; `Classification` itself imports librosa, numba and more, which the peers' environment leaves out."""
+        """Its own `unpack`, then its own model on the same samples; `Classification` imports librosa, numba and more, which the peers' environment leaves out: `./bench.sh espnet_zip` runs it."""
         assert 'Classification(**unpack("mini.zip", "unpacked"))(waveform)' in text
         if "BEATLINE_PEERS" not in os.environ:
             return
