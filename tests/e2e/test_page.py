@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from matplotlib.image import imread
 
 from beatline.engine import TorchEngine
 from beatline.labels import LabelSet
@@ -23,6 +24,7 @@ from beatline.serve.app import create_app
 from beatline.serve.program import Server
 from beatline.tag import AudioTagger
 from tests import browser as browsers
+from tests import screenshots
 from tests.browser import Browser, Page
 from tests.unit.test_engine import CONFIG
 
@@ -425,6 +427,13 @@ def test_layout_and_contrast(open_page, scheme):
     })()""")
     assert all(ratio >= 4.5 for _, _, ratio in ratios), ratios
     assert page.run("getComputedStyle(document.querySelector('#choose')).transitionDuration") == "0s"
+
+
+def test_its_pictures_narrow_and_wide_light_and_dark(browser, server, tmp_path):
+    seen = {path.stem: imread(path) for path in screenshots.take(browser, server, CLIP, tmp_path)}
+    assert {name: picture.shape[1] for name, picture in seen.items()} == {f"page-{look}-{scheme}": width for look, width in screenshots.WIDTHS.items() for scheme in ("light", "dark")}
+    for look in screenshots.WIDTHS:
+        assert seen[f"page-{look}-light"][..., :3].mean() > 0.7 and seen[f"page-{look}-dark"][..., :3].mean() < 0.3
 
 
 def test_the_spectrogram_is_a_fourier_transform(open_page):
