@@ -1,8 +1,8 @@
 """Many short real files, one in twenty bad, tagged by `beatline tag --engine ray` while a worker and then the driver are killed; started again, it does the rest.
 
-python benchmarks/bulk_tag.py 10000 [--model RUN] [--json FILE]      (prints text, then one line of JSON; a tiny random model unless one is given)
+python benchmarks/bulk_tag.py 10000 [--like as20k] [--json FILE]      (prints text, then one line of JSON)
 
-Files are pieces of half a second to two seconds of the embedded clips, in WAV, FLAC and Ogg. Ends with status 1 unless there is exactly one row for each file, with
+The model has random weights and the architecture of the configuration `mini`, or of the one that is named: `as20k` is BEATs base. Files are pieces of half a second to two seconds of the embedded clips, in WAV, FLAC and Ogg. Ends with status 1 unless there is exactly one row for each file, with
 finite scores in [0, 1] or the code that its damage deserves, and what was there before the driver was killed is what it was. Seconds of a core include decoding
 in a child process beside it, and loading the model.
 """
@@ -24,13 +24,16 @@ import harness
 import numpy as np
 import pyarrow.parquet as pq
 import soundfile
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from beatline import config
 from beatline.errors import EXIT_CODES, INPUT
+from beatline.labels import audioset
 from beatline.model.checkpoint import save
+from beatline.model.tagger import Tagger, initialise_tagger
 from tests.rays import processes
-from tests.unit.test_engine import LABELS, make_tagger
 
 CLIPS = Path(__file__).parents[1] / "src/beatline/data/mini-audioset/audio"
 KINDS = ("wav", "flac", "ogg")
@@ -63,16 +66,17 @@ def main() -> int:
     """Prints what was made, how often it was interrupted, and the rows a second and core."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int)
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--like", default="mini")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder, model = Path(name), options.model or Path(name) / "model"
-        if options.model is None:
-            save(model, make_tagger(), LABELS, {})
+        folder, labels = Path(name), audioset()
+        tagger = Tagger(config.load(options.like, []).model.encoder, len(labels))
+        save(folder / "model", initialise_tagger(tagger, torch.Generator().manual_seed(0)).eval(), labels, {})
         bad = write_files(folder / "in", options.count)
-        result = work(folder, model, options.count, bad) | {"model": "tiny, random" if options.model is None else str(options.model), "where": harness.place()}
-    print(f"{result['rows']} rows, {result['refused']} refused, {result['rows_per_core_second']} rows a second and core, {result['done_before_restart']} rows were there when the driver was killed")
+        result = work(folder, folder / "model", options.count, bad) | {"model": f"{options.like}, random, {len(labels)} labels", "where": harness.place()}
+    print(f"{result['rows']} rows, {result['refused']} refused, {result['done_before_restart']} rows were there when the driver was killed")
+    print(f"a core tags {result['rows_per_core_second']} files and {result['sound_per_core_second']} seconds of sound a second")
     return harness.conclude(result, options.json)
 
 
@@ -84,7 +88,7 @@ def work(folder: Path, model: Path, count: int, bad: set[str]) -> dict[str, Any]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with subprocess.Popen(command, env=environment) as driver:
         until(lambda: len(made(out)) >= parts // 4, driver)
-        worker = next(pid for pid in processes(lambda line: line.startswith(b"ray::_make_part")) if pid not in before)
+        worker = next(pid for pid in processes(lambda line: line.startswith(b"ray::Map(_make_part")) if pid not in before)
         os.kill(worker, signal.SIGKILL)
         until(lambda: len(made(out)) >= parts // 2, driver)
         driver.send_signal(signal.SIGKILL)
@@ -103,6 +107,7 @@ def work(folder: Path, model: Path, count: int, bad: set[str]) -> dict[str, Any]
         "seconds_of_sound": about["seconds"],
         "core_seconds": about["core_seconds"],
         "rows_per_core_second": round(about["rows"] / about["core_seconds"], 1),
+        "sound_per_core_second": round(about["seconds"] / about["core_seconds"], 1),
         "wrong": wrong,
     }
 
