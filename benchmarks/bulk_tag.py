@@ -33,7 +33,7 @@ from beatline.errors import EXIT_CODES, INPUT
 from beatline.labels import audioset
 from beatline.model.checkpoint import save
 from beatline.model.tagger import Tagger, initialise_tagger
-from tests.rays import processes
+from tests.rays import workers
 
 CLIPS = Path(__file__).parents[1] / "src/beatline/data/mini-audioset/audio"
 KINDS = ("wav", "flac", "ogg")
@@ -82,13 +82,13 @@ def main() -> int:
 
 def work(folder: Path, model: Path, count: int, bad: set[str]) -> dict[str, Any]:
     """Runs it twice, with two kills in the first."""
-    out, before = folder / "out", set(processes(lambda line: line.startswith(b"ray::")))
+    out, before = folder / "out", set(workers(b"_make_part"))
     command = ["beatline", "tag", str(folder / "in"), "--engine", "ray", "--model", str(model), "--to", str(out)]
     parts = -(-count // 256)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with subprocess.Popen(command, env=environment) as driver:
         until(lambda: len(made(out)) >= parts // 4, driver)
-        worker = next(pid for pid in processes(lambda line: line.startswith(b"ray::Map(_make_part")) if pid not in before)
+        worker = next(pid for pid in workers(b"_make_part") if pid not in before)
         os.kill(worker, signal.SIGKILL)
         until(lambda: len(made(out)) >= parts // 2, driver)
         driver.send_signal(signal.SIGKILL)

@@ -25,6 +25,11 @@ def processes(selected: Callable[[bytes], bool], by: str = "cmdline") -> list[in
     return found
 
 
+def workers(work: bytes) -> list[int]:
+    """Ray's processes that are at this work, by its function's name."""
+    return processes(lambda line: line.startswith(b"ray::Map(" + work))
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Ray as beatline starts it, kept for all tests of a file; in the end nothing of it is left."""
@@ -56,7 +61,7 @@ def assassin(work: bytes) -> Iterator[list[int]]:
 
     def kill() -> None:
         while not killed and not ended.is_set():
-            for worker in processes(lambda line: line.startswith(b"ray::Map(" + work)):
+            for worker in workers(work):
                 os.kill(worker, signal.SIGKILL)
                 killed.append(worker)
                 return
