@@ -180,11 +180,15 @@ def resident(what: str) -> float:
 
 # ------------------------------------------------------------------ where it ran
 
+WIDEST = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 with bfloat16", "avx512f": "AVX-512", "avx2": "AVX2"}
+
 
 def processor() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    """The processor's name, and the widest arithmetic it has, for many machines hide which processor it is."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), platform.processor())
+    widest = next((called for flag, called in WIDEST.items() if f" {flag} " in text), "")
+    return f"{name} ({widest})" if widest else name
 
 
 def _git(*arguments: str) -> str:
