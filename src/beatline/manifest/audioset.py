@@ -13,7 +13,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from beatline.config import DataConfig
@@ -35,6 +35,7 @@ TABLES = {
 STRONG_HEADER = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel"
 STRONG_NAMES = "mid_to_display_name.tsv"
 STRONG_SECONDS = 10.0
+PARQUET = KINDS.index("parquet")
 RECORDING = re.compile(r"[\w-]{11}", re.ASCII)
 USUAL = re.compile(r'([\w-]{11}), (\d+\.\d+), (\d+\.\d+), "([^"]*)"', re.ASCII)  # the official CSVs' lines, read in a third of the time
 
@@ -150,7 +151,7 @@ def locate(rows: Rows, known: LabelSet, root: Path, tree: Tree, data: DataConfig
         kind, container = places.kind(place), places.files.container(place)
         kinds[kind] += 1
         rows.place(number, place)
-        if KINDS[kind] == "parquet":
+        if kind == PARQUET:
             parquet[container].append(int(places.files.member(place)) << 32 | number)
         if stated:
             rows.uncut(number)
@@ -162,18 +163,19 @@ def locate(rows: Rows, known: LabelSet, root: Path, tree: Tree, data: DataConfig
         raise UserError("no-clips", f"cannot use {root}", f"of {len(places)} recordings that the tables want, the audio of none is below it{unread}", remedy)
     repeated, problems = bool(places.repeated), places.problems
     del places  # at two million rows its names are a third of all
-    order = [key & 0xFFFFFFFF for file in sorted(parquet) for key in sorted(parquet[file])]
-    for (kind, _), numbers in uncut.items():
-        if KINDS[kind] == "parquet":
-            inside = set(numbers)
-            numbers[:] = array("q", [number for number in order if number in inside])
+    in_order = {file: array("q", [key & 0xFFFFFFFF for key in sorted(keys)]) for file, keys in sorted(parquet.items())}
+    for file, numbers in in_order.items():
+        inside = set(uncut.pop((PARQUET, file), ()))
+        uncut[PARQUET, file] = array("q", filter(inside.__contains__, numbers))
     whole = cut(rows, uncut)
     if repeated:
         _refuse_shared(rows, sorted(number for numbers in uncut.values() for number in numbers))
     notices += (_recognised(kinds, len(rows), whole),)
-    if order:  # Parquet gives a row only with its whole group, so its rows come last, in the order of the file's
-        last = set(order)
-        rows = Rows(rows.row(number) for number in (*(number for number in range(len(rows)) if number not in last), *order))
+    if in_order:  # Parquet gives a row only with its whole group, so its rows come last, in the order of the file's
+        is_last = bytearray(len(rows))
+        for number in chain.from_iterable(in_order.values()):
+            is_last[number] = True
+        rows = Rows(map(rows.row, chain((number for number in range(len(rows)) if not is_last[number]), *in_order.values())))
     for row in problems:
         rows.append(row)
     return assemble(rows, known, root, data, notices, judge)

@@ -212,7 +212,7 @@ class Rows:
         self._problems = Alike[Problem | None]()
         self._events: dict[int, tuple[Event, ...]] = {}
         self.files = Files()
-        """Where `of` their audio is."""
+        """Where their audio is."""
         self._places = array("i")  # in files, -1 where it is not known
         for row in rows:
             self.append(row)
