@@ -171,14 +171,13 @@ def locate(rows: Rows, known: LabelSet, root: Path, tree: Tree, data: DataConfig
     if repeated:
         _refuse_shared(rows, sorted(number for numbers in uncut.values() for number in numbers))
     notices += (_recognised(kinds, len(rows), whole),)
-    if in_order:  # Parquet gives a row only with its whole group, so its rows come last, in the order of the file's
-        is_last = bytearray(len(rows))
-        for number in chain.from_iterable(in_order.values()):
-            is_last[number] = True
-        rows = Rows(map(rows.row, chain((number for number in range(len(rows)) if not is_last[number]), *in_order.values())))
+    is_last = bytearray(len(rows))  # Parquet gives a row only with its whole group, so its rows come last, in the order of the file's
+    for number in chain.from_iterable(in_order.values()):
+        is_last[number] = True
+    order = array("q", chain((number for number in range(len(rows)) if not is_last[number]), *in_order.values(), range(len(rows), len(rows) + len(problems))))
     for row in problems:
         rows.append(row)
-    return assemble(rows, known, root, data, notices, judge)
+    return assemble(rows, known, root, data, notices, judge, order)
 
 
 def _refuse_shared(rows: Rows, numbers: Iterable[int]) -> None:

@@ -29,18 +29,21 @@ from beatline.manifest.table import (
 )
 
 
-def assemble(rows: Rows | Sequence[Row], known: LabelSet | None, root: Path, data: DataConfig, notices: tuple[str, ...] = (), judge: Judge | None = None) -> Manifest:
+def assemble(
+    rows: Rows | Sequence[Row], known: LabelSet | None, root: Path, data: DataConfig, notices: tuple[str, ...] = (), judge: Judge | None = None, order: Sequence[int] | None = None
+) -> Manifest:
     """The manifest of these rows; without a known label set, AudioSet's if it has every label, else the labels found.
 
     Args:
         judge: As for `sort_rows`.
+        order: As for `sort_rows`.
 
     Raises:
         UserError: `split-overlap`, `bad-config`, `bad-table`; `no-clips` where a validation split was asked for and none can be made.
     """
     rows = rows if isinstance(rows, Rows) else Rows(rows)
     known = known or labels_of(rows)
-    table = sort_rows(rows, known, judge)
+    table = sort_rows(rows, known, judge, order)
     splits, val = _splits(table, data, rows)
     check_overlap(table, splits, allow=("val", "test") if data.validation == "inside-eval" else None)
     return Manifest(

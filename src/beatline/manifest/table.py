@@ -69,18 +69,19 @@ Judgement = tuple[tuple[str, ...], Problem | None]
 Judge = Callable[[tuple[str, ...]], Judgement]
 
 
-def sort_rows(rows: Rows, labels: LabelSet, judge: Judge | None = None) -> Sorted:
+def sort_rows(rows: Rows, labels: LabelSet, judge: Judge | None = None, order: Sequence[int] | None = None) -> Sorted:
     """The rows as clips and rejected inputs.
 
     Args:
         judge: That of the labels, where the caller has asked it about the rows already.
+        order: In which clips and rejected inputs come; as the rows do where it is left out.
 
     Raises:
         UserError: `split-overlap` where a clip is listed in two splits.
     """
     judge, good, bad, any_split = judge or judge_of(labels), array("q"), array("q"), rows.any_splits()
     first: dict[str, int] = {}
-    for place in range(len(rows)):
+    for place in range(len(rows)) if order is None else order:
         problem = rows.problem(place)
         if problem is None and any_split and not rows.splits(place):
             problem = ("bad-row", "it names no split, and other rows do")
