@@ -204,7 +204,8 @@ def place() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    commit = _git("rev-parse", "--short", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results.json", ":!benchmarks/RESULTS.md") else "")
+    but_results = (".", *(f":(exclude,glob)benchmarks/**/{file}" for file in ("results.json", "RESULTS.md")))
+    commit = _git("rev-parse", "--short", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", *but_results) else "")
     device = f"{processor()}, {os.cpu_count()} cores, {THREADS} threads"
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         device = f"{sys.modules['torch'].cuda.get_device_name()}, beside {device}"
