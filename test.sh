@@ -6,11 +6,14 @@ cd "$(dirname "$0")"
 source ./environment.sh
 make_environment dev
 bash tests/e2e/examples.sh "$venv/bin/python"
-if ! command -v chromium chromium-browser google-chrome >/dev/null; then  # for the page's tests
+missing=()  # Debian's names of what the tests of the page and of the microphone talk to
+command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium)
+command -v pulseaudio >/dev/null || missing+=(pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins)
+if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >/dev/null || echo "test.sh: Chromium could not be installed: the page's tests are skipped" >&2
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null || echo "test.sh: ${missing[*]} could not be installed: tests that need them are skipped" >&2
   else
-    echo "test.sh: no Chromium: the page's tests are skipped; install it (Debian: apt-get install chromium) to run them" >&2
+    echo "test.sh: not installed: ${missing[*]} (Debian's names); tests that need them are skipped" >&2
   fi
 fi
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1

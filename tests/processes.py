@@ -1,7 +1,17 @@
 """What tests see of the processes that beatline starts."""
 
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Waits for it."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
 
 
 def children() -> list[int]:

@@ -180,7 +180,7 @@ def microphone(rate: int, channels: int) -> Sound:
     """What the default microphone hears.
 
     Raises:
-        UserError: `missing-package`; `missing-file` where there is no microphone of this form.
+        UserError: `missing-package`; `missing-file` where there is no microphone of this form; its blocks, where it goes away.
     """
     remedy = "or pipe it in: arecord -f S16_LE -r 16000 | beatline listen - --model MODEL"
     try:
@@ -195,8 +195,11 @@ def microphone(rate: int, channels: int) -> Sound:
         raise UserError("missing-file", "cannot hear the microphone", str(error), f"check the device and --rate, {remedy}") from error
 
     def blocks() -> Iterator[np.ndarray]:
-        with stream:
-            while True:
-                yield stream.read(max(1, rate // 20))[0]
+        try:
+            with stream:
+                while True:
+                    yield stream.read(max(1, rate // 20))[0]
+        except sounddevice.PortAudioError as error:
+            raise UserError("missing-file", "cannot hear the microphone any more", str(error), "plug it in and start again") from error
 
     return Sound(rate, channels, blocks())

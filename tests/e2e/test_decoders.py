@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from beatline.children import AHEAD, Decoders, Job, blocks
 from beatline.errors import EXIT_CODES, INPUT, UserError
 from beatline.limits import Limits
 from tests.bombs import bombs
-from tests.processes import children
+from tests.processes import children, until
 from tests.sounds import CONTAINED, PLAIN, chord, contained, patched, plain
 from tests.stores import in_child
 
@@ -40,13 +40,6 @@ def most_memory(pid: int) -> int:
     """The most bytes the process has held."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
-
-
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ ELSEWHERE = {
     r"beatline (prepare|run) as20k .*": "AudioSet is not here: tests/e2e/test_prepare.py",
     r"beatline tag s3://bucket/audio --engine ray --model runs/mini --to tagged": "part of the line that docs/bulk.md has",
     r"torchrun .*": "machines with GPUs: tests/e2e/test_resume.py does it with two processes",
-    r"beatline listen --model .*": "a microphone: tests/unit/test_listening.py",
+    r"beatline listen --model .*": "a microphone: tests/e2e/test_microphone.py",
     r"jupyter lab .*": "opens a browser; the notebook is executed below",
 }
 """Commands that cannot run here, and the reason; their options are checked all the same."""

@@ -33,7 +33,7 @@ from beatline.model.checkpoint import save
 from beatline.serve import app as apps
 from beatline.serve.program import Server
 from beatline.tag import AudioTagger
-from tests.processes import children
+from tests.processes import children, until
 from tests.unit.test_engine import make_tagger
 
 LABELS = LabelSet((Label("/m/05tny_", "Bark"), Label("/m/06mb1", "Rain"), Label("hum", "Hum")))
@@ -118,13 +118,6 @@ def form(*files: tuple[str, bytes], field: str = "files") -> bytes:
 
 def head(length: int, more: str = "") -> bytes:
     return f"POST /v1/tag HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=limit\r\nContent-Length: {length}\r\n{more}\r\n".encode()
-
-
-def until(condition: Any, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
