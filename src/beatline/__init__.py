@@ -6,8 +6,12 @@ in the rooms. Importing this imports no torch.
 
 from typing import Any
 
+from beatline import memory
+
 __version__ = "0.1.0"
 __all__ = ["load", "load_checkpoint", "load_config", "run"]
+
+memory.use_large_pages()
 
 
 def load(source: Any, **options: Any) -> Any:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from beatline import artefact, metrics, parallel
+from beatline import artefact, memory, metrics, parallel
 from beatline.ahead import in_order
 from beatline.augment import generator
 from beatline.batches import Batch, augmented_fbank, epoch_batches, make_batch
@@ -35,6 +35,7 @@ from beatline.runlog import RunLog, progress, say
 from beatline.store import Store
 
 CHECKPOINTS_KEPT = 2  # the last, and the one before it should the last be damaged
+LARGE = 2**25  # parameters: from there on a step takes seconds on a CPU, and memory is worth tidying between two of them
 
 
 def pick_device(name: str) -> torch.device:
@@ -266,6 +267,8 @@ class Trainer:
             group["lr"] = rate
         self.tagger.train()
         self.optimiser.zero_grad()
+        if self.device.type == "cpu" and sum(parameter.numel() for parameter in self.tagger.parameters()) > LARGE:
+            memory.give_back()
         total = torch.zeros((), device=self.device)
         for part, batch in enumerate(batches):
             # dropout is PyTorch's own: seeded here, and only here, by where the loop stands

@@ -1,4 +1,4 @@
-"""oneDNN's products and the recomputing attention equal PyTorch's own, forward and backward."""
+"""Products by either library and the recomputing attention equal PyTorch's own, forward and backward."""
 
 import math
 
@@ -9,7 +9,13 @@ from torch.nn import functional as F
 from beatline.config import EncoderConfig
 from beatline.model.attention import KEPT_WEIGHTS, Attention, RelativeBias, _Recomputed
 from beatline.model.linear import Linear, _FeedForward, feed_forward
-from beatline.products import on_cpu_in_float32, product
+from beatline.products import on_cpu_in_float32, product, product_into
+
+
+@pytest.fixture(params=["onednn", "mkl"], autouse=True)
+def library(request, monkeypatch):
+    """Every test by both, whatever the CPU."""
+    monkeypatch.setattr("beatline.products._by_onednn", lambda: request.param == "onednn")
 
 
 @pytest.mark.parametrize("shape", [(7, 16), (2, 5, 16), (2, 0, 16)])
@@ -47,7 +53,10 @@ def test_a_feed_forward_part_and_its_gradients_are_those_of_pytorch(rate, monkey
 
 def test_gaps_between_rows_do_not_change_a_product():
     wide, other = torch.randn(6, 40), torch.randn(9, 30)
-    torch.testing.assert_close(product(wide[:, 5:15], other[:, ::3]), wide[:, 5:15] @ other[:, ::3].t(), rtol=1e-5, atol=1e-5)
+    wanted, out = wide[:, 5:15] @ other[:, ::3].t(), torch.zeros(9, 12)
+    torch.testing.assert_close(product(wide[:, 5:15], other[:, ::3]), wanted, rtol=1e-5, atol=1e-5)
+    product_into(out[:, :6].t(), wide[:, 5:15], other[:, ::3])
+    torch.testing.assert_close(out, F.pad(wanted.t(), (0, 6)), rtol=1e-5, atol=1e-5)
 
 
 def test_other_types_and_autocast_are_left_to_pytorch():
@@ -60,13 +69,14 @@ def test_other_types_and_autocast_are_left_to_pytorch():
     assert Linear(8, 4).double()(features.double()).dtype == torch.float64
 
 
-def reference(query, key, value, gate, bias, is_padding):
+def reference(qkv, gate, bias, is_padding):
+    query, key, value = qkv.unflatten(-1, (3, 3, -1)).permute(2, 0, 3, 1, 4)
     mask = torch.zeros(query.shape[0], 1, 1, key.shape[2])
     if bias is not None:
         mask = mask + (bias if gate is None else gate * bias)
     if is_padding is not None:
         mask = mask.masked_fill(is_padding[:, None, None, :], -math.inf)
-    return (query @ key.mT / query.shape[-1] ** 0.5 + mask).softmax(-1) @ value
+    return ((query @ key.mT / query.shape[-1] ** 0.5 + mask).softmax(-1) @ value).transpose(1, 2).flatten(2)
 
 
 @pytest.mark.parametrize("gated", [True, False])
@@ -74,11 +84,10 @@ def reference(query, key, value, gate, bias, is_padding):
 @pytest.mark.parametrize("padded", [True, False])
 def test_recomputing_attention_has_the_gradients_of_the_formula(gated, biased, padded):
     torch.manual_seed(1)
-    inputs = [torch.randn(2, 3, 10, 4) for _ in range(3)]
-    inputs += [torch.rand(2, 3, 10, 1) if gated and biased else None, torch.randn(3, 10, 10) if biased else None]
+    inputs = [torch.randn(2, 10, 36), torch.rand(2, 3, 10, 1) if gated and biased else None, torch.randn(3, 10, 10) if biased else None]
     is_padding = torch.arange(10)[None] >= torch.tensor([[10], [6]]) if padded else None
     ours, theirs = ([None if t is None else t.clone().requires_grad_() for t in inputs] for _ in range(2))
-    got, wanted = _Recomputed.apply(*ours, is_padding, 0.0), reference(*theirs, is_padding)
+    got, wanted = _Recomputed.apply(*ours, is_padding, 3, 0.0), reference(*theirs, is_padding)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
     gradient = torch.randn_like(wanted)
     got.backward(gradient)
@@ -92,17 +101,17 @@ def test_dropout_drops_weights_and_its_gradient_sees_the_same_ones():
     """With values that pick out each weight, the output is the dropped and scaled weights; the gradient of the values must hold the same."""
     torch.manual_seed(2)
     tokens, rate = 40, 0.25
-    query, key = torch.randn(1, 1, tokens, 4), torch.randn(1, 1, tokens, 4)
-    value = torch.eye(tokens)[None, None].requires_grad_()
+    query, key = torch.randn(tokens, 4), torch.randn(tokens, 4)
     wide = [F.pad(t, (0, tokens - 4)) * (tokens / 4) ** 0.25 for t in (query, key)]  # the scale is that of the padded width
-    used = _Recomputed.apply(*wide, value, None, None, None, rate)
+    qkv = torch.cat([*wide, torch.eye(tokens)], dim=1)[None].requires_grad_()
+    used = _Recomputed.apply(qkv, None, None, None, 1, rate)[0]
     plain = (query @ key.mT / 2).softmax(-1)
     kept = used != 0
     assert 0.15 < 1 - kept.float().mean() < 0.35
     torch.testing.assert_close(used[kept], (plain / (1 - rate))[kept], rtol=1e-4, atol=1e-6)
-    gradient = torch.randn(1, 1, tokens, tokens)
+    gradient = torch.randn(tokens, tokens)
     used.backward(gradient)
-    torch.testing.assert_close(value.grad, used.detach().mT @ gradient, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(qkv.grad[0, :, 2 * tokens :], used.detach().mT @ gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kept", [0, KEPT_WEIGHTS])

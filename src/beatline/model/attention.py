@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
 from beatline.model.linear import Linear
-from beatline.products import on_cpu_in_float32, product
+from beatline.products import on_cpu_in_float32, product, product_into
 
 KEPT_WEIGHTS = 2**21  # attention weights of a layer and batch, 8 MB: so many fit a CPU's cache together, and are not worth making again
 
@@ -70,30 +70,40 @@ class _Recomputed(torch.autograd.Function):
         return torch.from_numpy(np.unpackbits(packed[at].numpy(), axis=-1, count=tokens)).view(torch.bool)
 
     @staticmethod
-    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None, bias: Tensor | None, is_padding: Tensor | None, dropout: float) -> Tensor:
-        clips, heads, tokens, _ = query.shape
+    def heads(qkv: Tensor, heads: int) -> Tensor:
+        """Queries, keys and values, `(3, batch, heads, tokens, head width)`, as they lie in `(batch, tokens, 3 width)`."""
+        return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+
+    @staticmethod
+    def forward(ctx, qkv: Tensor, gate: Tensor | None, bias: Tensor | None, is_padding: Tensor | None, heads: int, dropout: float) -> Tensor:
+        query, key, value = _Recomputed.heads(qkv, heads)
+        clips, _, tokens, _ = query.shape
         dropped = torch.empty(clips, heads, tokens, tokens, dtype=torch.bool).bernoulli_(dropout) if dropout else None
         packed = None if dropped is None else torch.from_numpy(np.packbits(dropped.numpy(), axis=-1))  # one of the largest things to keep
-        attended = query.new_empty(clips, tokens, heads, query.shape[-1]).transpose(1, 2)  # as the layer after it wants it, so that no copy is kept
+        attended = qkv.new_empty(clips, tokens, qkv.shape[-1] // 3)
+        by_head = attended.unflatten(-1, (heads, -1)).transpose(1, 2)
         for at in itertools.product(range(clips), range(heads)):
             weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
             if dropped is not None:
                 weights.masked_fill_(dropped[at], 0.0)
-            attended[at] = product(weights, value[at].t())
+            product_into(by_head[at], weights, value[at].t())
         if dropout:
             attended /= 1 - dropout
-        ctx.save_for_backward(query, key, value, gate, bias, is_padding, packed, attended)
-        ctx.dropout = dropout
+        ctx.save_for_backward(qkv, gate, bias, is_padding, packed, attended)
+        ctx.heads, ctx.dropout = heads, dropout
         return attended
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, gate, bias, is_padding, packed, attended = ctx.saved_tensors
+        qkv, gate, bias, is_padding, packed, attended = ctx.saved_tensors
+        query, key, value = _Recomputed.heads(qkv, ctx.heads)
         scale = query.shape[-1] ** -0.5
-        to_query, to_key, to_value = (torch.empty_like(t) for t in (query, key, value))
+        to_qkv = torch.empty_like(qkv)
+        to_query, to_key, to_value = _Recomputed.heads(to_qkv, ctx.heads)
         to_gate = None if gate is None else torch.empty_like(gate)
         to_bias = None if bias is None else torch.zeros_like(bias)
+        gradient, attended = (tensor.unflatten(-1, (ctx.heads, -1)).transpose(1, 2) for tensor in (gradient, attended))
         through = (gradient * attended).sum(-1, keepdim=True)  # what the softmax takes off each row
         if ctx.dropout:
             gradient = gradient / (1 - ctx.dropout)
@@ -105,16 +115,17 @@ class _Recomputed(torch.autograd.Function):
                 dropped = _Recomputed.dropped(packed, at, query.shape[2])
                 used = weights.masked_fill(dropped, 0.0)
                 to_weights.masked_fill_(dropped, 0.0)
-            to_value[at] = product(gradient[at].t(), used.t()).t()
+            product_into(to_value[at].t(), gradient[at].t(), used.t())
             to_logits = to_weights.sub_(through[at]).mul_(weights)
-            to_query[at] = product(to_logits, key[at].t()).mul_(scale)
-            to_key[at] = product(query[at].t(), to_logits.t()).t().mul_(scale)
+            product_into(to_query[at], to_logits, key[at].t())
+            product_into(to_key[at].t(), query[at].t(), to_logits.t())
             if to_gate is not None and to_bias is not None:
                 to_gate[at] = (to_logits * bias[at[1]]).sum(-1, keepdim=True)
                 to_bias[at[1]].addcmul_(to_logits, gate[at])
             elif to_bias is not None:
                 to_bias[at[1]].add_(to_logits)
-        return to_query, to_key, to_value, to_gate, to_bias, None, None
+        to_qkv[..., : 2 * qkv.shape[-1] // 3].mul_(scale)
+        return to_qkv, to_gate, to_bias, None, None, None
 
 
 class Attention(nn.Module):
@@ -131,12 +142,15 @@ class Attention(nn.Module):
             self.gate = nn.Linear(width // self.heads, 8)
             self.gate_scale = nn.Parameter(torch.ones(self.heads))
 
-    def gate_values(self, query: Tensor) -> Tensor:
-        """The factor on the bias of each query, `(batch, heads, tokens, 1)`, from unscaled queries `(batch, heads, tokens, head width)`."""
-        # eight outputs, summed in two groups of four: the same as two outputs of summed weights
+    def gate_values(self, tokens: Tensor) -> Tensor:
+        """The factor on the bias of each query, `(batch, heads, tokens, 1)`, of tokens `(batch, tokens, width)`."""
+        # eight outputs of a query, summed in two groups of four: two outputs of summed weights; and as a query is linear in its token, so are they
+        width, of_query = tokens.shape[-1], (self.heads, -1)
         weight, bias = self.gate.weight.unflatten(0, (2, 4)).sum(1), self.gate.bias.unflatten(0, (2, 4)).sum(1)
-        a, b = F.linear(query, weight, bias).sigmoid().chunk(2, dim=-1)
-        return a * (b * self.gate_scale[:, None, None] - 1.0) + 2.0
+        of_tokens = weight @ self.qkv.weight[:width].unflatten(0, of_query)
+        constant = F.linear(self.qkv.bias[:width].unflatten(0, of_query), weight, bias)
+        a, b = F.linear(tokens, of_tokens.flatten(0, 1), constant.flatten()).sigmoid().unflatten(-1, (self.heads, 2)).unbind(-1)
+        return (a * (b * self.gate_scale - 1.0) + 2.0).transpose(1, 2)[..., None]
 
     def forward(self, tokens: Tensor, bias: Tensor | None, is_padding: Tensor | None) -> Tensor:
         """Attended tokens `(batch, tokens, width)`.
@@ -145,21 +159,18 @@ class Attention(nn.Module):
             bias: `(heads, tokens, tokens)` from `RelativeBias`, or None.
             is_padding: `(batch, tokens)` bool, or None when nothing is padded.
         """
-        query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # sizes are asked last: an exported graph leaves them open
-        recomputed = torch.is_grad_enabled() and on_cpu_in_float32(query) and query.shape[:3].numel() * query.shape[2] > KEPT_WEIGHTS
-        if recomputed:  # before the gate, which would keep the three together
-            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        gate = self.gate_values(query) if bias is not None and self.gated else None
+        qkv = self.qkv(tokens)
+        query, key, value = _Recomputed.heads(qkv, self.heads)
+        gate = self.gate_values(tokens) if bias is not None and self.gated else None
         dropout = self.dropout if self.training else 0.0
-        if recomputed:
-            attended = _Recomputed.apply(query, key, value, gate, bias, is_padding, dropout)
-        else:
-            mask = None
-            if bias is not None:
-                mask = (bias[None] if gate is None else gate * bias).to(query.dtype)
-            if is_padding is not None:
-                keep_out = torch.zeros_like(is_padding, dtype=query.dtype).masked_fill(is_padding, -math.inf)[:, None, None, :]
-                mask = keep_out if mask is None else mask + keep_out
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        # sizes are asked last: an exported graph leaves them open
+        if torch.is_grad_enabled() and on_cpu_in_float32(query) and query.shape[:3].numel() * query.shape[2] > KEPT_WEIGHTS:
+            return self.out(_Recomputed.apply(qkv, gate, bias, is_padding, self.heads, dropout))
+        mask = None
+        if bias is not None:
+            mask = (bias[None] if gate is None else gate * bias).to(query.dtype)
+        if is_padding is not None:
+            keep_out = torch.zeros_like(is_padding, dtype=query.dtype).masked_fill(is_padding, -math.inf)[:, None, None, :]
+            mask = keep_out if mask is None else mask + keep_out
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return self.out(attended.transpose(1, 2).reshape(tokens.shape))

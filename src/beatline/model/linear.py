@@ -1,11 +1,11 @@
-"""Linear layers whose float32 products on a CPU go to oneDNN; elsewhere, and for other types, they are PyTorch's own."""
+"""Linear layers whose float32 products on a CPU go to the library that is faster there, see `products`; elsewhere, and for other types, they are PyTorch's own."""
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from beatline.products import on_cpu_in_float32, product
+from beatline.products import on_cpu_in_float32, product, product_into
 
 
 class _Linear(torch.autograd.Function):
@@ -33,7 +33,8 @@ class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor) -> Tensor:
         ctx.save_for_backward(features, up, up_bias, down)
-        return product(F.gelu(product(features, up, up_bias)), down, down_bias)
+        hidden = product(features, up, up_bias)
+        return product(torch.ops.aten.gelu.out(hidden, out=hidden), down, down_bias)
 
     @staticmethod
     @once_differentiable
@@ -41,8 +42,9 @@ class _FeedForward(torch.autograd.Function):
         features, up, up_bias, down = ctx.saved_tensors
         rows, inputs = gradient.flatten(0, -2), features.flatten(0, -2)
         hidden = product(inputs, up, up_bias)
-        to_down = product(rows.t(), F.gelu(hidden).t())
-        to_hidden = product(rows, down.t())
+        to_hidden = F.gelu(hidden)  # for now: the two are the largest of all, so one's memory serves both
+        to_down = product(rows.t(), to_hidden.t())
+        product_into(to_hidden, rows, down.t())
         torch.ops.aten.gelu_backward.grad_input(to_hidden, hidden, grad_input=to_hidden)
         return product(to_hidden, up.t()).view(features.shape), product(to_hidden.t(), inputs.t()), to_hidden.sum(0), to_down, rows.sum(0)
 
