@@ -22,6 +22,17 @@ EXACT = 1e-5
 Peer = Callable[[np.ndarray], np.ndarray]
 
 
+def waveforms(clips: int, smoke: bool) -> np.ndarray:
+    """What every side is given."""
+    return models.waveforms(clips, 1 if smoke else models.SECONDS)
+
+
+def peer_work(peer: str, model: str, clips: int, smoke: bool) -> Callable[[], object]:
+    """A peer's pass, for a process of its own."""
+    made: dict[str, Callable[[], Peer]] = {"openbeats": lambda: peers.openbeats(Path(model)), "espnet": lambda: peers.espnet(Path(model)), "ast": lambda: peers.ast(smoke)}
+    return partial(made[peer](), waveforms(clips, smoke))
+
+
 def rows(options: harness.Options) -> Iterator[harness.Row]:
     """A row for each engine and batch, and AST's."""
     with harness.scratch() as folder:
@@ -30,21 +41,21 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         chosen, plain = tag.load(models.write_export(written.own, Path(folder, "export"))).engine, tag.load(written.own, engine="torch").engine
         differences: dict[str, float] = {"chosen": 0.0, "torch": 0.0}
         for clips, goal in BATCHES.items():
-            waveforms = models.waveforms(clips, 1 if options.smoke else models.SECONDS)
-            for name, ours, wanted in (("chosen", chosen, CHOSEN), ("torch", plain, goal)):
-                difference = float(np.abs(ours.scores(waveforms) - 1 / (1 + np.exp(-peer(waveforms)))).max())
-                differences[name] = max(difference, differences[name])
-                what = f"batch {clips}, {f'engine auto ({ours.name})' if name == 'chosen' else 'plain PyTorch'}, against openbeats"
-                work = partial(ours.scores, waveforms), partial(peer, waveforms)
-                yield harness.compare(f"encoder/{name}-{clips}", what, *work, options.pairs, harness.at_least(wanted))
+            clips_now = waveforms(clips, options.smoke)
+            with harness.Apart("encoder:peer_work", harness.PLAIN, peer="openbeats", model=str(written.release), clips=clips, smoke=options.smoke) as theirs:
+                for name, ours, wanted in (("chosen", chosen, CHOSEN), ("torch", plain, goal)):
+                    difference = float(np.abs(ours.scores(clips_now) - 1 / (1 + np.exp(-peer(clips_now)))).max())
+                    differences[name] = max(difference, differences[name])
+                    what = f"batch {clips}, {f'engine auto ({ours.name})' if name == 'chosen' else 'plain PyTorch'}, against openbeats"
+                    yield harness.compare(f"encoder/{name}-{clips}", what, partial(ours.scores, clips_now), theirs, options.pairs, harness.at_least(wanted))
         for name, difference in differences.items():
             yield harness.state(f"encoder/exact-{name}", f"largest difference of a score from openbeats, {'engine auto' if name == 'chosen' else 'plain PyTorch'}", difference, "", harness.at_most(EXACT))
-        waveforms = models.waveforms(8, 1 if options.smoke else models.SECONDS)
-        others: dict[str, tuple[str, Peer]] = {"espnet": ("ESPnet's classification model", peers.espnet(written.espnet))} if peers.available("espnet2") else {}
-        if peers.available("transformers"):
-            others["ast"] = "AST of transformers", peers.ast(options.smoke)
-        for name, (called, other) in others.items():
-            yield harness.compare(f"encoder/{name}-8", f"batch 8, engine auto ({chosen.name}), against {called}", partial(chosen.scores, waveforms), partial(other, waveforms), options.pairs)
+        others = {"espnet": ("ESPnet's classification model", written.espnet, "espnet2"), "ast": ("AST of transformers", written.espnet, "transformers")}
+        work = partial(chosen.scores, waveforms(8, options.smoke))
+        for name, (called, model, package) in others.items():
+            if peers.available(package):
+                with harness.Apart("encoder:peer_work", harness.PLAIN, peer=name, model=str(model), clips=8, smoke=options.smoke) as theirs:
+                    yield harness.compare(f"encoder/{name}-8", f"batch 8, engine auto ({chosen.name}), against {called}", work, theirs, options.pairs)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,49 @@ def compare(name: str, what: str, ours: Work, peer: Work, pairs: int = PAIRS, go
     return ratio(name, what, times["ours"], times["peer"], goal, **facts)
 
 
-# ------------------------------------------------------------------ memory, in a process of its own
+# ------------------------------------------------------------------ in a process of its own
+
+PLAIN = {"THP_MEM_ALLOC_ENABLE": "0"}
+"""For a peer's process: without the pages that `import beatline` asks for, which its users do not have."""
+
+
+class Apart:
+    """Some work in a process of its own, done each time it is called, so that neither side's settings and memory are the other's.
+
+    Args:
+        function: "file:name" of this folder; called with the arguments (which JSON can say), it returns the work.
+        settings: Environment variables of the process.
+    """
+
+    def __init__(self, function: str, settings: dict[str, str] | None = None, **arguments: Any):
+        call = f"import sys; sys.path.insert(0, {str(HERE)!r}); import harness; harness.work_when_told({function!r}, {json.dumps(arguments)!r})"
+        self._process = subprocess.Popen([sys.executable, "-c", call], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | (settings or {}))
+
+    def __call__(self) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        while (line := self._process.stdout.readline()) != "done\n":
+            if not line:
+                raise RuntimeError("the process of the other side ended")
+
+    def __enter__(self) -> "Apart":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def work_when_told(function: str, arguments: str) -> None:
+    """Makes the work that `Apart` names, and does it for each line that comes in."""
+    file, name = function.split(":")
+    work = getattr(importlib.import_module(file), name)(**json.loads(arguments))
+    for _ in sys.stdin:
+        work()
+        print("done", flush=True)
+
+
 
 
 @dataclass(frozen=True)
@@ -149,14 +191,15 @@ class Memory:
     """At its highest during the work."""
 
 
-def memory_of(function: str, **arguments: Any) -> Memory:
+def memory_of(function: str, settings: dict[str, str] | None = None, **arguments: Any) -> Memory:
     """What some work needs, measured in a fresh process.
 
     Args:
-        function: "file:name" of this folder; called with the arguments (which JSON can say), it makes the inputs and returns the work to watch.
+        function: As for `Apart`; it makes the inputs and returns the work to watch.
+        settings: As for `Apart`.
     """
     call = f"import sys; sys.path.insert(0, {str(HERE)!r}); import harness; harness.watch_memory({function!r}, {json.dumps(arguments)!r})"
-    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False, env=os.environ | (settings or {}))
     if done.returncode:
         raise RuntimeError(f"{function} failed:\n{done.stderr}")
     return Memory(*map(float, done.stdout.splitlines()[-1].split()))

@@ -1,7 +1,7 @@
 """One training step in float32 on 8 clips of 10 s, every layer training: beatline's real step against ESPnet's own trainer, recipe's augmentation in both.
 
-./bench.sh train_step        Ours reads its batch from a store and augments it; ESPnet's batch is in memory already. Peak memory of either is that of a fresh
-process that does nothing but three steps.
+./bench.sh train_step        Ours reads its batch from a store and augments it; ESPnet's batch is in memory already. Each side is a process of its own. Peak memory of
+either is that of a fresh process that does nothing but three steps.
 """
 
 from collections.abc import Callable, Iterator
@@ -75,8 +75,10 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         models.write_models(Path(folder), options.smoke)
         models.write_store(Path(folder), CLIPS, 1 if options.smoke else models.SECONDS)
         what = f"training step, float32, {CLIPS} clips of {models.SECONDS} s, all layers"
-        yield harness.compare("train_step/time", f"{what}, against ESPnet's", our_step(folder), espnet_step(folder), options.pairs, harness.at_least(FASTER))
-        memory = {side: harness.memory_of("train_step:three_steps", side=side, folder=folder).peak for side in ("ours", "espnet")}
+        with harness.Apart("train_step:our_step", folder=folder) as ours, harness.Apart("train_step:espnet_step", harness.PLAIN, folder=folder) as theirs:
+            yield harness.compare("train_step/time", f"{what}, against ESPnet's", ours, theirs, options.pairs, harness.at_least(FASTER))
+        sides = {"ours": {}, "espnet": harness.PLAIN}
+        memory = {side: harness.memory_of("train_step:three_steps", settings, side=side, folder=folder).peak for side, settings in sides.items()}
         share = memory["ours"] / memory["espnet"]
         yield harness.state("train_step/memory", f"{what}: peak memory as a share of ESPnet's", share, "", harness.at_most(MEMORY), ours_MB=memory["ours"], espnet_MB=memory["espnet"])
 
