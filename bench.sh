@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Measures beatline against what users have today, in an environment of its own (.venv-bench, 2.4 GB), and writes benchmarks/RESULTS.md and results.json.
-#   ./bench.sh                          everything that needs no GPU (about an hour on two cores)
+#   ./bench.sh                          what compares with others and needs no GPU (about an hour and a half on two cores)
 #   ./bench.sh encoder metrics          some: the names are those of the files in benchmarks/
 #   ./bench.sh store decode prepare manifest inspection     preparing data, some 40 minutes; with AUDIOSET=CSVDIR also AudioSet-20K whole (20 GB)
 #   ./bench.sh serve_load serve_fuzz   the server: a crowd, slow clients, mutated files, bombs, an OpenAPI fuzzer; a quarter of an hour
 #   ./bench.sh --smoke [names]          tiny sizes, nothing is written: do the benchmarks themselves work?
 #   ./bench.sh gpu_train gpu_infer gpu_agreement       on a machine with a GPU
-# Each measurement is a median of interleaved pairs (ours, theirs, ours, ...), two threads unless OMP_NUM_THREADS says otherwise. PYTHON names another interpreter.
+# A ratio is a median of interleaved pairs (ours, theirs, ours, ...); what has no quartiles was measured once. Two threads unless OMP_NUM_THREADS says otherwise. PYTHON names another interpreter.
 set -euo pipefail
 cd "$(dirname "$0")"
 names=() options=()

@@ -296,7 +296,7 @@ def markdown(known: dict[str, dict[str, Any]]) -> str:
         "",
         f"Written by `./bench.sh` from `results.json`; do not edit. {sum(row['met'] for row in judged)} of {len(judged)} goals met.",
         "",
-        "A ratio (x) says how many times longer the other program takes, or how many times more it needs: the median of interleaved pairs, with quartiles. Seconds and the like are medians too.",
+        "A ratio (x) says how many times longer the other program takes, or how many times more it needs: the median of interleaved pairs, with quartiles. Seconds and the like are medians too where they have quartiles, else they were measured once.",
     ]
     places = list({json.dumps(row["where"], sort_keys=True): row["where"] for row in known.values()}.values())
     for topic in dict.fromkeys(name.split("/")[0] for name in known):

@@ -125,6 +125,19 @@ def share_rows(options: harness.Options) -> Iterator[harness.Row]:
             yield harness.summarise(f"roofline/share-{clips}", what, list(reached / rates[best]), "", harness.at_least(SHARE), encoder_GFLOPS=float(np.median(reached)))
 
 
+def gradient_row(options: harness.Options) -> harness.Row:
+    """The products that make the weights' gradients, whose operands both lie across: where PyTorch's two libraries differ most."""
+    config, seconds = models.architecture(options.smoke), 1 if options.smoke else models.SECONDS
+    shapes = flops.layer_products(config, 8 * flops.token_count(config, seconds))
+    pairs = [(torch.randn(m, n).t(), torch.randn(m, k).t()) for m, k, n in shapes]
+    libraries = {"torch": torch.nn.functional.linear, "onednn": lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")}
+    with torch.no_grad():
+        times = harness.interleave({name: lambda call=call: [call(a, b) for a, b in pairs] for name, call in libraries.items()}, options.pairs)
+    products = 2.0 * sum(m * k * n for m, k, n in shapes)
+    facts = {f"{name}_GFLOPS": products / float(np.median(some)) / 1e9 for name, some in times.items()}
+    return harness.ratio("roofline/gradients", "batch 8: products of the weights' gradients, PyTorch's own against the oneDNN in it", times["torch"], times["onednn"], **facts)
+
+
 def bandwidth_row(options: harness.Options) -> harness.Row:
     """AdamW's step: bytes that it must move over time, as a share of what a copy moves."""
     tagger = models.random_tagger(options.smoke)
@@ -141,8 +154,9 @@ def bandwidth_row(options: harness.Options) -> harness.Row:
 
 
 def rows(options: harness.Options) -> Iterator[harness.Row]:
-    """Rates, shares and bandwidth."""
+    """Rates, shares, gradients and bandwidth."""
     yield from share_rows(options)
+    yield gradient_row(options)
     yield bandwidth_row(options)
 
 

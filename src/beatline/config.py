@@ -77,7 +77,7 @@ class EncoderConfig:
     fbank_mean: float = 15.41663
     """Mean subtracted from the log-mel energies."""
     fbank_std: float = 6.55582
-    """Half of what they are then divided by."""
+    """They are then divided by twice this."""
 
     def __post_init__(self) -> None:
         for name in ("embed_dim", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "conv_pos", "conv_pos_groups"):

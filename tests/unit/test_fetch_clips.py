@@ -15,7 +15,7 @@ import soundfile
 from pyarrow import parquet
 
 from beatline.errors import UserError
-from beatline.fetch import clips, http, ledger, services, youtube
+from beatline.fetch import clips, http, ledger, youtube
 from tests.e2e.test_resume import in_child
 from tests.servers import Server
 from tests.sounds import chord, contained
@@ -261,7 +261,3 @@ def test_a_folder_is_linked_once_and_never_itself(folder, tmp_path):
     write(tmp_path / ".cache/.sounds", {f"{TRAIN[0]}.wav": wav()})
     fetch(folder, str(tmp_path / ".cache/.sounds"))
     assert states(folder)[TRAIN[0]] == "local"
-
-
-def test_copies_are_known():
-    assert {copy.repository for copy in services.COPIES} == {"confit/audioset-16khz-wds", "agkphysics/AudioSet"}

@@ -54,11 +54,6 @@ def names(folder):
     return {path.name for path in folder.iterdir()} - {".lock"}
 
 
-def test_addresses_are_the_official_ones():
-    assert {table.address.split("/")[2] for table in audioset.TABLES} == {"storage.googleapis.com", "raw.githubusercontent.com"}
-    assert all(table.address.startswith("https://") and table.address.endswith("/" + table.name) for table in audioset.TABLES)
-
-
 def test_from_a_local_folder_without_any_network(official, tmp_path):
     paths = audioset.fetch(tmp_path / "out", [str(official)], unbalanced=True, policy=QUICK)
     assert {path.name for path in paths} == names(tmp_path / "out") == {table.name for table in audioset.TABLES}

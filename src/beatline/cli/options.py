@@ -65,7 +65,7 @@ def option(arguments: list[str], name: str) -> str | None:
         return None
     place = arguments.index(name)
     if place + 1 == len(arguments):
-        raise UserError("bad-usage", f"option {name}", "its value is missing", "`beatline --help` shows the form")
+        raise UserError("bad-usage", f"option {name}", "its value is missing", "`beatline COMMAND --help` shows the form")
     del arguments[place]
     return arguments.pop(place)
 
@@ -73,7 +73,7 @@ def option(arguments: list[str], name: str) -> str | None:
 def nothing_left(arguments: list[str]) -> None:
     """Raises `bad-usage` for what no option took."""
     if arguments:
-        raise UserError("bad-usage", f"argument {arguments[0]!r}", "not understood", "`beatline --help` shows the form")
+        raise UserError("bad-usage", f"argument {arguments[0]!r}", "not understood", "`beatline COMMAND --help` shows the form")
 
 
 def model_path(name: str) -> Path:
@@ -108,7 +108,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_precision_option(parser: argparse.ArgumentParser) -> None:
     """`--precision`, for every command that runs a tagger."""
-    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32", help="of the products; int8 is bfloat16 on a CPU with AMX, which is faster there")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32", help="of the products; on CPUs with AMX int8 runs as bfloat16, which is faster there")
 
 
 def add_window_options(parser: argparse.ArgumentParser, merge: bool = True) -> None:

@@ -51,7 +51,7 @@ def score_files(arguments: list[str]) -> None:
     elif scores and text and tokens:
         predictions = Predictions.from_espnet(Path(scores), Path(text), Path(tokens))
     else:
-        raise UserError("bad-usage", "beatline score", "score files need all of --scores, --text and --tokens", "`beatline --help` shows the form")
+        raise UserError("bad-usage", "beatline score", "score files need all of --scores, --text and --tokens", "`beatline score --help` shows the form")
     figures = metrics.figures(predictions.scores, predictions.targets, clips_hash=predictions.clips_hash)
     print(score_table(figures, {}))
     if to:
