@@ -132,10 +132,12 @@ class Decoders:
     def blocks(self, job: Job, seconds: float) -> Generator[np.ndarray, None, str]:
         """`media.blocks` of a job, decoded a few blocks ahead; fails as `submit`."""
         pieces: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-        room = threading.Semaphore(BLOCKS_AHEAD)
+        room, left = threading.Semaphore(BLOCKS_AHEAD), threading.Event()
 
         def take(samples: np.ndarray) -> None:
             room.acquire()
+            if left.is_set():  # the pipe may still hold whole blocks of a child that is gone
+                raise CancelledError
             pieces.put(samples)
 
         stream = self.stream(job, seconds, take)
@@ -147,6 +149,7 @@ class Decoders:
                     yield samples
             return stream.result()
         finally:
+            left.set()
             stream.stop()
             room.release(BLOCKS_AHEAD)  # or the pool's thread would wait for a reader who has gone
 

@@ -179,6 +179,18 @@ def test_a_child_that_cannot_start_is_no_fault_of_the_file(good, monkeypatch):
                 decoders.submit(Job(good)).result()
 
 
+@pytest.mark.timeout(60)
+def test_a_reader_that_leaves_early_costs_the_pool_nothing(long_file, good):
+    """The child is killed, and the whole blocks that are still in its pipe wait for nobody."""
+    with Decoders(1) as decoders:
+        for seconds in (0.5, 10.0):
+            some = decoders.blocks(Job(long_file, max_seconds=1e9), seconds)
+            next(some)
+            time.sleep(0.5)  # the pipe fills
+            some.close()
+            assert isinstance(decoders.submit(Job(good)).result(timeout=20), Decoded)
+
+
 def test_closing_ends_everything_at_once(long_file, good):
     decoders = Decoders(2)
     futures = [decoders.submit(slow(long_file)) for _ in range(6)]
