@@ -168,6 +168,7 @@ def opened(source: Path | bytes | BinaryIO) -> Iterator[Source]:
             yield sound
         return
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    stream.seek(0)  # one that was just written stands at its end
     first = stream.read(512)
     stream.seek(0)
     if not first:

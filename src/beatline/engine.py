@@ -241,6 +241,8 @@ def load_export(folder: Path, name: Name = "auto", precision: Precision = "float
     precision = reduced(name, precision)
     if name == "auto":
         name = "openvino" if precision != "int8" and (find_spec(EXTRA["openvino"]) or not (folder / ONNX).exists()) else "onnx"
+    if (name, precision) == ("onnx", "bfloat16"):
+        raise UserError("bad-config", "setting precision", "onnxruntime runs float32 and int8 here", "install openvino (extra `export`) and leave --engine out, or take int8")
     artefact.verify(folder, select=lambda file: file not in (ONNX, INT8) or file == (INT8 if precision == "int8" else ONNX))
     return GraphEngine(folder, name, precision, threads)
 

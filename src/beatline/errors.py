@@ -77,5 +77,5 @@ class UserError(Exception):
         self.exit_code = EXIT_CODES[code]
 
     def __str__(self) -> str:
-        line = f"{self.what}: {self.cause}; {self.remedy} [{self.code}]"
-        return " ".join(line.split())
+        line = " ".join(f"{self.what}: {self.cause}; {self.remedy} [{self.code}]".split())
+        return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)  # a file's name must not steer a terminal

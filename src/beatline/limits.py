@@ -68,7 +68,7 @@ class ServeLimits:
     upload_grace: float = 10.0
     """Seconds a request may take to arrive, and those of its body so many more as its bytes need at `min_upload_rate`."""
     min_upload_rate: int = 32_000
-    """Slowest average rate of an upload after its grace, bytes a second."""
+    """Slowest average rate of an upload after its grace, bytes a second; nor may it pause for longer than the grace."""
     max_queue: int = 64
     """Most uploaded files at once that are not answered; further requests are answered 429."""
     max_wait: float = 60.0

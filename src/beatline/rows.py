@@ -146,7 +146,7 @@ def _source(value: Any, scratch: Path) -> Any:
     try:
         if isinstance(value, dict):
             if value.get("array") is not None:
-                return np.asarray(value["array"]), int(value["sampling_rate"])
+                return _decoded(value)
             value = value["path"] if value.get("bytes") is None else value["bytes"]
         if isinstance(value, bytes | bytearray | memoryview):
             scratch.write_bytes(value)

@@ -117,6 +117,8 @@ def _train(config: Config) -> None:
     about = artefact.read_manifest(folder)
     if about is not None:
         artefact.verify(folder)
+        if "identity" not in about:
+            raise UserError("run-differs", f"cannot train in {config.out}", f"{folder} is a model that no run has trained here", "move it away, or give another folder with --out")
         check_identity(config.out, about["identity"], trainer.identity())
         say("train", f"{folder} is there already")
         return
@@ -132,9 +134,7 @@ def predict(config: Config) -> None:
     if is_whole("predict", folder, "made_from", made_from):
         say("predict", f"{folder} is there already")
         return
-    loaded = load_checkpoint(model_folder)
-    if loaded.labels is None or loaded.labels.hash != clips.labels.hash:
-        raise UserError("label-mismatch", f"cannot score {config.store_folder} with {model_folder}", "they have different labels", "prepare and train with the same label table")
+    loaded = load_checkpoint(model_folder).ordered(clips.labels)
     device = pick_device(config.train.device)
     test = clips.splits["test"]
     say("predict", f"{len(test)} test clips with {model_folder} -> {folder}")

@@ -200,7 +200,7 @@ def test_batches_of_any_kind(sounds, model, offline):
     path = sounds / "00.wav"
     samples, rate = soundfile.read(path)
     values = [str(path), path, path.read_bytes(), {"bytes": path.read_bytes(), "path": None}, {"bytes": None, "path": str(path)}, {"array": samples, "sampling_rate": rate}, AudioDecoder(path)]
-    batch = tagger({"audio": [*values, {"x": 1}, 7, str(sounds / "gone.wav"), b"<html>", AudioDecoder(sounds / "03.wav"), [1, 2], samples], "id": list("abcdefghijklmn")})
+    batch = tagger({"audio": [*values, {"x": 1}, 7, str(sounds / "gone.wav"), b"<html>", AudioDecoder(sounds / "03.wav"), [1, 2], {"array": samples, "sampling_rate": None}], "id": list("abcdefghijklmn")})
     assert batch["id"] == list("abcdefghijklmn")
     assert batch["code"] == [None] * 7 + ["not-audio", "not-audio", "missing-file", "not-audio", "not-audio", "not-audio", "not-audio"]
     for scores in batch["scores"][:7]:

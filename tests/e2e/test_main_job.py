@@ -48,6 +48,11 @@ def test_run_then_run_again_then_repair(csv, tmp_path, capsys):
     assert code == 0 and "epoch" not in out and out.count("is there already") == 5
     assert times == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
+    converted = tmp_path / "converted"
+    assert beatline(capsys, "convert", str(folder / "model"), str(converted / "model"))[0] == 0
+    code, _, err = beatline(capsys, "run", "mini", *arguments(csv, converted))
+    assert code == 2 and "run-differs" in err and "no run has trained here" in err and err.count("\n") == 1
+
     damaged = folder / "predictions/scores.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
     code, out, _ = beatline(capsys, *words)

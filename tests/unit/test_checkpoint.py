@@ -10,7 +10,7 @@ import yaml
 
 from beatline import artefact
 from beatline.errors import UserError
-from beatline.labels import audioset
+from beatline.labels import LabelSet, audioset
 from beatline.model.checkpoint import export_espnet, load_checkpoint, load_tokenizer, save
 from beatline.model.tagger import Tagger, initialise_tagger
 
@@ -28,6 +28,19 @@ def refused(path: Path, *words: str, code: str = "bad-checkpoint", **options) ->
     text = str(caught.value)
     assert caught.value.code == code and "\n" not in text, text
     assert all(word in text for word in (path.name, *words)), text
+
+
+def test_labels_in_another_order_are_the_same_model(tmp_path, released):
+    torch.save(released, tmp_path / "a.pt")
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    other = LabelSet(loaded.labels.labels[::-1])
+    waveform = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs = (model.tagger()(waveform) for model in (loaded, loaded.ordered(other)))
+    torch.testing.assert_close(theirs, ours.flip(1), rtol=0, atol=1e-6)
+    assert loaded.ordered(loaded.labels) is loaded
+    with pytest.raises(UserError, match="is a label of one of them only"):
+        loaded.ordered(LabelSet(other.labels[1:]))
 
 
 def test_own_folder_round_trip_is_exact(tmp_path):

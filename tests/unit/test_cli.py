@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from beatline.errors import UserError
 from beatline.model.checkpoint import save
 from tests.unit.test_engine import LABELS, make_tagger
 
@@ -45,3 +46,18 @@ def test_tagging_into_a_pipe_that_closes(tmp_path):
     place = shlex.quote(str(tmp_path))
     lines = shell(f"beatline tag {place} --model {place}/model --format jsonl | {{ head -1; }}; echo ${{PIPESTATUS[0]}}").splitlines()
     assert len(lines) == 2 and lines[0].startswith('{"file": ') and lines[1] == "141"
+
+
+def test_an_argument_that_names_nothing_is_named(tmp_path):
+    from beatline.cli.tagging import find_sources
+
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    assert list(find_sources([str(tmp_path / "a.wav")])) == [tmp_path / "a.wav"]
+    for word in (tmp_path / "empty", tmp_path / "no*.mp3"):
+        with pytest.raises(UserError, match=r"nothing to use in .*no audio file there"):
+            list(find_sources([str(tmp_path / "a.wav"), str(word)]))
+
+
+def test_an_error_writes_no_escape_sequences():
+    assert str(UserError("not-audio", "cannot use a\x1b]0;x\x07\udcff.wav", "ä", "b")) == "cannot use a\\x1b]0;x\\x07\\udcff.wav: ä; b [not-audio]"

@@ -96,6 +96,13 @@ def test_a_cpu_with_amx_takes_bfloat16_for_int8(exported, monkeypatch, amx, chos
     assert engine.load_export(exported, "auto", "int8").name == chosen
 
 
+@pytest.mark.parametrize("name", ["onnx", "auto"])
+def test_bfloat16_where_only_onnxruntime_runs_is_refused(exported, monkeypatch, name):
+    monkeypatch.setattr(engine, "find_spec", lambda package: package != "openvino")
+    with pytest.raises(UserError, match="onnxruntime runs float32 and int8"):
+        engine.load_export(exported, name, "bfloat16")
+
+
 def test_bfloat16_keeps_the_filter_bank_and_narrow_convolutions_in_float32(exported, tmp_path):
     wide = make_tagger(replace(CONFIG, encoder_embed_dim=64))
     export.export(wide, LABELS, tmp_path / "wide")

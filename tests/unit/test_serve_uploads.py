@@ -106,6 +106,12 @@ def test_a_fast_body_may_take_longer_than_the_grace_and_a_slow_one_not():
         take(content, 300, pause=0.03, limits=replace(fast, min_upload_rate=1_000_000))
 
 
+def test_a_body_that_pauses_is_refused_however_fast_it_was():
+    content = body((named("a"), bytes(900)), (named("b"), bytes(900)))
+    with pytest.raises(UserError, match=r"paused for 0\.05 s"):
+        take(content, 1800, pause=0.15, limits=replace(LIMITS, upload_grace=0.05, min_upload_rate=100))
+
+
 def test_a_client_that_leaves_is_noticed():
     with pytest.raises(Left):
         take(body((named("a"), b"abc"))[:-10], left=True)

@@ -26,7 +26,7 @@ def tag(arguments: list[str]) -> int:
     settings = Settings.of(given.model, given.calibrated, _event_options(given), **_tagger_options(given))
     say("tag", f"{len(inputs)} files -> {given.to}, on Ray")
     with places.locked(given.to), progress("tag", len(inputs)) as advance:
-        made = bulk_tag.tag_inputs(inputs, settings, given.to, len(os.sched_getaffinity(0)), advance)
+        made = bulk_tag.tag_inputs(inputs, settings, given.to, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, advance)
     refused = ", ".join(f"{code} {count}" for code, count in made["refused"].items())
     hours, speed = made["seconds"] / 3600, made["rows"] / max(made["core_seconds"], 1e-3)
     say("tag", f"{made['rows']} rows ({hours:.2f} h of sound), {sum(made['refused'].values())} refused{f' ({refused})' if refused else ''}, {speed:.1f} rows a second and core")

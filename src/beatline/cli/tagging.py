@@ -125,7 +125,12 @@ def find_sources(words: Iterable[str]) -> "Iterator[Audio]":
         raise UserError("bad-usage", "argument -", "standard input can be read only once", "give it once")
     for word in words:
         if word != "-":
-            yield from find([word])
+            found = find([word])
+            first = next(found, None)
+            if first is None:
+                raise UserError("missing-file", f"nothing to use in {word}", "no audio file there", "check the path, or leave it out")
+            yield first
+            yield from found
         elif sys.stdin is None or sys.stdin.isatty():
             raise UserError("bad-usage", "argument -", "standard input is no pipe", "pipe a sound file into the command: cat FILE | beatline tag - ...")
         else:

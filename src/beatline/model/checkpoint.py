@@ -80,6 +80,23 @@ class Loaded:
         encoder = {name: tensor for name, tensor in self.state.items() if not name.startswith("head.")}
         return dataclasses.replace(self, state=encoder | {f"head.{name}": tensor for name, tensor in head.items()}, labels=labels, task=task)
 
+    def ordered(self, labels: LabelSet) -> "Loaded":
+        """The same model with its outputs in the order of these labels.
+
+        Raises:
+            UserError: `label-mismatch` where they are not the model's labels.
+        """
+        mine = self.labels.index_of_mid if self.labels else {}
+        if tuple(mine) == labels.mids:
+            return self
+        different = sorted(set(mine) ^ set(labels.mids))
+        linear = {"head.weight", "head.bias"} == {name for name in self.state if name.startswith("head.")}
+        if different or not linear:
+            cause = f"{different[0]} is a label of one of them only" if different else "its labels are in another order, and its head is no linear one"
+            raise UserError("label-mismatch", f"cannot use {self.source} for other labels than its own", cause, "prepare and train with the same label table")
+        order = [mine[mid] for mid in labels.mids]
+        return self.with_head({name: self.state[f"head.{name}"][order] for name in ("weight", "bias")}, labels, self.task)
+
 
 def _bad(path: Path, cause: str, remedy: str = "give a checkpoint of the BEATs release, ESPnet, OpenBEATs or beatline") -> UserError:
     return UserError("bad-checkpoint", f"cannot load {path}", cause, remedy)

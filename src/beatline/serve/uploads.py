@@ -141,10 +141,10 @@ async def _pieces(incoming: Receive, limits: ServeLimits) -> AsyncIterator[bytes
     while more:
         left = begun + limits.upload_grace + size / limits.min_upload_rate - time.monotonic()
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(min(left, limits.upload_grace)):  # fast bytes earn no silence
                 message = await incoming()
         except TimeoutError:
-            cause = f"its body arrives slower than {limits.min_upload_rate} bytes a second"
+            cause = f"its body arrives slower than {limits.min_upload_rate} bytes a second, or paused for {limits.upload_grace:g} s"
             raise UserError("upload-timeout", "cannot use the request", cause, "use a faster connection, or send less") from None
         if message["type"] == "http.disconnect":
             raise Left
