@@ -84,10 +84,10 @@ def test_an_upload_is_decoded_as_offline_and_bounded(tmp_path):
             assert decoded.bytes == decoded.path.stat().st_size
             with pytest.raises(UserError, match=r"cannot use bark\.ogg: it is longer than 9 s") as caught:
                 await decode(decoders, upload, "bark.ogg", replace(limits, max_seconds=9))
-            assert caught.value.code == "too-long"
+            assert caught.value.code == "too-long" and not upload.with_suffix(".pcm").exists()
             with pytest.raises(UserError, match="takes longer than 0 s") as caught:
                 await decode(decoders, upload, "bark.ogg", replace(limits, max_decode_seconds=0))
-            assert caught.value.code == "decode-timeout"
+            assert caught.value.code == "decode-timeout" and not upload.with_suffix(".pcm").exists()
             assert (await decode(decoders, upload, "bark.ogg", limits)).samples == decoded.samples  # the pool lives
 
     asyncio.run(main())

@@ -70,12 +70,16 @@ async def decode(decoders: Decoders, upload: Path, name: str, limits: ServeLimit
             raise UserError("decode-timeout", f"cannot use {name}", f"decoding it takes longer than {limits.max_decode_seconds:g} s", REMEDY)
         file.write(samples.data)
 
-    with target.open("wb") as file:
-        stream = decoders.stream(Job(upload, name=name), BLOCK_SECONDS, take)
-        try:
-            note = await asyncio.wrap_future(stream)
-        finally:
-            stream.stop()
-    if not size:
-        raise UserError("too-short", f"cannot use {name}", "there is no sound in it", REMEDY)
+    try:
+        with target.open("wb") as file:
+            stream = decoders.stream(Job(upload, name=name), BLOCK_SECONDS, take)
+            try:
+                note = await asyncio.wrap_future(stream)
+            finally:
+                stream.stop()
+        if not size:
+            raise UserError("too-short", f"cannot use {name}", "there is no sound in it", REMEDY)
+    except BaseException:
+        target.unlink(missing_ok=True)  # or it would lie there uncounted until the request ends
+        raise
     return Decoded(target, size, note)

@@ -162,7 +162,11 @@ class TagRequest:
         begun = time.monotonic()
         decoded = await decode(self._service.decoders, upload.path, upload.name, self._service.limits)
         upload.path.unlink()
-        self._share.take(decoded.bytes - upload.size)
+        try:
+            self._share.take(decoded.bytes - upload.size)
+        except UserError:
+            decoded.path.unlink()
+            raise
         self._service.metrics.decode_seconds.add(time.monotonic() - begun)
         return decoded
 

@@ -2,11 +2,12 @@
 
 export const RATE = 16_000; // Hz, what the model hears
 const LONGEST_DECODED = 1800; // seconds; memory is bounded by it, some 20 MB a minute while decoding
+const LARGEST_DECODED = 2 ** 28; // bytes; the length of a file that the browser cannot play is not known
 const LONGEST_RECORDING = 600; // seconds
 
 /** Mono samples at `RATE`, or null where the browser cannot decode the file. `seconds` is its length where known, or NaN. */
 export async function decode(file, seconds) {
-  if (seconds > LONGEST_DECODED) return null;
+  if (seconds > LONGEST_DECODED || file.size > LARGEST_DECODED) return null;
   try {
     const sound = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await file.arrayBuffer());
     const mono = new Float32Array(sound.length);
