@@ -183,6 +183,8 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
+            if stat.S_ISDIR(facts.st_mode):
+                os.scandir(path).close()  # raises for one that cannot be read, which is why it is asked for here
             kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, a socket or a device"
             raise Refused("not-a-file", f"it is {kind}, not a file", "give an audio file")
         if facts.st_size == 0:

@@ -65,9 +65,9 @@ def matches(pattern: str) -> list[Path]:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """The audio files below a folder; links are followed, each folder once."""
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    """The audio files below a folder, and the folders that cannot be read, for whoever opens them to say so; links are followed, each folder once."""
+    seen, unread = set(), list[OSError]()
+    for folder, folders, names in os.walk(root, onerror=unread.append, followlinks=True):
         facts = os.stat(folder)
         if (facts.st_dev, facts.st_ino) in seen:
             folders.clear()
@@ -75,3 +75,4 @@ def _below(root: Path) -> Iterator[Path]:
         seen.add((facts.st_dev, facts.st_ino))
         folders.sort()
         yield from (Path(folder) / name for name in sorted(names) if name.lower().endswith(EXTENSIONS))
+    yield from (Path(error.filename) for error in unread)
