@@ -69,6 +69,10 @@ class ServeLimits:
     """Seconds a request may take to arrive, and those of its body so many more as its bytes need at `min_upload_rate`."""
     min_upload_rate: int = 32_000
     """Slowest average rate of an upload after its grace, bytes a second; nor may it pause for longer than the grace."""
+    answer_grace: float = 30.0
+    """Seconds a client may let us wait until it takes the next 48 kB of its answer, or the rest; and for the whole so many more as its bytes need at `min_answer_rate`."""
+    min_answer_rate: int = 32_000
+    """Slowest average rate at which an answer is taken after its grace, bytes a second; else the connection is closed."""
     max_queue: int = 64
     """Most uploaded files at once that are not answered; further requests are answered 429."""
     max_wait: float = 60.0

@@ -23,13 +23,16 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from beatline.cli import main
 from beatline.engine import TorchEngine
 from beatline.events import EventOptions
-from beatline.labels import Label, LabelSet
+from beatline.labels import Label, LabelSet, audioset
 from beatline.limits import ServeLimits
 from beatline.model.checkpoint import save
+from beatline.model.tagger import Tagger, initialise_tagger
+from beatline.serve import answers
 from beatline.serve import app as apps
 from beatline.serve.program import Server
 from beatline.tag import AudioTagger
@@ -60,9 +63,9 @@ class SlowEngine(TorchEngine):
 
 
 @contextlib.contextmanager
-def serving(limits: ServeLimits = LIMITS, seconds: float = 0.0, window: float = 1.0) -> Iterator["Client"]:
+def serving(limits: ServeLimits = LIMITS, seconds: float = 0.0, window: float = 1.0, tagger: AudioTagger | None = None) -> Iterator["Client"]:
     engine, before = SlowEngine(make_tagger(), LABELS), set(children())
-    server = Server(apps.create_app(AudioTagger(engine, window, window / 2), limits), "127.0.0.1", 0)
+    server = Server(apps.create_app(tagger or AudioTagger(engine, window, window / 2), limits), "127.0.0.1", 0)
     thread = threading.Thread(target=server.listen)
     thread.start()
     client = Client(server)
@@ -363,6 +366,81 @@ def test_slow_clients_are_cut_and_hold_nothing():
         for link in links:
             link.close()
         assert not list(client.service._folder.iterdir())
+
+
+# --- long answers
+
+
+@pytest.fixture(scope="module")
+def wordy() -> AudioTagger:
+    """A tagger whose answers are long: 527 labels, twenty windows a second."""
+    labels = audioset()
+    model = Tagger(make_tagger().config, len(labels))
+    initialise_tagger(model, torch.Generator().manual_seed(0))
+    return AudioTagger(TorchEngine(model.eval(), labels), window=0.5, hop=0.05)
+
+
+def ask_much(client: Client, seconds: float = 30.0, accept: str = "") -> tuple[socket.socket, http.client.HTTPResponse]:
+    """A connection that asked for every score, and the answer that begins; it holds only little at once."""
+    body = form(("x", wav(seconds)))
+    link = socket.socket()
+    link.settimeout(20)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    link.connect(client.place)
+    link.sendall(head(len(body), accept).replace(b"/v1/tag", b"/v1/tag?timeline=true&events=true&top=10000") + body)
+    answer = http.client.HTTPResponse(link)
+    answer.begin()
+    return link, answer
+
+
+@pytest.mark.parametrize("accept", ["", "Accept: application/x-ndjson\r\n"])
+def test_a_long_answer_is_whole_and_made_as_it_is_taken(wordy, accept):
+    wanted, most = wordy(wav(30.0)), 0
+    with serving(tagger=wordy) as client:
+        link, answer = ask_much(client, accept=accept)
+        with link:
+            body = bytearray()
+            while part := answer.read1(1 << 16):
+                body += part
+                most = max(most, *(connection.unsent for connection in client.server.server_state.connections), 0)
+        assert answer.status == 200 and answer.headers["Transfer-Encoding"] == "chunked" and len(body) > 3_000_000 and most < 300_000
+        result = json.loads(body.splitlines()[-1]) if accept else json.loads(body)["results"][0]
+        rows = {row["mid"]: np.array(row["scores"], np.float32) for row in result["timeline"]["labels"]}
+        assert np.array_equal(np.stack([rows[mid] for mid in wanted.labels.mids], 1), wanted.window_scores)
+        answers.Result.model_validate(result)
+
+
+@pytest.mark.parametrize("slow", ["takes nothing", "takes a little now and then"])
+def test_who_does_not_take_a_long_answer_is_cut_and_holds_no_place(wordy, slow):
+    with serving(replace(LIMITS, answer_grace=1.0, min_answer_rate=1_000_000), tagger=wordy) as client:
+        link, answer = ask_much(client)
+        with link:
+            assert client.service.running == 1 and client.service._files == 1
+            begun = time.monotonic()
+            while client.service.running and time.monotonic() - begun < 15:
+                time.sleep(0.2)
+                if slow != "takes nothing":
+                    answer.read1(60_000)
+            assert not client.service.running and not client.service._files
+            until(lambda: client.service.connections() == 0)
+            with pytest.raises((OSError, http.client.HTTPException)):
+                answer.read()
+
+
+def test_an_answer_on_its_way_is_taken_to_its_end_before_the_server_stops(wordy):
+    with serving(tagger=wordy) as client:
+        link, answer = ask_much(client)
+        with link:
+            client.server.handle_exit(signal.SIGTERM, None)
+            body, paused = bytearray(), False
+            while part := answer.read1(1 << 16):
+                body += part
+                if len(body) > 3_000_000 and not paused:
+                    time.sleep(0.01)  # the server is ahead
+                if not client.service.running and not paused:
+                    paused = any(connection.unsent for connection in client.server.server_state.connections)
+                    time.sleep(2.5)  # longer than a connection may be quiet
+            assert paused and len(json.loads(body)["results"][0]["timeline"]["labels"]) == 527
 
 
 def test_too_many_connections_and_uploads_are_turned_away():

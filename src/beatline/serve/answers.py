@@ -4,6 +4,8 @@ In: a `Tagged` and what the client asked for. Out: plain values; the classes her
 give the same float32 when read. Imports no torch.
 """
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -168,8 +170,29 @@ def chosen(labels: LabelSet, words: list[str]) -> list[int]:
     return find(labels, words) if words else list(range(len(labels)))
 
 
+def encoded(value: Any) -> Iterator[str]:
+    """The JSON of a value, a piece at a time: an iterator in it is written as a list, each element when it is its turn."""
+    if isinstance(value, dict):
+        opening = "{"
+        for key, inner in value.items():
+            yield f"{opening}{json.dumps(key)}: "
+            yield from encoded(inner)
+            opening = ", "
+        yield "}" if value else "{}"
+    elif isinstance(value, Iterator):
+        opening = ""
+        yield "["
+        for inner in value:
+            yield opening
+            yield from encoded(inner)
+            opening = ", "
+        yield "]"
+    else:
+        yield json.dumps(value, ensure_ascii=False)
+
+
 def result(tagged: Tagged, wanted: Wanted) -> dict[str, Any]:
-    """As `Result`."""
+    """As `Result`; what grows with the recording's length is an iterator, for `encoded`."""
     shown = tagged.select(wanted.labels)
     values: dict[str, Any] = {"file": shown.source, "seconds": round(shown.seconds, 3), "tags": tags(shown.top(wanted.top, wanted.threshold))}
     if shown.note:
@@ -177,7 +200,7 @@ def result(tagged: Tagged, wanted: Wanted) -> dict[str, Any]:
     if wanted.timeline:
         values["timeline"] = _timeline(shown, wanted)
     if shown.events is not None:
-        values["events"] = [_label(event.label) | {"onset": event.onset, "offset": event.offset, "score": number(event.score)} for event in shown.events]
+        values["events"] = (_label(event.label) | {"onset": event.onset, "offset": event.offset, "score": number(event.score)} for event in shown.events)
     return values
 
 
@@ -206,7 +229,7 @@ def _timeline(shown: Tagged, wanted: Wanted) -> dict[str, Any]:
     """As `Timeline`."""
     peaks = replace(shown, scores=shown.window_scores.max(axis=0))
     labels = [label for label, _ in (*peaks.top(wanted.top, wanted.threshold), *shown.top(wanted.top, wanted.threshold))]
-    rows = [_label(label) | {"scores": [number(score) for score in shown.window_scores[:, shown.labels.index_of_mid[label.mid]]]} for label in dict.fromkeys(labels)]
+    rows = (_label(label) | {"scores": [number(score) for score in shown.window_scores[:, shown.labels.index_of_mid[label.mid]]]} for label in dict.fromkeys(labels))
     return {"window": shown.window, "starts": shown.starts.tolist(), "ends": shown.ends.tolist(), "labels": rows}
 
 

@@ -17,9 +17,11 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from beatline.errors import UserError
+from beatline.limits import ServeLimits
 from beatline.serve.service import Service
 
-STUCK_SECONDS = 30.0  # without a byte taken by a client that is to take some
+KERNEL_BYTES = 65_536  # of an answer that the system keeps for a client, twice that on Linux; the rest stays with us, where we see how fast it is taken
+TAKEN_BYTES = 49_152  # that a client has taken, at least, between the two calls of a transport: three quarters of asyncio's 64 kB
 TICKS_A_SECOND = 10
 SPARE_FILES = 256  # that may be open besides connections
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -27,26 +29,44 @@ CUT_SECONDS = 2.0  # that requests may take to end once they are told to
 
 
 class Connection(H11Protocol):
-    """One connection, and since when nothing has happened on it."""
+    """One connection, since when nothing has happened on it, and how long we have waited for its client to take what is there for it."""
 
-    quiet_since = 0.0
-    unsent, unsent_since = 0, 0.0
+    quiet_since = behind_since = 0.0
+    waited, taken = 0.0, 0  # seconds before `behind_since`, and the bytes that were taken in them
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.quiet_since = time.monotonic()
+        self.quiet_since = self.behind_since = time.monotonic()
         if len(self.connections) > self.config.app.state.service.limits.max_connections:  # type: ignore[union-attr]
             transport.write(FULL)
             transport.close()
 
-    def look(self, now: float, patience: float) -> None:
+    def pause_writing(self) -> None:
+        """As the transport calls it, when there is more for its client than it will hold."""
+        super().pause_writing()
+        self.behind_since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        """As the transport calls it, when its client has taken nearly all of that."""
+        super().resume_writing()
+        now = time.monotonic()
+        self.waited, self.taken, self.behind_since = self.waited + now - self.behind_since, self.taken + TAKEN_BYTES, now
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that its client has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def look(self, now: float, limits: ServeLimits) -> None:
         """Closes the connection where its client is too slow to ask, to send what nobody waits for any more, or to take its answer."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.unsent:
             self.quiet_since = now
-        unsent = self.transport.get_write_buffer_size()
-        if unsent != self.unsent or not unsent:
-            self.unsent, self.unsent_since = unsent, now
-        if now - self.quiet_since > patience or now - self.unsent_since > STUCK_SECONDS:
+        if not (self.flow.write_paused if answering else self.unsent):
+            self.behind_since = now
+        behind = now - self.behind_since
+        too_slow = max(behind, self.waited + behind - self.taken / limits.min_answer_rate) > limits.answer_grace
+        if too_slow or now - self.quiet_since > limits.upload_grace:
             self.transport.abort()
 
 
@@ -65,6 +85,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, host: str, port: int):
         super().__init__(uvicorn.Config(app, http=Connection, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1))
         self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=self.config.backlog)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)  # of its connections too
         self._service: Service = app.state.service
         self._stop_at = float("inf")
         place, number = self._socket.getsockname()[:2]
@@ -82,12 +103,17 @@ class Server(uvicorn.Server):
         now = time.monotonic()
         if counter % TICKS_A_SECOND == 0:
             for connection in list(self.server_state.connections):
-                connection.look(now, self._service.limits.upload_grace)  # type: ignore[union-attr]
+                connection.look(now, self._service.limits)  # type: ignore[union-attr]
         if now > self._stop_at:
             self._service.cut()
-        if self._service.stopping and (not self._service.running or now > self._stop_at + CUT_SECONDS):
+        if self._service.stopping and (not self._busy or now > self._stop_at + CUT_SECONDS):
             self.should_exit = True
         return await super().on_tick(counter)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether somebody's answer is not made, or not taken."""
+        return self._service.running > 0 or any(connection.unsent for connection in self.server_state.connections)  # type: ignore[union-attr]
 
     def listen(self) -> None:
         """Serves until it is told to stop."""

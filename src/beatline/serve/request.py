@@ -1,13 +1,12 @@
 """a request for tags, from its first byte to its last: received, decoded, scored, answered.
 
-In: ASGI's `receive` and `send`. Out: an answer, whole or line by line. A client that leaves takes its files out of every queue. Imports no torch.
+In: ASGI's `receive` and `send`. Out: an answer, whole or line by line, made as fast as its client takes it. A client that leaves takes its files out of every queue. Imports no torch.
 """
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from beatline.audio import SAMPLE_RATE
@@ -23,6 +22,7 @@ from beatline.tagged import Tagged
 
 LOG = logging.getLogger("beatline.serve")
 LINES = "application/x-ndjson"
+PIECE = 32_768  # characters of an answer made and sent at once
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -42,6 +42,8 @@ class TagRequest:
         self._in_lines = LINES in headers.get("accept", "")
         self._share = Share(service.spool)
         self._begun = False  # the answer
+        self._line = asyncio.Lock()  # held by the line that is being sent
+        self._torn = False  # it is not sent to its end
 
     async def serve(self, receive: Receive) -> None:
         """Answers.
@@ -83,10 +85,16 @@ class TagRequest:
             tasks = [group.create_task(self._file(upload)) for upload in sent]
         results = [task.result() for task in tasks]
         status = answers.status_of_all([result["error"]["code"] if "error" in result else "" for result in results])
-        body = await asyncio.to_thread(_json, {"request_id": self._id, "results": results})
-        retry = [(b"retry-after", b"%d" % self._service.retry_after)] if status in answers.PASSING else []
-        await self._start(status, "application/json", (b"content-length", b"%d" % len(body)), *retry)
-        await self._send({"type": "http.response.body", "body": body})
+        pieces = _pieces({"request_id": self._id, "results": iter(results)})
+        first, more = await asyncio.to_thread(next, pieces)
+        facts = [] if more else [(b"content-length", b"%d" % len(first))]
+        if status in answers.PASSING:
+            facts.append((b"retry-after", b"%d" % self._service.retry_after))
+        await self._start(status, "application/json", *facts)
+        await self._send({"type": "http.response.body", "body": first, "more_body": more})
+        while more:
+            piece, more = await asyncio.to_thread(next, pieces)
+            await self._send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _lines(self, sent: list[Upload]) -> None:
         """Answers line by line: windows as they are scored, a result as a file is done."""
@@ -110,7 +118,12 @@ class TagRequest:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _emit(self, line: dict[str, Any]) -> None:
-        await self._send({"type": "http.response.body", "body": _json(line) + b"\n", "more_body": True})
+        async with self._line:
+            pieces, more = _pieces(line, "\n"), not self._torn
+            while more:
+                piece, more = await asyncio.to_thread(next, pieces)
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                self._torn = more
 
     async def _file(self, upload: Upload) -> dict[str, Any]:
         """What the model says of a file, or why nothing, as `answers.Result`."""
@@ -178,8 +191,17 @@ class TagRequest:
         return {"type": "window", "file": upload.name, "start": part.begin / SAMPLE_RATE, "end": (part.begin + part.length) / SAMPLE_RATE, "tags": best}
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+def _pieces(value: Any, end: str = "") -> Iterator[tuple[bytes, bool]]:
+    """The JSON of a value in pieces that are small beside what all of an answer may be, each with whether there are more."""
+    piece: list[str] = []
+    size = 0
+    for text in answers.encoded(value):
+        if size >= PIECE:
+            yield "".join(piece).encode(), True
+            piece, size = [], 0
+        piece.append(text)
+        size += len(text)
+    yield "".join((*piece, end)).encode(), False
 
 
 async def _unless_left(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
