@@ -9,6 +9,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import signal
 import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,3 +34,19 @@ def only_loopback(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def half_closed() -> Iterator[Path]:
+    """A folder, and `closed` in it, which may not be read; root may read everything, so the test is somebody else."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        root = Path(name)
+        (root / "closed").mkdir(mode=0)
+        root.chmod(0o777)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield root
+        finally:
+            os.seteuid(user)

@@ -84,7 +84,8 @@ def _below_folder(path: Path) -> Iterator[Input]:
     for match in matches(str(path)):
         if match.is_dir():
             tree = walk(match)
-            for name in [*(f"{folder}/{name}" for folder, names in tree.folders() for name in names), *tree.archives]:
+            unread = [folder for folder, _ in tree.unread]  # for decoding to say why
+            for name in [*(f"{folder}/{name}" for folder, names in tree.folders() for name in names), *tree.archives, *unread]:
                 yield name, prepare.state(Path(name))
         elif match.exists():
             yield str(match.absolute()), prepare.state(match)

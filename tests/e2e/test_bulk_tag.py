@@ -223,6 +223,11 @@ def test_what_is_found(sounds, tmp_path):
     refused("bad-usage", bulk_tag.find, ["strange://x/y"], "out")
 
 
+def test_a_folder_that_cannot_be_read_has_a_row(half_closed):
+    (half_closed / "a.wav").write_bytes(b"x")
+    assert [name for name, _ in bulk_tag.find([str(half_closed)], "out")] == [str(half_closed / "a.wav"), str(half_closed / "closed")]
+
+
 def test_a_model_that_changed_meanwhile_is_not_used(model, tmp_path):
     settings = Settings.of(model)
     other = Settings(**json.loads(settings.to_json()) | {"state": "another", "options": ()})

@@ -321,6 +321,23 @@ def test_a_file_that_is_no_audio_is_one_clear_line(open_page, tmp_path):
     assert page.run("[...document.querySelectorAll('#item-list button')].map((one) => one.className)") == ["refused", "done"]
 
 
+def test_keys_go_on_where_a_button_has_gone(open_page, running, monkeypatch):
+    page = open_page()
+    service = running.config.app.state.service
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "limits", replace(service.limits, max_queue=0))
+        page.give("#files", CLIP)
+        page.wait("document.querySelector('#progress-text').textContent.startsWith('The server is busy')")
+        page.run("document.querySelector('#cancel').focus()")
+        page.press("Enter")
+        page.wait("document.activeElement.id === 'again'")
+        assert page.text("#refusal-text") == f"{CLIP.name}: cancelled."
+    page.press("Enter")
+    page.wait("document.querySelectorAll('#labels button').length")
+    assert page.run("document.activeElement.id") == "title"
+    page.problems.clear()  # the browser's note of 429
+
+
 def test_a_server_that_is_busy_or_gone_is_asked_again(open_page, running, monkeypatch):
     page = open_page()
     service = running.config.app.state.service

@@ -336,6 +336,15 @@ def test_a_linked_folder_is_followed_once(root, tmp_path_factory):
     assert {clip.path.parent.name for clip in whole(read(root)).clips} == {"again"}
 
 
+def test_a_folder_that_cannot_be_read_is_in_the_ledger(half_closed):
+    for file, names in (("balanced_train", TRAIN), ("eval", EVAL)):
+        (half_closed / f"{file}_segments.csv").write_text(segment_csv(names))
+    for name in IDS[1:]:
+        put(half_closed / f"audio/{name}.wav")
+    found = read(half_closed)
+    assert [(r.input, r.code) for r in found.rejected] == [("as20k-train-0", "missing-file"), ("closed", "missing-file")] and "Permission denied" in found.rejected[1].reason
+
+
 def test_a_missing_package_stops_with_one_line(root, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     put(root / "data/train.parquet", b"PAR1" + bytes(100))

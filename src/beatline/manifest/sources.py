@@ -45,6 +45,8 @@ class Tree:
     """CSV and TSV files by name; of two with one name the one nearest to the top."""
     lists: list[Path] = field(default_factory=list)
     """All TSV files."""
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    """Folders that cannot be read, with the reason."""
 
     def folders(self) -> Iterator[tuple[str, list[str]]]:
         """Each folder with its files that look like audio."""
@@ -70,8 +72,10 @@ def walk(root: Path) -> Tree:
                 with os.scandir(folder) as entries:
                     below += _sort_entries(folder, entries, tree)
             except OSError as error:
+                reason = error.strerror or str(error)
                 if folder == str(root):
-                    raise UserError("missing-file", f"cannot read folder {root}", error.strerror or str(error), "check the path and its permissions") from error
+                    raise UserError("missing-file", f"cannot read folder {root}", reason, "check the path and its permissions") from error
+                tree.unread.append((folder, reason))
         level = below
     return tree
 
@@ -129,11 +133,12 @@ class Places:
         return len(self._last)
 
     def add_tree(self, tree: Tree, root: Path) -> None:
-        """Adds the files, archives and listed files of a tree.
+        """Adds the files, archives and listed files of a tree; its folders that cannot be read are problems.
 
         Raises:
             UserError: `missing-package` for an archive that needs one.
         """
+        self.problems += [Row(as_text(os.path.relpath(folder, root)), problem=("missing-file", f"cannot read the folder: {reason}")) for folder, reason in tree.unread]
         for folder, names in tree.folders():
             self._add(((name, f"{folder}/{name}", "") for name in names), "file")
         for path in tree.archives:

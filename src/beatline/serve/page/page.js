@@ -156,7 +156,7 @@ function noPicture(text) {
 }
 
 function showState() {
-  const { state, result, refusal, heard, seconds, telling, playable } = current;
+  const { state, result, refusal, heard, seconds, telling, playable } = current, focused = document.activeElement;
   part("about").textContent = seconds ? clock(seconds, seconds < 1 ? 2 : 1) : "";
   part("working").hidden = state !== "working" && state !== "waiting";
   part("cancel").hidden = state !== "working";
@@ -169,6 +169,7 @@ function showState() {
   part("player").hidden = !result && !playable;
   part("play").disabled = !playable;
   for (const id of ["overall", "filters", "head", "legend", "answers"]) part(id).hidden = !result;
+  if (!focused.checkVisibility()) part(refusal?.passing ? "again" : "title").focus(); // what had it is gone: who works with keys goes on from here
 }
 
 // ---- the answer
