@@ -301,8 +301,9 @@ def markdown(known: dict[str, dict[str, Any]]) -> str:
     places = list({json.dumps(row["where"], sort_keys=True): row["where"] for row in known.values()}.values())
     for topic in dict.fromkeys(name.split("/")[0] for name in known):
         rows = [row for name, row in known.items() if name.split("/")[0] == topic]
-        numbers = sorted({places.index(row["where"]) + 1 for row in rows})
-        lines += ["", f"## {topic}", "", f"`{rows[0]['command']}` (run {' and '.join(map(str, numbers))} below)", ""]
+        numbers = sorted({places.index(row["where"]) for row in rows})
+        runs = "; ".join(f"run {number + 1} below, on {places[number]['device'].split(', ')[0]}" for number in numbers)
+        lines += ["", f"## {topic}", "", f"`{rows[0]['command']}` ({runs})", ""]
         lines += ["| what | result | quartiles | goal | met | facts |", "|---|---|---|---|---|---|", *map(_line, rows)]
     lines += ["", "## Runs", ""]
     for number, where in enumerate(places, 1):

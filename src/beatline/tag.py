@@ -203,11 +203,6 @@ def load(
     return AudioTagger(ready, window, window / 2 if hop is None else hop, merge, parents)
 
 
-def tag(engine: Engine, sources: Iterable[Audio], window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean") -> Iterator[Tagged | Refused]:
-    """`AudioTagger.tag` of such a tagger."""
-    return AudioTagger(engine, window, hop, merge).tag(sources)
-
-
 class _Recording:
     """A recording some of whose windows are not scored yet."""
 

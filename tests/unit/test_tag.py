@@ -44,7 +44,7 @@ def sounds(tmp_path_factory):
 
 def test_every_recording_gets_one_result_in_order(tagger, sounds):
     paths = [*sorted(sounds.glob("*.wav")), sounds / "gone.wav", sounds / "deep/6.flac"]
-    results = list(tag.tag(tagger, paths))
+    results = list(tag.AudioTagger(tagger).tag(paths))
     assert [result.source for result in results] == [str(path) for path in paths]
     assert [result.error.code for result in results if isinstance(result, tag.Refused)] == ["broken-audio", "missing-file"]
     good = [result for result in results if isinstance(result, tag.Tagged)]
@@ -52,7 +52,7 @@ def test_every_recording_gets_one_result_in_order(tagger, sounds):
 
 
 def test_scores_are_those_of_the_clip_alone(tagger, sounds):
-    for number, result in enumerate(tag.tag(tagger, [sounds / f"{number}.wav" for number in range(4)])):
+    for number, result in enumerate(tag.AudioTagger(tagger).tag([sounds / f"{number}.wav" for number in range(4)])):
         samples, _ = soundfile.read(sounds / f"{number}.wav", dtype="int16")
         alone = tag.windows.tile_short(samples).astype(np.float32) / 32768
         np.testing.assert_allclose(result.scores, tagger.scores(alone[None])[0], atol=1e-6)
@@ -60,24 +60,24 @@ def test_scores_are_those_of_the_clip_alone(tagger, sounds):
 
 
 def test_a_long_recording_is_the_mean_of_its_windows(tagger, sounds):
-    result = next(iter(tag.tag(tagger, [sounds / "5.wav"], window=10, hop=5)))
+    result = next(iter(tag.AudioTagger(tagger, window=10, hop=5).tag([sounds / "5.wav"])))
     assert result.starts.tolist() == [0.0, 5.0, 10.0, 15.0, 17.3]
     np.testing.assert_allclose(result.scores, result.window_scores.mean(axis=0), atol=1e-7)
-    highest = next(iter(tag.tag(tagger, [sounds / "5.wav"], merge="max")))
+    highest = next(iter(tag.AudioTagger(tagger, merge="max").tag([sounds / "5.wav"])))
     np.testing.assert_allclose(highest.scores, result.window_scores.max(axis=0), atol=1e-6)
 
 
 def test_more_windows_than_one_batch_holds_and_an_error_between(tagger, sounds, monkeypatch):
     monkeypatch.setattr(tag, "WINDOWS_AT_ONCE", 3)
     paths = [sounds / name for name in ("5.wav", "broken.wav", "4.wav", "0.wav", "5.wav")]
-    results = list(tag.tag(tagger, paths))
+    results = list(tag.AudioTagger(tagger).tag(paths))
     assert [isinstance(result, tag.Refused) for result in results] == [False, True, False, False, False]
     np.testing.assert_allclose(results[0].scores, results[4].scores, atol=1e-6)
 
 
 def test_bytes_and_streams_are_sources_too(tagger, sounds):
     content = (sounds / "2.wav").read_bytes()
-    path, held, stream = tag.tag(tagger, [sounds / "2.wav", content, io.BytesIO(content)])
+    path, held, stream = tag.AudioTagger(tagger).tag([sounds / "2.wav", content, io.BytesIO(content)])
     assert np.array_equal(path.scores, held.scores) or np.allclose(path.scores, held.scores, atol=1e-6)
     np.testing.assert_allclose(path.scores, stream.scores, atol=1e-6)
 
