@@ -6,7 +6,7 @@ Outside the straight line: `store` decodes with it, `batches` reads with it, `ta
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def in_order(jobs: Iterable[Job], make: Callable[[Job], Result], workers: int) -> Iterator[Result]:
+def in_order(jobs: Iterable[Job], make: Callable[[Job], Result], workers: int) -> Generator[Result]:
     """`make(job)` for each job, in order, up to two jobs a worker ahead; without workers each when it is asked for."""
     if workers == 0:
         yield from map(make, jobs)
@@ -31,6 +31,7 @@ def in_order(jobs: Iterable[Job], make: Callable[[Job], Result], workers: int) -
         finally:
             for future in pending:
                 future.cancel()
+            pending.clear()  # what was made for nobody is given up before the pool waits for the rest, which may wait for it
 
 
 def buffered(items: Iterable[Result], size: int) -> Iterator[Result]:

@@ -30,6 +30,7 @@ RUNS: dict[Literal["onnx", "openvino"], tuple[str, ...]] = {"onnx": (ONNX,), "op
 EXTRA = {"onnx": "onnxruntime", "openvino": "openvino"}
 STEP = 8_000  # samples; graphs take clips padded to a multiple of this, since a runtime prepares itself for each new shape
 CLIPS_AT_ONCE = 4  # on a CPU: more do not fit its cache
+READERS = 16  # at most beside a GPU, for each of which a machine may have as many processors
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Engine(ABC):
     """`multi-label` or `single-label`."""
     clips_at_once: int = CLIPS_AT_ONCE
     """Clips of one pass; a larger batch is cut."""
+    readers: int = 0
+    """Threads that begin to read recordings ahead of their turn; none where the model is slower than whoever reads one after the other."""
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()  # a pass takes every core, and not every runtime bears two
@@ -118,7 +121,7 @@ class TorchEngine(Engine):
         self.device, self.precision, self.labels, self.task = torch.device(device), precision, labels, tagger.task
         self.tagger = tagger.to(self.device).eval()
         if self.device.type != "cpu":
-            self.clips_at_once = 64
+            self.clips_at_once, self.readers = 64, min(os.cpu_count() or 1, READERS)
 
     def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         import torch

@@ -201,7 +201,7 @@ def tagged(tagger: AudioTagger, sources: Iterable[Any], events: EventOptions | N
             ahead.append(source)
             yield source
 
-    with Decoders(1) as decoders:
+    with Decoders(max(1, tagger.engine.readers)) as decoders:
         for result in tagger.tag(noted(), events, _read(decoders)):
             source = ahead.popleft()
             if isinstance(result, Refused) and result.error.code in AGAIN:

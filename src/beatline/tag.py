@@ -7,14 +7,14 @@ different recordings share batches; memory holds a few dozen windows and a row o
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 
+from beatline import ahead, inputs, media, windows
 from beatline import engine as engines
-from beatline import inputs, media, windows
-from beatline.ahead import buffered
 from beatline.audio import FULL_SCALE, SAMPLE_RATE
 from beatline.children import Job
 from beatline.engine import Engine, Outputs
@@ -313,7 +313,7 @@ def _scored(
     """The recordings in order, each when its windows are taken or when it has an error, or else also before; `window`, `hop` and `grid` in samples."""
     waiting: deque[Kind] = deque()
     batch: list[tuple[_Recording, int, np.ndarray]] = []
-    for recording, begin, samples in buffered(_windows(sources, opened, window, hop, grid, read), WINDOWS_AT_ONCE):
+    for recording, begin, samples in ahead.buffered(_windows(sources, opened, window, hop, grid, read, engine.readers), WINDOWS_AT_ONCE):
         if samples is None and begin == 0:
             waiting.append(recording)
         if samples is not None:
@@ -333,37 +333,56 @@ def _ended(recording: Kind) -> Kind:
     return recording
 
 
-def _windows(sources: Iterable[Any], opened: Callable[[str], Kind], window: int, hop: int, grid: int, read: Read) -> Iterator[tuple[Kind, int, np.ndarray | None]]:
+def _windows(sources: Iterable[Any], opened: Callable[[str], Kind], window: int, hop: int, grid: int, read: Read, readers: int) -> Iterator[tuple[Kind, int, np.ndarray | None]]:
     """`(recording, first sample, samples)` of each window; an item without samples is the begin (0) or the end (-1) of a recording."""
-    for source in sources:
-        recording = opened(str(source) if isinstance(source, Path | Job) else "audio")
-        yield recording, 0, None
-        try:
-            blocks = _Noted(read(source, window / SAMPLE_RATE))
-            for begin, samples in windows.cut(blocks, window, hop, grid):
-                recording.cut += 1
-                yield recording, begin, samples
-            recording.samples, recording.note, recording.whole = blocks.samples, blocks.note, True
-        except UserError as error:
-            recording.error = error
-        yield recording, -1, None
+
+    def begin(source: Any) -> tuple[Any, _Begun]:
+        return source, _Begun(read(source, window / SAMPLE_RATE))
+
+    with closing(ahead.in_order(sources, begin, readers)) as begun:
+        for source, blocks in begun:
+            recording = opened(str(source) if isinstance(source, Path | Job) else "audio")
+            yield recording, 0, None
+            try:
+                with closing(blocks):
+                    for begin_at, samples in windows.cut(blocks, window, hop, grid):
+                        recording.cut += 1
+                        yield recording, begin_at, samples
+                recording.samples, recording.note, recording.whole = blocks.samples, blocks.note, True
+            except UserError as error:
+                recording.error = error
+            yield recording, -1, None
 
 
-class _Noted:
-    """Blocks whose samples are counted and whose note is kept."""
+class _Begun:
+    """Blocks the first of which is there, or the reason why none is; they are counted, and their note is kept."""
 
-    def __init__(self, blocks: Any):
+    def __init__(self, blocks: Generator[np.ndarray, None, str]):
         self.blocks, self.samples, self.note = blocks, 0, ""
+        self._first: np.ndarray | UserError | None = None
+        try:
+            self._first = self._next()
+        except UserError as error:
+            self._first = error
+
+    def _next(self) -> np.ndarray | None:
+        try:
+            return next(self.blocks)
+        except StopIteration as end:
+            self.note = end.value or ""
+            return None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        while True:
-            try:
-                block = next(self.blocks)
-            except StopIteration as end:
-                self.note = end.value or ""
-                return
+        block, self._first = self._first, None
+        while block is not None:
+            if isinstance(block, UserError):
+                raise block
             self.samples += len(block)
             yield block
+            block = self._next()
+
+    def close(self) -> None:
+        self.blocks.close()
 
 
 def _steps(length: int) -> int:

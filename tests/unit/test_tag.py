@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -14,13 +15,15 @@ import pytest
 import soundfile
 import torch
 
-from beatline import bulk_tag, calibration, cli, engine, inputs, tag, windows
+from beatline import bulk_tag, calibration, cli, engine, inputs, media, tag, windows
 from beatline.calibration import Calibration
+from beatline.children import Decoders, Job
 from beatline.errors import UserError
 from beatline.events import EventOptions, Events, in_order
 from beatline.headers import EXTENSIONS
 from beatline.labels import Label, LabelSet
 from beatline.model.checkpoint import save
+from tests.processes import children, until
 from tests.unit.test_engine import LABELS, make_tagger, tiny_export
 
 
@@ -40,6 +43,45 @@ def sounds(tmp_path_factory):
     (folder / "broken.wav").write_bytes(b"RIFF0000WAVEjunk")
     (folder / "notes.txt").write_text("not audio")
     return folder
+
+
+@pytest.fixture
+def fast(tagger, monkeypatch):
+    """The same tagger, read ahead for as beside a GPU."""
+    monkeypatch.setattr(tagger, "readers", 3)
+    return tagger
+
+
+def test_recordings_are_begun_ahead_of_their_turn_with_the_same_results(tagger, sounds, fast):
+    paths = [*sorted(sounds.glob("*.wav")), sounds / "gone.wav", sounds / "deep/6.flac"] * 3
+    met, seen = threading.Barrier(3), list[str]()
+
+    def read(source, seconds):
+        seen.append(source.name)
+        if len(seen) <= 3:
+            met.wait(20)  # three are begun at once, or never
+        return (yield from media.blocks(source, seconds))
+
+    ahead = list(tag.AudioTagger(fast).tag(paths, read=read))
+    fast.readers = 0
+    one_by_one = list(tag.AudioTagger(tagger).tag(paths))
+    assert len(seen) == len(paths) and [result.source for result in ahead] == [str(path) for path in paths]
+    for got, expected in zip(ahead, one_by_one, strict=True):
+        assert type(got) is type(expected)
+        if isinstance(got, tag.Refused):
+            assert (got.error.code, got.error.cause) == (expected.error.code, expected.error.cause)
+        else:
+            assert np.array_equal(got.scores, expected.scores) and got.seconds == expected.seconds
+
+
+def test_who_leaves_early_ends_what_was_begun_ahead(fast, sounds):
+    before = set(children())
+    with Decoders(2) as decoders:  # fewer than readers, so that some wait for a decoder that is held for nobody
+        results = tag.AudioTagger(fast, window=1.0, hop=0.5).tag([Job(sounds / "5.wav")] * 12, read=decoders.blocks)
+        next(results)
+        results.close()
+        until(lambda: not [one for one in threading.enumerate() if one.name.startswith(("ahead", "buffered"))])
+    assert set(children()) <= before
 
 
 def test_every_recording_gets_one_result_in_order(tagger, sounds):
