@@ -1,17 +1,22 @@
-"""A real Ray of two workers, and a real server of another file system."""
+"""A real Ray of two workers, and real servers of other file systems."""
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from beatline import cluster as rays
+from tests.processes import until
 
 
 def processes(selected: Callable[[bytes], bool], by: str = "cmdline") -> list[int]:
@@ -95,3 +100,44 @@ def ftp(tmp_path):
         yield folder, f"ftp://user:word@127.0.0.1:{server.address[1]}"
         server.close_all()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A real server of S3 with an empty bucket that keeps every version; the environment names it, also to a Ray that is started after it. Its client."""
+    with socket.socket() as link:
+        link.bind(("127.0.0.1", 0))
+        host, port = link.getsockname()
+    known = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "word", "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch, subprocess.Popen([sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)], stderr=subprocess.DEVNULL) as server:
+        for name, value in known.items():
+            patch.setenv(name, value)
+        try:
+            until(lambda: server.poll() is not None or answers(host, port), 60)
+            yield bucket()
+        finally:
+            server.kill()
+
+
+def answers(host: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, port)):
+        return True
+    return False
+
+
+def bucket() -> Any:
+    """The client of a new `s3://bucket`."""
+    from s3fs import S3FileSystem
+
+    client = S3FileSystem(use_listings_cache=False)
+    client.mkdir("bucket")
+    client.call_s3("put_bucket_versioning", Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    return client
+
+
+def versions(client: Any, prefix: str) -> dict[str, list[str]]:
+    """By key of the bucket all that it ever held, newest first."""
+    found: dict[str, list[str]] = {}
+    for one in client.call_s3("list_object_versions", Bucket="bucket", Prefix=prefix)["Versions"]:
+        found.setdefault(one["Key"], []).append(one["VersionId"])
+    return found

@@ -32,7 +32,7 @@ def prepare_store(manifest: Manifest, place: str, workers: int = 1, progress: pr
     """The summary of the store in `place`, made by Ray; its bytes are those that `prepare.prepare` makes of the same files.
 
     Args:
-        place: A folder that all machines see, or an address for fsspec; there every object is written under a temporary key first, and the manifest last.
+        place: A folder that all machines see, or an address for fsspec; there every object appears whole, and the manifest last.
         workers: Processors of a local Ray; a cluster named by RAY_ADDRESS has its own.
         source: Where the machines find what is below the manifest's root, folder or address; the root itself when empty.
 
@@ -110,6 +110,7 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
         place: As in `prepare_store`.
     """
     system, root = places.system(place)
+    there = places.listing(system, root)
     try:
         _, files, good = artefact.parse_manifest(system.cat_file(f"{root}/{artefact.MANIFEST}"))
     except (OSError, ValueError) as error:
@@ -117,7 +118,6 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
         return
     if not good:
         yield artefact.MANIFEST, "the manifest does not match its own hash"
-    there = places.listing(system, root)
     found = {name: cause for name, facts in files.items() if (cause := artefact.difference(facts, there[name]["size"] if name in there else None))}
     names = [name for name in files if name not in found]
     tasks = [{"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": place} for i in range(0, len(names), HASHED_TOGETHER)]

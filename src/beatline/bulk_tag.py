@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +68,7 @@ def find(sources: Iterable[str], place: str) -> list[Input]:
     """All inputs in order of name, each once: audio files and archives in folders, and files as they are named; nothing that is below `place`.
 
     Raises:
-        UserError: `missing-file`.
+        UserError: `missing-file`, `download-failed`.
     """
     found: dict[str, list[Any]] = {}
     for source in sources:
@@ -93,16 +94,14 @@ def _below_folder(path: Path) -> Iterator[Input]:
 
 def _below_address(address: str) -> Iterator[Input]:
     system, root = places.system(address)
-    try:
+    with suppress(FileNotFoundError), places.reaching(address):
         named = system.glob(root, detail=True) if any(sign in root for sign in "*?[") else {root: system.info(root)}
         for name, facts in named.items():
             below = system.find(name, detail=True) if facts["type"] == "directory" else {name: facts}
             for file, about in below.items():
                 relative = file.removeprefix(name).strip("/").lower()
-                if about["type"] == "file" and (not relative or ((relative.endswith(EXTENSIONS) or archives.kind(relative)) and not f"/{relative}".count("/."))):
+                if about["type"] == "file" and not places.is_marker(file) and (not relative or ((relative.endswith(EXTENSIONS) or archives.kind(relative)) and not f"/{relative}".count("/."))):
                     yield _address(address.rstrip("/"), root, file, system), places.stamp(about)
-    except FileNotFoundError:
-        return
 
 
 def _address(address: str, root: str, name: str, system: Any) -> str:
@@ -126,7 +125,7 @@ def _begin(place: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
         UserError: `not-writable` where something else is there.
     """
     system, root = places.system(place)
-    there = places.listing(system, root) if system.exists(root) else {}
+    there = places.listing(system, root)
     done = set(_facts(place, parts, there))
     left = {name for name in there if name.split("/")[0] in (TAGS, FACTS)}
     own = left | {LABELS, artefact.MANIFEST, f"{LABELS}.partial", f"{artefact.MANIFEST}.partial"}

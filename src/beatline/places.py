@@ -1,10 +1,11 @@
 """Folders and addresses as one: where work on many machines reads and writes.
 
 Outside the straight line: `bulk` and `bulk_tag` stand on it. A place is a folder that all machines see, or an address that fsspec knows (`s3://bucket/store`).
-Every file is written under a temporary name first. Imports no torch.
+Every file appears whole: under a temporary name first, on S3 by itself. Imports no torch.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,36 @@ def folder(place: str) -> Path | None:
     return None if "://" in path else Path(path).absolute()
 
 
+@contextmanager
+def reaching(place: str) -> Iterator[None]:
+    """Where a file system is asked for something; that a file is not there is an answer.
+
+    Raises:
+        UserError: `download-failed`.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError):
+        raise
+    except Exception as error:  # file systems raise what they like
+        raise UserError("download-failed", f"cannot reach {place}", f"{type(error).__name__}: {error}", "check the address, the network and the credentials, and run again") from error
+
+
 def system(place: str) -> tuple[Any, str]:
     """fsspec's file system of a place, and the place's name in it.
 
     Raises:
-        UserError: `missing-package`; `bad-usage` for an address of no known form.
+        UserError: `missing-package`; `bad-usage` for an address of no known form; `download-failed` where nobody answers.
     """
-    try:
-        from fsspec.core import url_to_fs
+    with reaching(place):
+        try:
+            from fsspec.core import url_to_fs
 
-        found, root = url_to_fs(place, use_listings_cache=False)
-    except ImportError as error:
-        raise UserError("missing-package", f"cannot reach {place}", str(error), "pip install 'beatline[bulk]' and the package that fsspec names for such an address") from error
-    except ValueError as error:
-        raise UserError("bad-usage", f"cannot reach {place}", str(error), "give a folder, or an address such as s3://bucket/folder") from error
+            found, root = url_to_fs(place, use_listings_cache=False)
+        except ImportError as error:
+            raise UserError("missing-package", f"cannot reach {place}", str(error), "pip install 'beatline[bulk]', or the package that is named here") from error
+        except (ValueError, TypeError) as error:  # the latter for a chain of addresses (`::`) that is none
+            raise UserError("bad-usage", f"cannot reach {place}", str(error), "give a folder, or an address such as s3://bucket/folder") from error
     return found, root.rstrip("/")
 
 
@@ -53,9 +70,19 @@ def opened(address: str) -> Any:
 
 
 def listing(found: Any, root: str) -> dict[str, dict[str, Any]]:
-    """Facts about every file below a place, by relative name."""
-    there = found.find(root, detail=True)
-    return {name.removeprefix(root).lstrip("/"): facts for name, facts in there.items()}
+    """Facts about every file below a place, by relative name.
+
+    Raises:
+        UserError: `download-failed`.
+    """
+    with reaching(root):
+        there = found.find(root, detail=True) if found.exists(root) else {}
+    return {name.removeprefix(root).lstrip("/"): facts for name, facts in there.items() if not is_marker(name)}
+
+
+def is_marker(name: str) -> bool:
+    """Whether a file is an empty object that stands for a folder, as consoles of object stores make them."""
+    return name.endswith("/")
 
 
 def stamp(facts: dict[str, Any]) -> list[Any]:
@@ -64,17 +91,22 @@ def stamp(facts: dict[str, Any]) -> list[Any]:
 
 
 def put(found: Any, path: Path, name: str) -> None:
-    """Copies a file to its place, under a temporary name until it is all there.
+    """Copies a file to its place, where it appears whole.
+
+    An upload to S3 does so by itself. A temporary key would cost there a copy and the right to delete, and a request for a folder makes the bucket where there is none.
 
     Raises:
         UserError: `not-writable`.
     """
     try:
+        if "s3" in found.protocol:
+            found.put_file(str(path), name)
+            return
         found.makedirs(name.rsplit("/", 1)[0], exist_ok=True)
         found.put_file(str(path), name + ".partial")
         found.mv(name + ".partial", name)
     except Exception as error:  # file systems raise what they like
-        raise UserError("not-writable", f"cannot write {name}", f"{type(error).__name__}: {error}", "run again to go on from here") from error
+        raise UserError("not-writable", f"cannot write {name}", f"{type(error).__name__}: {error}", "check the address and what you may write there, and run again to go on from here") from error
 
 
 def get(address: str, local: Path) -> None:
@@ -88,5 +120,11 @@ def get(address: str, local: Path) -> None:
         found.get_file(name, str(local))
     except Exception as error:  # file systems raise what they like, even for a file that is not there
         local.unlink(missing_ok=True)
-        if not isinstance(error, FileNotFoundError) and found.exists(name):
-            raise UserError("download-failed", f"cannot fetch {address}", f"{type(error).__name__}: {error}", "run again to go on from here") from error
+        if isinstance(error, FileNotFoundError):
+            return
+        try:
+            with reaching(address):  # a server that does not answer has not said that there is no file
+                found.info(name)
+        except FileNotFoundError:
+            return
+        raise UserError("download-failed", f"cannot fetch {address}", f"{type(error).__name__}: {error}", "run again to go on from here") from error

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from beatline import bulk_tag, tag
+from beatline import bulk_tag, places, tag
 from beatline import cluster as beatline_cluster
 from beatline.cli import main
 from beatline.events import EventOptions
@@ -169,6 +169,18 @@ def test_archives_and_another_file_system(cluster, sounds, model, offline, tmp_p
     parts[0].write_bytes(parts[0].read_bytes()[:-1])
     assert sum(run([f"{address}/data"], model, f"{address}/out", events=EventOptions())[1]) == 11
     assert sorted(map(str, rows(folder / "out"))) == sorted(map(str, found))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # fsspec leaves the local file open
+def test_a_server_that_hangs_up_has_not_said_that_a_file_is_missing(ftp, tmp_path, monkeypatch):
+    folder, address = ftp
+    (folder / "a.wav").write_bytes(b"RIFF")
+    for name in "ab":
+        places.get(f"{address}/{name}.wav", tmp_path / name)
+    assert (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+    monkeypatch.setattr("pyftpdlib.handlers.FTPHandler.ftp_RETR", lambda handler, file: handler.close())
+    refused("download-failed", places.get, f"{address}/a.wav", tmp_path / "c")
+    refused("download-failed", bulk_tag.find, ["ftp://127.0.0.1:9/x"], "out")
 
 
 def test_the_tagger_goes_into_ray_data_as_it_is(cluster, sounds, model, offline):

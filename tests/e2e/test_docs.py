@@ -22,12 +22,12 @@ import pytest
 import soundfile
 
 import beatline
-from beatline import cli, config
+from beatline import cli, config, places
 from tests import hubs, rays
 from tests.browser import CHROMIUM, Browser
 from tests.pages import ANSWER, PAGES, ROOT, SHOWN, blocks, furnish
 
-cluster, ftp = rays.cluster, rays.ftp  # the fixtures
+cluster, s3 = rays.cluster, rays.s3  # the fixtures
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("ray"),  # one Ray at a time
@@ -118,12 +118,12 @@ def serving(port: int, *command: str, place: Path | None = None) -> Iterator[Non
 class Desk:
     """Where a page's lines are run, in order."""
 
-    def __init__(self, servers: contextlib.ExitStack, sites: dict[str, str], request, said):
-        self.servers, self.sites, self.request, self.said, self.port = servers, sites, request, said, free_port()
+    def __init__(self, servers: contextlib.ExitStack, request, said):
+        self.servers, self.request, self.said, self.port = servers, request, said, free_port()
 
     def command(self, command: str) -> None:
         """Runs a line to its end, a server to the page's end; what it promises to write is there."""
-        for name, here in {**SOURCES, **self.sites, "127.0.0.1:8000": f"127.0.0.1:{self.port}"}.items():
+        for name, here in {**SOURCES, "127.0.0.1:8000": f"127.0.0.1:{self.port}"}.items():
             command = command.replace(name, here)
         words, exports = shlex.split(command), self.request.getfixturevalue("exports")
         if command == SERVER:
@@ -142,9 +142,9 @@ class Desk:
             done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, (command, done.stderr)
             output = done.stdout
-        written = [Path(value) for option, value in itertools.pairwise(words) if option in ("--out", "--html", "--to") and not re.fullmatch(r"openvino|onnx|torch-export|espnet", value)]
+        written = [value for option, value in itertools.pairwise(words) if option in ("--out", "--html", "--to") and not re.fullmatch(r"openvino|onnx|torch-export|espnet", value)]
         assert written or output.strip(), f"{command} says nothing and writes nothing"
-        assert all(path.exists() for path in written), command
+        assert all(places.listing(*places.system(place)) for place in written), command
         if "curl" in words:
             assert ANSWER in output
         elif words[:2] == ["beatline", "export"]:
@@ -180,15 +180,14 @@ class Desk:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page(page, place, request, tmp_path, monkeypatch, capfd):
-    sites, text = {}, page.read_text()
+    text = page.read_text()
     if any("--engine ray" in command and not elsewhere(command) for block in blocks(page) for command in block.commands):
-        request.getfixturevalue("cluster")
-        folder, sites["s3://bucket"] = request.getfixturevalue("ftp")
-        shutil.copytree("recordings", folder / "audio")
+        request.getfixturevalue("s3").put("recordings/", "bucket/audio/", recursive=True)
+        request.getfixturevalue("cluster")  # it knows the store only if it is started after it
     with contextlib.ExitStack() as open_until_the_end:
         if "OWNER/NAME" in text:
             open_until_the_end.enter_context(hubs.serving(tmp_path / "hub", monkeypatch))
-        desk = Desk(open_until_the_end, sites, request, capfd)
+        desk = Desk(open_until_the_end, request, capfd)
         for block in blocks(page):
             assert block.language in LANGUAGES, f"{block.page}:{block.line}"
             if block.language == "python":
