@@ -5,7 +5,7 @@
 #   ./bench.sh store decode prepare manifest inspection     preparing data, some 40 minutes; with AUDIOSET=CSVDIR also AudioSet-20K whole (20 GB)
 #   ./bench.sh serve_load serve_fuzz   the server: a crowd, slow clients, mutated files, bombs, an OpenAPI fuzzer; a quarter of an hour
 #   ./bench.sh --smoke [names]          tiny sizes, nothing is written: do the benchmarks themselves work?
-#   ./bench.sh gpu_train gpu_infer gpu_agreement       on a machine with a GPU
+#   ./bench.sh gpu_train gpu_infer gpu_agreement       on a machine with a GPU; without a package index: benchmarks/gpu_offline.sh
 # A ratio is a median of interleaved pairs (ours, theirs, ours, ...); what has no quartiles was measured once. Two threads unless OMP_NUM_THREADS says otherwise. PYTHON names another interpreter.
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,22 +1,30 @@
 """Inference on a GPU, base size, 10 s clips, bf16: from memory, and from the store through the one scorer.
 
 OMP_NUM_THREADS=8 python benchmarks/gpu_infer.py [--smoke]        From memory: int16 clips on the host, copied, transformed and scored batch by batch. From the store: `score_clips`.
+From files, mixed kinds, decoded in bounded children: what a task of the bulk job does with its GPU.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import audio_files
 import gpu_train
 import harness
 import models
 import numpy as np
 import torch
 
+from beatline import rows as tables
 from beatline.batches import to_waveforms
+from beatline.children import Job
+from beatline.engine import TorchEngine
+from beatline.labels import audioset
 from beatline.predict import score_clips
+from beatline.tag import AudioTagger
 
 CLIPS_PER_SECOND, OF_MEMORY = 4000.0, 0.8
 CLIPS, BATCH = 8192, 128
+FILES = 500  # of four kinds
 UNIQUE = 1024  # clips made; the store holds these, and they are scored over and over
 
 
@@ -40,17 +48,22 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         indices = np.resize(store.splits["train"], clips)
         samples = torch.from_numpy(np.stack([store.samples(int(i)) for i in indices]))
         samples = samples.pin_memory() if device.type == "cuda" else samples
+        paths = audio_files.write_mixed(Path(folder) / "files", 4 if options.smoke else FILES, seconds, seconds)
+        jobs = [Job(path) for path in paths * (1 if options.smoke else 4)]
+        engine = TorchEngine(tagger, audioset(), device, "bfloat16")
         works = {
             "memory": lambda: from_memory(tagger, samples, device, batch),
             "store": lambda: score_clips(tagger, store, indices, device, precision="bfloat16", workers=8),
+            "files": lambda: sum(1 for _ in tables.tagged(AudioTagger(engine), jobs)),
         }
         difference = np.abs(works["memory"]() - works["store"]()).max()
         times = harness.interleave({name: gpu_train.finished(work) for name, work in works.items()}, options.pairs)
-        speeds = {name: [clips / took for took in some] for name, some in times.items()}
+        speeds = {name: [(len(jobs) if name == "files" else clips) / took for took in some] for name, some in times.items()}
         what = f"inference, bf16, clips of {seconds} s"
         yield harness.summarise("gpu_infer/memory", f"{what}, from memory", speeds["memory"], "clips/s", harness.at_least(CLIPS_PER_SECOND))
         shares = [a / b for a, b in zip(speeds["store"], speeds["memory"], strict=True)]
         yield harness.summarise("gpu_infer/store", f"{what}: speed from the store over that from memory", shares, "", harness.at_least(OF_MEMORY), clips_per_s=float(np.median(speeds["store"])), largest_difference_of_a_score=float(difference))
+        yield harness.summarise("gpu_infer/files", f"bulk tagging, bf16: files of {seconds} s, decoding included, one GPU", speeds["files"], "files/s", decoders=max(1, engine.readers))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 OMP_NUM_THREADS=8 python benchmarks/gpu_train.py [--smoke]        In turn: our steps, and ESPnet's own step on the same card where espnet can be imported (its clips are in
 memory already; float32, because its model turns autocast off). Also: the bf16 matrix-product rate of the encoder's shapes, the share of it reached, peak memory
-of both, and the filter bank's share of a step. On a CPU only `--smoke` makes sense.
+of both, the filter bank's share of a step, and our step with each layer through torch.compile, which is to become the way where it is the faster one.
+On a CPU only `--smoke` makes sense.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,6 +58,11 @@ def peak_gb(work: Callable[[], object]) -> float:
     return torch.cuda.max_memory_allocated() / 1e9
 
 
+def held_gb() -> float:
+    """GPU memory that tensors hold now, GB; on a CPU nothing is counted."""
+    return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+
+
 def product_rate(rows_of_a_layer: int, config: models.EncoderConfig, rounds: int) -> float:
     """bf16 operations per second of the layers' own products, by themselves, forward shapes."""
     sizes = list(flops.layer_products(config, rows_of_a_layer))
@@ -75,6 +81,7 @@ def logged(ready: train_step.train.Trainer, folder: Path) -> Callable[[], None]:
     """The trainer's next step with what its loop writes about it."""
     from torch.utils.tensorboard import SummaryWriter
 
+    folder.mkdir(parents=True, exist_ok=True)
     log, board = RunLog(folder / "log.jsonl", None), SummaryWriter(str(folder / "tensorboard"))
     step = train_step.real_step(ready)
 
@@ -83,6 +90,16 @@ def logged(ready: train_step.train.Trainer, folder: Path) -> Callable[[], None]:
         log.write("step", step=ready.loop.step, epoch=ready.loop.epoch, loss=loss, lr=rate, grad_norm=norm)
         for name, value in (("loss", loss), ("lr", rate), ("grad_norm", norm)):
             board.add_scalar(f"train/{name}", value, ready.loop.step)
+
+    return work
+
+
+def times_over(step: Callable[[], None], steps: int) -> Callable[[], None]:
+    """So many steps, one after the other."""
+
+    def work() -> None:
+        for _ in range(steps):
+            step()
 
     return work
 
@@ -104,20 +121,28 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         folder = Path(name)
         models.write_models(folder, options.smoke)
         store = models.write_store(folder, 3 * clips if options.smoke else STORE_CLIPS, seconds)
-        ready = train_step.trainer(folder / "own", store, folder, "--train.batch", str(clips), "--train.precision", "bfloat16", "--train.workers", "2" if options.smoke else "8")
-        ours = logged(ready, folder)
+        settings = ("--train.batch", str(clips), "--train.precision", "bfloat16", "--train.workers", "2" if options.smoke else "8")
+        trainers: dict[str, train_step.train.Trainer] = {}
+        memory: dict[str, float] = {}
 
-        def many() -> None:
-            for _ in range(steps):
-                ours()
+        def own(name: str) -> Callable[[], None]:
+            trainers[name] = train_step.trainer(folder / "own", store, folder / name, *settings)
+            if name == "compiled":
+                for layer in trainers[name].tagger.encoder.layers:
+                    layer.compile(backend="eager" if options.smoke else "inductor")
+            return times_over(logged(trainers[name], folder / name), steps)
 
+        def measured(name: str) -> Callable[[], None]:
+            beside = held_gb()
+            work = espnet(folder, store, clips) if name == "espnet" else own(name)
+            memory[name] = peak_gb(work) - beside
+            return finished(work)
+
+        sides = ["ours", "compiled", *(["espnet"] if peers.available("espnet2", "humanfriendly", "torcheval") else [])]
+        works = {name: measured(name) for name in sides}
         samples = torch.from_numpy(np.stack([store.samples(int(i)) for i in store.splits["train"][:clips]]))
-        waveforms = to_waveforms(samples, ready.device)
-        works = {"ours": finished(many), "fbank": finished(lambda: ready.tagger.fbank(waveforms))}
-        theirs = espnet(folder, store, clips) if peers.available("espnet2", "humanfriendly", "torcheval") else None
-        if theirs:
-            works["espnet"] = finished(theirs)
-        memory = {"ours": peak_gb(many)} | ({"espnet": peak_gb(theirs)} if theirs else {})
+        waveforms = to_waveforms(samples, device())
+        works["fbank"] = finished(lambda: trainers["ours"].tagger.fbank(waveforms))
         times = harness.interleave(works, options.pairs)
         speeds = [steps * clips / took for took in times["ours"]]
         what = f"training step, bf16, {clips} clips of {seconds} s, loader, augmentation and log included"
@@ -128,7 +153,8 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         yield harness.state("gpu_train/memory", f"peak GPU memory at {clips} clips", memory["ours"], "GB", harness.at_most(MEMORY_GB), **{f"{side}_GB": value for side, value in memory.items()})
         share = [steps * fbank / took for fbank, took in zip(times["fbank"], times["ours"], strict=True)]
         yield harness.summarise("gpu_train/filter-bank", "filter bank's share of a step", share, "", harness.below(FBANK_SHARE))
-        if theirs:
+        yield harness.ratio("gpu_train/compiled", f"{what}: as it is, against each layer through torch.compile", times["compiled"], times["ours"])
+        if "espnet" in times:
             per_step = [took / steps for took in times["ours"]]
             yield harness.ratio("gpu_train/espnet", f"{what}, against ESPnet's step in float32 from memory", per_step, times["espnet"], harness.at_least(FASTER))
 

@@ -248,7 +248,7 @@ def place() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     but_results = (".", *(f":(exclude,glob)benchmarks/**/{file}" for file in ("results.json", "RESULTS.md")))
-    commit = _git("rev-parse", "--short", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", *but_results) else "")
+    commit = os.environ.get("BEATLINE_COMMIT") or _git("rev-parse", "--short", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", *but_results) else "")
     device = f"{processor()}, {os.cpu_count()} cores, {THREADS} threads"
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         device = f"{sys.modules['torch'].cuda.get_device_name()}, beside {device}"
