@@ -17,11 +17,10 @@ import soundfile
 
 from beatline import artefact, bulk_tag, places, tag
 from beatline.cli import main
-from beatline.model.checkpoint import save
 from tests import rays
 from tests.processes import until
 from tests.stores import refused
-from tests.unit.test_engine import LABELS, make_tagger
+from tests.unit.test_engine import tiny_export
 
 s3 = rays.s3  # the fixture
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("ray")]
@@ -31,9 +30,8 @@ PARTS = len(CLIPS) - IN_ARCHIVE + 1
 BEATLINE = [sys.executable, "-c", "import sys; from beatline import bulk_tag, cli; bulk_tag.TOGETHER = 1; sys.exit(cli.main(sys.argv[1:]))"]
 
 
-def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path):
-    sounds, model, home = tmp_path / "sounds", tmp_path / "model", tmp_path / "home"
-    save(model, make_tagger(), LABELS, {})
+def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_factory):
+    sounds, home, model = tmp_path / "sounds", tmp_path / "home", tiny_export(tmp_path_factory)  # whose workers need no PyTorch, which takes them long to import
     for folder in (sounds, home):
         folder.mkdir()
     for number, clip in enumerate(CLIPS):

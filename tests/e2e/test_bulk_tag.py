@@ -1,5 +1,6 @@
 """A real Ray of two workers tags files, archives and another file system: one row for each recording, whatever is killed."""
 
+import gc
 import json
 import os
 import pickle
@@ -181,6 +182,7 @@ def test_a_server_that_hangs_up_has_not_said_that_a_file_is_missing(ftp, tmp_pat
     monkeypatch.setattr("pyftpdlib.handlers.FTPHandler.ftp_RETR", lambda handler, file: handler.close())
     refused("download-failed", places.get, f"{address}/a.wav", tmp_path / "c")
     refused("download-failed", bulk_tag.find, ["ftp://127.0.0.1:9/x"], "out")
+    gc.collect()  # here, where it is expected
 
 
 def test_the_tagger_goes_into_ray_data_as_it_is(cluster, sounds, model, offline):
