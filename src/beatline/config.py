@@ -33,7 +33,7 @@ class EncoderConfig:
     """The architecture of a BEATs encoder; the field names are those of the released checkpoints' `cfg`. Defaults: Base."""
 
     input_patch_size: int = 16
-    """Side of a patch, frames and mels; divides 128."""
+    """Side of a patch, frames and mels; 16, on which windows, steps and events stand."""
     embed_dim: int = 512
     """Width of a patch embedding, at least 1."""
     conv_bias: bool = False
@@ -82,7 +82,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("embed_dim", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "conv_pos", "conv_pos_groups"):
             _check(getattr(self, name) >= 1, name, "must be at least 1")
-        _check(self.input_patch_size >= 1 and 128 % self.input_patch_size == 0, "input_patch_size", f"{self.input_patch_size} does not divide 128 mels")
+        _check(self.input_patch_size == 16, "input_patch_size", f"{self.input_patch_size} is not 16, as all released checkpoints have it")
         _check(self.encoder_embed_dim % self.encoder_attention_heads == 0, "encoder_embed_dim", "not a multiple of encoder_attention_heads")
         _check(self.encoder_embed_dim % self.conv_pos_groups == 0, "encoder_embed_dim", "not a multiple of conv_pos_groups")
         _check(self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even and at least 4")

@@ -117,10 +117,13 @@ class TorchEngine(Engine):
     def __init__(self, tagger: Any, labels: LabelSet, device: Any = "cpu", precision: Precision = "float32"):
         import torch
 
+        from beatline import products
+
         super().__init__()
         self.device, self.precision, self.labels, self.task = torch.device(device), precision, labels, tagger.task
         self.tagger = tagger.to(self.device).eval()
         if self.device.type != "cpu":
+            products.keep_gpu_exact()
             self.clips_at_once, self.readers = 64, min(os.cpu_count() or 1, READERS)
 
     def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:

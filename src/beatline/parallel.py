@@ -32,7 +32,11 @@ def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
     if dist.is_initialized():
         yield dist.get_rank(), world
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # or collectives without a tensor would take the first for all
+        dist.init_process_group("nccl", timeout=PATIENCE, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield dist.get_rank(), world
     finally:

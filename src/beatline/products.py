@@ -1,7 +1,8 @@
 """Matrix products in float32 on a CPU, by whichever library has the full rate there: MKL on Intel's CPUs, oneDNN on all others.
 
 Outside the straight line. PyTorch carries both and always asks MKL, which reaches less than half of oneDNN's rate on CPUs of other makers; on Intel's, oneDNN
-reaches less than MKL, and a third to two thirds of it for a weight's gradient (`benchmarks/roofline.py`).
+reaches less than MKL, and a third to two thirds of it for a weight's gradient (`benchmarks/roofline.py`). MKL's bits of a row depend on how many rows there are, oneDNN's
+do not; so where a clip has to have the same scores whatever clips are beside it, oneDNN is asked everywhere (`steady_product`).
 """
 
 import platform
@@ -18,9 +19,24 @@ def on_cpu_in_float32(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
+def keep_gpu_exact() -> None:
+    """Keeps products and convolutions in float32 on a GPU from being rounded to TF32 (the filter bank's would be wrong), and leaves attention to one kernel in training and after it.
+
+    For the whole process. cuDNN's attention, which PyTorch prefers on newer GPUs where nothing is trained, prepares itself for every new length.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     """`left @ right.T + bias` of `(..., k)` and `(n, k)` for what `on_cpu_in_float32` allows; has no gradient."""
-    if not _by_onednn() or left.numel() == 0 or right.numel() == 0:
+    return steady_product(left, right, bias) if _by_onednn() else F.linear(left, right, bias)
+
+
+def steady_product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As `product`, with bits of each row that do not depend on the other rows, or on how many there are."""
+    if not torch.backends.mkldnn.is_available() or left.numel() == 0 or right.numel() == 0:
         return F.linear(left, right, bias)
     return torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right), bias, "none", [], "")
 

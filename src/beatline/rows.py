@@ -201,7 +201,8 @@ def tagged(tagger: AudioTagger, sources: Iterable[Any], events: EventOptions | N
             ahead.append(source)
             yield source
 
-    with Decoders(max(1, tagger.engine.readers)) as decoders:
+    readers = tagger.engine.readers
+    with Decoders(2 * readers + 2 if readers else 1) as decoders:  # one for all that may have begun, or the last of them could keep the first from its turn
         for result in tagger.tag(noted(), events, _read(decoders)):
             source = ahead.popleft()
             if isinstance(result, Refused) and result.error.code in AGAIN:

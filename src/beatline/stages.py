@@ -146,7 +146,7 @@ def predict(config: Config) -> None:
 
 def train_counts(clips: Store) -> np.ndarray:
     """Training clips of each label, `(labels,)`."""
-    return (clips.targets(clips.splits["train"]) > 0.5).sum(axis=0)
+    return clips.label_totals(clips.splits["train"])
 
 
 def score(config: Config) -> None:

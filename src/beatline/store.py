@@ -124,6 +124,12 @@ class Store:
             row[self._label_places[self._label_starts[index] : self._label_starts[index + 1]]] = 1.0
         return targets
 
+    def label_totals(self, indices: np.ndarray) -> np.ndarray:
+        """How many of these clips, each named once, have each label, `(labels,)`."""
+        chosen = np.zeros(len(self.ids), bool)
+        chosen[indices] = True
+        return np.bincount(self._label_places[np.repeat(chosen, np.diff(self._label_starts))], minlength=len(self.labels))
+
     def label_counts(self, indices: np.ndarray) -> np.ndarray:
         """How many labels each of these clips has, `(clips,)`."""
         return np.diff(self._label_starts)[indices]

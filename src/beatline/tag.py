@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WINDOW_SECONDS = 10.0
 HOP_SECONDS = 5.0
-WINDOWS_AT_ONCE = 32  # collected before scoring, so that those of one length meet
+WINDOWS_AT_ONCE = 32  # collected before scoring, at least, so that those of one length meet
 Read = Callable[[Any, float], Generator[np.ndarray, None, str]]
 
 
@@ -299,6 +299,11 @@ class _Embeddings(_Recording):
 Kind = TypeVar("Kind", bound=_Recording)
 
 
+def windows_at_once(engine: Engine) -> int:
+    """How many windows are collected before they are scored."""
+    return max(WINDOWS_AT_ONCE, engine.clips_at_once)
+
+
 def _scored(
     engine: Engine,
     sources: Iterable[Any],
@@ -313,12 +318,13 @@ def _scored(
     """The recordings in order, each when its windows are taken or when it has an error, or else also before; `window`, `hop` and `grid` in samples."""
     waiting: deque[Kind] = deque()
     batch: list[tuple[_Recording, int, np.ndarray]] = []
-    for recording, begin, samples in ahead.buffered(_windows(sources, opened, window, hop, grid, read, engine.readers), WINDOWS_AT_ONCE):
+    together = windows_at_once(engine)
+    for recording, begin, samples in ahead.buffered(_windows(sources, opened, window, hop, grid, read, engine.readers), together):
         if samples is None and begin == 0:
             waiting.append(recording)
         if samples is not None:
             batch.append((recording, begin, samples))
-        if len(batch) == WINDOWS_AT_ONCE:
+        if len(batch) == together:
             _score(engine, batch, detail)
             if as_it_comes and waiting and not waiting[0].done:  # of those behind it no window has been cut
                 yield waiting[0]

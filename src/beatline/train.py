@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from beatline import artefact, memory, metrics, parallel
+from beatline import artefact, memory, metrics, parallel, products
 from beatline.ahead import in_order
 from beatline.augment import generator
 from beatline.batches import Batch, augmented_fbank, epoch_batches, make_batch
@@ -44,7 +45,11 @@ def pick_device(name: str) -> torch.device:
         raise UserError("bad-config", "setting train.device", "there is no GPU that PyTorch can use", "set it to cpu or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    if place >= torch.cuda.device_count():
+        raise UserError("bad-config", "setting train.device", f"process {place} of this machine finds {torch.cuda.device_count()} GPUs", "start as many processes as there are GPUs: torchrun --nproc-per-node")
+    products.keep_gpu_exact()
+    return torch.device("cuda", place)
 
 
 def new_tagger(config: Config, labels: LabelSet) -> Tagger:
@@ -134,8 +139,13 @@ class Trainer:
             (partial / "loop.json").write_text(json.dumps({"loop": dataclasses.asdict(self.loop), "log": mark}) + "\n")
         for path in self.checkpoints()[:-CHECKPOINTS_KEPT]:
             shutil.rmtree(path, ignore_errors=True)
+        needed = self.epochs_needed()
+        for path in self.checkpoints():
+            with suppress(OSError, ValueError, KeyError):  # a damaged one needs nothing
+                there = json.loads((path / "loop.json").read_text())["loop"]
+                needed |= self.epochs_needed(there["epoch"], there["best_epoch"])
         for path in self.folder.glob("epochs/epoch-*"):
-            if not path.name.endswith(".partial") and int(path.name[6:]) not in self.epochs_needed():
+            if not path.name.endswith(".partial") and int(path.name[6:]) not in needed:
                 shutil.rmtree(path, ignore_errors=True)
         artefact.checkpoint_hook("saved")
 
@@ -149,10 +159,10 @@ class Trainer:
         """Published checkpoints, oldest first."""
         return sorted(p for p in self.folder.glob("checkpoints/step-*") if p.name[5:].isdigit())
 
-    def epochs_needed(self) -> set[int]:
-        """Epochs whose weights the final model may need."""
-        last = range(max(0, self.loop.epoch - self.config.train.average), self.loop.epoch)
-        return {*last, self.loop.best_epoch}
+    def epochs_needed(self, epoch: int | None = None, best: int | None = None) -> set[int]:
+        """Epochs whose weights the final model may need, from where the loop stands, or from where it has so many epochs behind it, of which this is the best."""
+        epoch, best = self.loop.epoch if epoch is None else epoch, self.loop.best_epoch if best is None else best
+        return {*range(max(0, epoch - self.config.train.average), epoch), best}
 
     def resume(self) -> None:
         """Continues from the newest checkpoint that is whole, or starts afresh."""

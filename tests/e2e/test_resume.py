@@ -1,6 +1,8 @@
 """Pull the plug: a run killed anywhere and resumed ends with the same bits as one that was not."""
 
+import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -299,3 +301,17 @@ def test_of_two_processes_the_clips_of_both_are_named(data, tmp_path):
     store, step = Store.open(config.store_folder), len(read_log(config.out / "train/log.jsonl"))
     named = epoch_batches(store, store.splits["train"], config.train, 0)[step]
     assert lines and all(store.ids[i] in line for line in lines for i in named), done.stderr
+
+
+def test_the_best_epoch_of_the_checkpoint_before_the_last_is_kept(data, tmp_path, monkeypatch):
+    """Should the last be damaged, and what is done again not be the best again, as on a machine that rounds otherwise."""
+    _, csv, _, _, _ = data
+    config = tiny(csv, tmp_path / "run", train__average="0", train__epochs="4")
+    figures, validate = [0.1, 0.5, 0.2, 0.6], train.Trainer.validate
+    monkeypatch.setattr(train.Trainer, "validate", lambda self: validate(self) | {"mAP": figures[self.loop.epoch - 1]})
+    train.Trainer(config, Store.open(config.store_folder)).run()
+    shutil.rmtree(config.out / "model")
+    shutil.rmtree(newest(config.out))
+    figures[3] = 0.4
+    train.Trainer(config, Store.open(config.store_folder)).run()
+    assert json.loads((config.out / "model/config.json").read_text())["about"]["chosen"] == "epoch 2, the best on validation"

@@ -13,6 +13,7 @@ from beatline.errors import UserError
 from beatline.labels import LabelSet, audioset
 from beatline.model.checkpoint import export_espnet, load_checkpoint, load_tokenizer, save
 from beatline.model.tagger import Tagger, initialise_tagger
+from tests.unit.test_engine import LABELS, make_tagger
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -197,3 +198,14 @@ def test_initialisation_is_a_function_of_the_seed_and_fills_everything():
     assert all(torch.isfinite(t).all() for t in states[0].values())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     assert not torch.equal(states[0]["encoder.layers.0.up.weight"], states[2]["encoder.layers.0.up.weight"])
+
+
+def test_a_file_that_is_written_over_does_not_change_the_model_that_was_read_from_it(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        save(tmp_path / name, initialise_tagger(Tagger(make_tagger().config, len(LABELS)), torch.Generator().manual_seed(seed)), LABELS, {})
+    tagger = load_checkpoint(tmp_path / "a").tagger()
+    before = {name: tensor.clone() for name, tensor in tagger.state_dict().items()}
+    (tmp_path / "a/model.safetensors").write_bytes((tmp_path / "b/model.safetensors").read_bytes())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tagger.state_dict().items())
+    (tmp_path / "a/model.safetensors").write_bytes(b"")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tagger.state_dict().items())

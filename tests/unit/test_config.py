@@ -37,7 +37,7 @@ def test_a_resolved_configuration_reads_back_the_same(tmp_path):
         (["--model.encoder.encoder_attention_heads", "5"], "heads"),
         (["--augment.mixup_probability", "1.5"], "between 0 and 1"),
         (["--train.order", "sorted"], "train.order"),
-        (["--model.encoder.input_patch_size", "17"], "128 mels"),
+        (["--model.encoder.input_patch_size", "8"], "is not 16"),
     ],
 )
 def test_a_wrong_setting_is_one_line(overrides, words):

@@ -80,7 +80,7 @@ def test_the_same_sources_give_the_same_bits(place, tmp_path):
 
 @pytest.mark.parametrize("level", ["window", "token"])
 def test_a_recording_that_breaks_off_leaves_no_row(place, tmp_path, capsys, monkeypatch, level):
-    monkeypatch.setattr(tag, "WINDOWS_AT_ONCE", 2)
+    monkeypatch.setattr(tag, "windows_at_once", lambda engine: 2)
     tagger = tag.load(place / "run", "torch", window=4, hop=2)
     paths = good(place)[2:]
     parts = list(tagger.embeddings(paths, level))

@@ -195,3 +195,11 @@ def test_a_large_batch_is_cut_and_nothing_changes():
     reference = engine.TorchEngine(make_tagger(), LABELS)
     waveforms = 0.1 * np.random.default_rng(1).standard_normal((9, 8_000)).astype(np.float32)
     np.testing.assert_allclose(reference.scores(waveforms), np.concatenate([reference.scores(waveforms[i : i + 1]) for i in range(9)]), atol=1e-6)
+
+
+def test_logits_are_not_rounded_to_bfloat16():
+    half = engine.TorchEngine(make_tagger(), LABELS, precision="bfloat16")
+    waveforms = 0.1 * np.random.default_rng(0).standard_normal((8, 16_000), np.float32)
+    outputs = half.run(waveforms, detail=True)
+    for logits in (outputs.logits, outputs.step_logits):
+        assert (torch.from_numpy(logits).bfloat16().float().numpy() != logits).mean() > 0.9

@@ -126,3 +126,18 @@ def test_training_and_scoring_take_different_ways_to_the_same_numbers(kept, monk
     trained = attention(tokens, bias(30), is_padding)
     assert trained.requires_grad
     torch.testing.assert_close(trained.detach(), scored, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [8, 40, 248])
+def test_a_clips_rows_have_the_same_bits_whatever_is_beside_it(rows, threads, library):
+    layer, clips = Linear(3072, 768), torch.randn(4, rows, 3072)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            together = layer(clips)
+            for count in (1, 2, 3):
+                assert torch.equal(layer(clips[:count]), together[:count])
+    finally:
+        torch.set_num_threads(before)

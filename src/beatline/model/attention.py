@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
-from beatline.model.linear import Linear
+from beatline.model.linear import Linear, linear
 from beatline.products import on_cpu_in_float32, product, product_into
 
 KEPT_WEIGHTS = 2**21  # attention weights of a layer and batch, 8 MB: so many fit a CPU's cache together, and are not worth making again
@@ -45,7 +45,9 @@ class RelativeBias(nn.Embedding):
         """The bias of every query (row) and key (column), `(heads, tokens, tokens)`."""
         place = torch.arange(tokens, device=self.weight.device)
         distance = (place[None, :] - place[:, None]).clamp(-self.max_distance, self.max_distance)
-        return super().forward(self.buckets.to(self.weight.device)).T[:, distance + self.max_distance]
+        if self.buckets.device != self.weight.device:
+            self.buckets = self.buckets.to(self.weight.device)
+        return super().forward(self.buckets).T[:, distance + self.max_distance]
 
 
 class _Recomputed(torch.autograd.Function):
@@ -149,7 +151,7 @@ class Attention(nn.Module):
         weight, bias = self.gate.weight.unflatten(0, (2, 4)).sum(1), self.gate.bias.unflatten(0, (2, 4)).sum(1)
         of_tokens = weight @ self.qkv.weight[:width].unflatten(0, of_query)
         constant = F.linear(self.qkv.bias[:width].unflatten(0, of_query), weight, bias)
-        a, b = F.linear(tokens, of_tokens.flatten(0, 1), constant.flatten()).sigmoid().unflatten(-1, (self.heads, 2)).unbind(-1)
+        a, b = linear(tokens, of_tokens.flatten(0, 1), constant.flatten()).sigmoid().unflatten(-1, (self.heads, 2)).unbind(-1)
         return (a * (b * self.gate_scale - 1.0) + 2.0).transpose(1, 2)[..., None]
 
     def forward(self, tokens: Tensor, bias: Tensor | None, is_padding: Tensor | None) -> Tensor:

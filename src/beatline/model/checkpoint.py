@@ -128,13 +128,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads safetensors.
+    """Reads safetensors, into memory of their own: what is mapped would change with the file, or kill the process where it is cut.
 
     Raises:
         UserError: `corrupt-artefact`.
     """
     try:
-        return safetensors.torch.load_file(path)
+        return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError("corrupt-artefact", f"cannot read {path}", str(error), "restore the file or make it again") from error
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from beatline.products import on_cpu_in_float32, product, product_into
+from beatline.products import on_cpu_in_float32, product, product_into, steady_product
 
 
 class _Linear(torch.autograd.Function):
@@ -53,11 +53,14 @@ class Linear(nn.Linear):
     """`nn.Linear`; see the module's docstring."""
 
     def forward(self, features: Tensor) -> Tensor:
-        if not on_cpu_in_float32(features):
-            return F.linear(features, self.weight, self.bias)
-        if torch.is_grad_enabled():
-            return _Linear.apply(features, self.weight, self.bias)
-        return product(features, self.weight, self.bias)
+        return linear(features, self.weight, self.bias)
+
+
+def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`features @ weight.T + bias`; see the module's docstring."""
+    if not on_cpu_in_float32(features):
+        return F.linear(features, weight, bias)
+    return _Linear.apply(features, weight, bias) if torch.is_grad_enabled() else steady_product(features, weight, bias)
 
 
 def feed_forward(features: Tensor, up: Linear, down: Linear, dropout: nn.Dropout) -> Tensor:

@@ -94,7 +94,12 @@ class Tagger(nn.Module):
 
     def from_fbank(self, fbank: Tensor, is_padding: Tensor | None = None, skip: Collection[int] = ()) -> Tensor:
         """Logits `(batch, labels)` float32 of filter banks; see `embed`."""
-        return self.head(self.embed(fbank, is_padding, skip)).float()
+        return self.logits(self.embed(fbank, is_padding, skip))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What the head says of features `(..., width)`: `(..., labels)`, at least float32 whatever the autocast, for rounded scores would tie."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.to(torch.promote_types(features.dtype, torch.float32)))
 
     def outputs(self, waveforms: Tensor, is_padding: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All that the model says of clips: logits `(batch, labels)`, the pooled tokens they come from `(batch, width)`, the tokens
@@ -107,11 +112,11 @@ class Tagger(nn.Module):
         if is_padding is not None:
             tokens = tokens.masked_fill(is_padding[:, :, None], 0.0)
         steps = tokens.unflatten(1, (tokens.shape[1] // TOKENS_OF_A_STEP, TOKENS_OF_A_STEP)).mean(dim=2)
-        return self._head_of_each(embeddings).float(), embeddings, tokens, self._head_of_each(steps).float()
+        return self._logits_of_each(embeddings), embeddings, tokens, self._logits_of_each(steps)
 
-    def _head_of_each(self, features: Tensor) -> Tensor:
+    def _logits_of_each(self, features: Tensor) -> Tensor:
         """The head clip by clip on a CPU: there the last bits of a product depend on how many rows are multiplied at once, and a clip's must not."""
-        return torch.cat([self.head(clip) for clip in features.split(1)]) if on_cpu_in_float32(features) else self.head(features)
+        return torch.cat([self.logits(clip) for clip in features.split(1)]) if on_cpu_in_float32(features) else self.logits(features)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits `(batch, labels)` float32.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from beatline import tag, windows
+from beatline import windows
 from beatline.audio import FULL_SCALE, SAMPLE_RATE
 from beatline.engine import Engine, Outputs
 
@@ -82,7 +82,7 @@ class Batcher:
 
     def __init__(self, engine: Engine, window: int, wait: float, seen: Callable[[int, float], None] = lambda count, seconds: None):
         self._engine, self._window, self._wait, self._seen = engine, window, wait, seen
-        self._size = min(engine.clips_at_once, tag.WINDOWS_AT_ONCE)  # offline too no pass has more
+        self._size = engine.clips_at_once  # offline too no pass has more
         self._lanes: deque[Lane] = deque()
         self._change = threading.Condition()
         self._closed = self.ready = self.together = False
