@@ -129,6 +129,7 @@ def bucket() -> Any:
     """The client of a new `s3://bucket`."""
     from s3fs import S3FileSystem
 
+    S3FileSystem.clear_instance_cache()  # clients of another file's server
     client = S3FileSystem(use_listings_cache=False)
     client.mkdir("bucket")
     client.call_s3("put_bucket_versioning", Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
