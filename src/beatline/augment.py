@@ -113,9 +113,14 @@ def mask_ranges(draws: tuple[tuple[float, float], ...], size: int, longest: int)
 
 def apply_masks(fbank: Tensor, time_ranges: list[list[tuple[int, int]]], mel_ranges: list[list[tuple[int, int]]]) -> Tensor:
     """Sets each row's ranges of frames and mels to 0; `(batch, frames, mels)`."""
-    masked = fbank.clone()
-    for axis, rows in ((0, time_ranges), (1, mel_ranges)):
-        for row, ranges in enumerate(rows):
-            for begin, end in ranges:
-                masked[row].narrow(axis, begin, end - begin).zero_()
-    return masked
+    frames, mels = (_within(ranges, size).to(fbank.device) for ranges, size in zip((time_ranges, mel_ranges), fbank.shape[1:], strict=True))
+    return fbank.masked_fill(frames[:, :, None] | mels[:, None, :], 0.0)
+
+
+def _within(ranges: list[list[tuple[int, int]]], size: int) -> Tensor:
+    """Which of `size` places each row's ranges take, `(rows, size)` bool."""
+    within = np.zeros((len(ranges), size), bool)
+    for row, some in zip(within, ranges, strict=True):
+        for begin, end in some:
+            row[begin:end] = True
+    return torch.from_numpy(within)

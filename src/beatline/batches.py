@@ -19,8 +19,8 @@ from beatline.windows import tile_short, tiled_length
 
 
 def read_clips(store: Store, indices: np.ndarray, width: int) -> Tensor:
-    """Clips of a store as one zero-padded tensor `(clips, width)` int16, in pinned memory where there is a GPU, which then copies while it computes."""
-    block = torch.zeros(len(indices), width, dtype=torch.int16, pin_memory=torch.cuda.is_available())
+    """Clips of a store as one zero-padded tensor `(clips, width)` int16, in pinned memory where this process computes on a GPU, which then copies meanwhile."""
+    block = torch.zeros(len(indices), width, dtype=torch.int16, pin_memory=torch.cuda.is_initialized())
     for row, index in zip(block.numpy(), indices, strict=True):
         samples = tile_short(store.samples(int(index)))
         row[: len(samples)] = samples

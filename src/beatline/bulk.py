@@ -73,16 +73,16 @@ def _prepare_far(manifest: Manifest, place: str, plan: str, make: Callable[[list
     system, root = places.system(place)
     there = {name: facts["size"] for name, facts in places.listing(system, root).items()}
     if artefact.MANIFEST in there:
-        about, _, good = artefact.parse_manifest(system.cat_file(f"{root}/{artefact.MANIFEST}"))
+        about, _, good = artefact.parse_manifest(places.content(system, f"{root}/{artefact.MANIFEST}"))
         if not good or about.get("plan") != plan:
             raise UserError("not-writable", f"cannot write {place}", "a store of other data is there, or a damaged one", "verify it; remove its damaged files and its manifest, or choose another address")
-        return json.loads(system.cat_file(f"{root}/summary.json"))
+        return json.loads(places.content(system, f"{root}/summary.json"))
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
         work, numbers = Path(scratch), range(shards.count(manifest))
 
         def fetched(number: int) -> bool:
             name = shards.facts_name(number)
-            facts = shards.parse(system.cat_file(f"{root}/{name}")) if name in there else None
+            facts = shards.parse(places.content(system, f"{root}/{name}")) if name in there else None
             if facts is None or facts["plan"] != plan or there.get(shard_name(number)) != shards.size(facts):
                 return False
             (work / name).write_text(json.dumps(facts | {"self": artefact.hash_json(facts)}) + "\n")
@@ -112,7 +112,7 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
     system, root = places.system(place)
     there = places.listing(system, root)
     try:
-        _, files, good = artefact.parse_manifest(system.cat_file(f"{root}/{artefact.MANIFEST}"))
+        _, files, good = artefact.parse_manifest(places.content(system, f"{root}/{artefact.MANIFEST}"))
     except (OSError, ValueError) as error:
         yield artefact.MANIFEST, f"no readable manifest ({type(error).__name__})"
         return
@@ -185,8 +185,8 @@ def _hash_files(row: Task) -> dict[str, Any]:
                 while part := file.read(BLOCK):
                     whole.update(part)
             hashes[name] = whole.hexdigest()
-        except OSError as error:
-            hashes[name] = error.strerror or str(error)
+        except Exception as error:  # file systems raise what they like
+            hashes[name] = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return {"hashes": json.dumps(hashes), "error": ""}
 
 

@@ -130,12 +130,12 @@ def _begin(place: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
     left = {name for name in there if name.split("/")[0] in (TAGS, FACTS)}
     own = left | {LABELS, artefact.MANIFEST, f"{LABELS}.partial", f"{artefact.MANIFEST}.partial"}
     left -= {name for part in done for name in (_table(part), _about(part))}
-    whole = artefact.MANIFEST in there and _plan(system.cat_file(f"{root}/{artefact.MANIFEST}"))
+    whole = artefact.MANIFEST in there and _plan(places.content(system, f"{root}/{artefact.MANIFEST}"))
     if there.keys() - own or (whole and whole != plan) or (not done and any(name.endswith(".json") for name in left)):
         cause = "something else is there, such as the tags of other inputs, by another model or with other options"
         raise UserError("not-writable", f"cannot write {place}", cause, "choose another place, or remove what is there")
     for name in left:
-        system.rm_file(f"{root}/{name}")
+        places.remove(system, f"{root}/{name}")
     return done
 
 
@@ -162,7 +162,7 @@ def _facts(place: str, parts: Iterable[str], there: dict[str, Any] | None = None
     there = places.listing(system, root) if there is None else there
     wanted = {f"{root}/{_about(part)}": part for part in parts if _about(part) in there}
     found = {}
-    for path, content in (system.cat(list(wanted)) if wanted else {}).items():
+    for path, content in places.contents(system, list(wanted)).items():
         facts, part = _parse(content), wanted[path]
         if facts is not None and there.get(_table(part), {}).get("size") == facts["bytes"]:
             found[part] = facts

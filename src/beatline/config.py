@@ -262,6 +262,8 @@ class TrainConfig:
     """Microsteps a step is cut into, at least 1."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the encoder; filter bank, softmax, loss and weights stay float32."""
+    compile: bool = False
+    """Whether each layer goes through torch.compile, which takes a minute or two at the start: meant for a GPU; on a CPU beatline's own way is faster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
     workers: int = 2

@@ -5,7 +5,7 @@ Every file appears whole: under a temporary name first, on S3 by itself. Imports
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,33 @@ def listing(found: Any, root: str) -> dict[str, dict[str, Any]]:
     with reaching(root):
         there = found.find(root, detail=True) if found.exists(root) else {}
     return {name.removeprefix(root).lstrip("/"): facts for name, facts in there.items() if not is_marker(name)}
+
+
+def content(found: Any, name: str) -> bytes:
+    """What is in a file, which should be there.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: `download-failed`.
+    """
+    with reaching(name):
+        return found.cat_file(name)
+
+
+def contents(found: Any, names: list[str]) -> dict[str, bytes]:
+    """As `content`, of several files at once."""
+    with reaching(names[0] if names else ""):
+        return found.cat(names) if names else {}
+
+
+def remove(found: Any, name: str) -> None:
+    """Removes a file that is there.
+
+    Raises:
+        UserError: `download-failed`.
+    """
+    with suppress(FileNotFoundError), reaching(name):
+        found.rm_file(name)
 
 
 def is_marker(name: str) -> bool:

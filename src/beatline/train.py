@@ -73,6 +73,10 @@ def new_tagger(config: Config, labels: LabelSet) -> Tagger:
         tagger.load_state_dict(state, strict=False)
         head = "with its head" if "head.weight" in state else "with a new head"
         say("train", f"starting from {loaded.source} ({loaded.family}) {head}")
+    if config.train.compile:
+        os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # or it chooses kernels by their speed of the moment, and a resumed run may have other bits
+        for layer in tagger.encoder.layers:
+            layer.compile()
     return tagger
 
 

@@ -1,5 +1,6 @@
 """Bulk tagging from S3 into S3: its real client, and a server of its own on loopback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from beatline import artefact, bulk_tag, places, tag
+from beatline import artefact, bulk, bulk_tag, places, tag
 from beatline.cli import main
 from tests import rays
 from tests.processes import until
@@ -113,6 +114,11 @@ def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch)
     s3.clear_instance_cache()
     assert "EndpointConnectionError" in refused("download-failed", places.get, "s3://bucket/got/a.wav", tmp_path / "c")
     assert "check the address, the network and the credentials" in refused("download-failed", bulk_tag.find, ["s3://bucket/got"], "out")
+    gone, name = places.system("s3://bucket/got/a.wav")
+    for ask, what in ((places.content, name), (places.contents, [name]), (places.remove, name)):
+        assert "EndpointConnectionError" in refused("download-failed", ask, gone, what)
+    hashed = bulk._hash_files({"place": "s3://bucket/got", "names": '["a.wav"]'})
+    assert "EndpointConnectionError" in json.loads(hashed["hashes"])["a.wav"] and not hashed["error"]
     s3.clear_instance_cache()
 
 

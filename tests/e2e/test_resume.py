@@ -254,6 +254,22 @@ def test_bfloat16_trains_near_float32(data, tmp_path):
     assert {t.dtype for t in load_tensors(config.out / "model/model.safetensors").values()} == {torch.float32}
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch.compile itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_layers_train_alike(data):
+    folder, csv, _, _, _ = data
+    results = []
+    for name in ("false", "true"):
+        config = tiny(csv, folder / "compiled", train__compile=name, model__encoder__dropout="0.0")
+        tagger = train.new_tagger(config, Store.open(config.store_folder).labels)
+        logits = tagger.from_fbank(torch.randn(3, 48, 128, generator=torch.Generator().manual_seed(0)), torch.arange(24) >= torch.tensor([24, 16, 8])[:, None])
+        logits.square().sum().backward()
+        assert all((layer._compiled_call_impl is not None) == (name == "true") for layer in tagger.encoder.layers)
+        results.append([logits, *(parameter.grad for parameter in tagger.parameters())])
+    for plain, compiled in zip(*results, strict=True):
+        assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-6)
+
+
 def test_the_model_is_the_mean_of_the_last_epochs(data):
     folder, _, _, _, _ = data
     epochs = [load_tensors(path / "model.safetensors") for path in sorted((folder / "reference/train/epochs").glob("epoch-*"))[-2:]]

@@ -170,7 +170,8 @@ class Attention(nn.Module):
             return self.out(_Recomputed.apply(qkv, gate, bias, is_padding, self.heads, dropout))
         mask = None
         if bias is not None:
-            mask = (bias[None] if gate is None else gate * bias).to(query.dtype)
+            bias = bias.to(query.dtype)[None]
+            mask = bias if gate is None else gate.to(query.dtype) * bias  # the largest tensor of a layer: never made in a wider type than it is read in
         if is_padding is not None:
             keep_out = torch.zeros_like(is_padding, dtype=query.dtype).masked_fill(is_padding, -math.inf)[:, None, None, :]
             mask = keep_out if mask is None else mask + keep_out
