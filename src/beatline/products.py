@@ -1,7 +1,7 @@
-"""Matrix products in float32 on a CPU, by whichever library has the full rate there: MKL on Intel's CPUs, oneDNN on all others.
+"""Matrix products in float32 on a CPU, by whichever library has the full rate there: MKL on Intel's CPUs and on those with AVX2 alone, oneDNN on all others.
 
-Outside the straight line. PyTorch carries both and always asks MKL, which reaches less than half of oneDNN's rate on CPUs of other makers; on Intel's, oneDNN
-reaches less than MKL, and a third to two thirds of it for a weight's gradient (`benchmarks/roofline.py`). MKL's bits of a row depend on how many rows there are, oneDNN's
+Outside the straight line. PyTorch carries both and always asks MKL, which has no AVX-512 for CPUs of other makers and reaches half of oneDNN's rate there; on Intel's, oneDNN
+reaches less than MKL, and a third to two thirds of it for a weight's gradient (`benchmarks/roofline.py`), and so on an AMD with AVX2. MKL's bits of a row depend on how many rows there are, oneDNN's
 do not; so where a clip has to have the same scores whatever clips are beside it, oneDNN is asked everywhere (`steady_product`).
 """
 
@@ -52,7 +52,8 @@ def product_into(out: Tensor, left: Tensor, right: Tensor) -> None:
 @cache
 def _by_onednn() -> bool:
     facts = Path("/proc/cpuinfo")
-    return torch.backends.mkldnn.is_available() and "GenuineIntel" not in (facts.read_text() if facts.exists() else platform.processor())
+    of_intel = "GenuineIntel" in (facts.read_text() if facts.exists() else platform.processor())
+    return torch.backends.mkldnn.is_available() and not of_intel and torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def _dense(matrix: Tensor) -> Tensor:
