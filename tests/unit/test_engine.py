@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -81,6 +82,12 @@ def test_runtimes_agree_with_pytorch_alone_and_padded(exported, clips, runtime):
     for row, length in zip(range(3), lengths, strict=True):
         alone = graph.scores(waveforms[row : row + 1, :length])
         np.testing.assert_allclose(alone, wanted.scores[row : row + 1], atol=1e-5)
+
+
+def test_int8_weights_leave_room_for_two_products_in_sixteen_bits(exported):
+    graph = onnx.load(exported / engine.INT8).graph
+    weights = [onnx.numpy_helper.to_array(tensor).astype(int) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2]
+    assert weights and all(2 * 255 * np.abs(weight).max() < 2**15 for weight in weights)
 
 
 def test_int8_is_near_and_is_not_float32(exported, clips):

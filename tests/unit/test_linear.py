@@ -1,6 +1,7 @@
 """Products by either library and the recomputing attention equal PyTorch's own, forward and backward."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,13 +10,20 @@ from torch.nn import functional as F
 from beatline.config import EncoderConfig
 from beatline.model.attention import KEPT_WEIGHTS, Attention, RelativeBias, _Recomputed
 from beatline.model.linear import Linear, _FeedForward, feed_forward
-from beatline.products import on_cpu_in_float32, product, product_into
+from beatline.products import _by_onednn, on_cpu_in_float32, product, product_into
 
 
 @pytest.fixture(params=["onednn", "mkl"], autouse=True)
 def library(request, monkeypatch):
     """Every test by both, whatever the CPU."""
     monkeypatch.setattr("beatline.products._by_onednn", lambda: request.param == "onednn")
+
+
+def test_mkl_is_asked_where_it_is_at_full_rate(monkeypatch):
+    of_intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    for capability, by_onednn in (("AVX2", False), ("AVX512", not of_intel)):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda capability=capability: capability)
+        assert _by_onednn.__wrapped__() == by_onednn
 
 
 @pytest.mark.parametrize("shape", [(7, 16), (2, 5, 16), (2, 0, 16)])
