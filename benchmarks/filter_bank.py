@@ -64,17 +64,6 @@ def onnx_difference(waveforms: torch.Tensor) -> float:
     return float(np.abs(graph - fbank(waveforms, MEAN, STD).numpy()).max())
 
 
-def profile(work: Callable[[], object]) -> dict[str, float]:
-    """Share of the time of each of PyTorch's operations in one thread, the largest eight first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the profiler sees the calling thread alone
-    with torch.profiler.profile() as seen:
-        work()
-    torch.set_num_threads(threads)
-    times = sorted(((event.self_cpu_time_total, event.key.removeprefix("aten::")) for event in seen.key_averages()), reverse=True)
-    return {name: round(took / sum(time for time, _ in times), 3) for took, name in times[:8]}
-
-
 @torch.no_grad()
 def rows(options: harness.Options) -> Iterator[harness.Row]:
     """Speed against each peer, exactness, export."""
@@ -88,7 +77,10 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
             difference = float((ours() - peer(waveforms)).abs().max())
             what = f"{CLIPS} clips of {models.SECONDS} s at once, against the loop over {name}"
             yield harness.compare(f"filter_bank/{name}", what, ours, lambda peer=peer: peer(waveforms), options.pairs, harness.at_least(FASTER[name]), largest_difference=difference)
-    shares = profile(ours)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the profiler sees the calling thread alone
+    shares = harness.profile(ours)
+    torch.set_num_threads(threads)
     yield harness.state("filter_bank/profile", "where the time of one thread goes: share of the FFTs, then of each operation", shares.get("_fft_r2c", 0.0), "", **shares)
     if peers.available("torchaudio"):
         exact = torchaudio_loop(waveforms[:4].double())

@@ -63,7 +63,7 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         yield harness.summarise("gpu_infer/memory", f"{what}, from memory", speeds["memory"], "clips/s", harness.at_least(CLIPS_PER_SECOND))
         shares = [a / b for a, b in zip(speeds["store"], speeds["memory"], strict=True)]
         yield harness.summarise("gpu_infer/store", f"{what}: speed from the store over that from memory", shares, "", harness.at_least(OF_MEMORY), clips_per_s=float(np.median(speeds["store"])), largest_difference_of_a_score=float(difference))
-        shares = gpu_train.profile(works["memory"])
+        shares = harness.profile(gpu_train.finished(works["memory"]))
         yield harness.state("gpu_infer/profile", "where the time from memory goes: share of the longest kernel, then of each", max(shares.values()), "", **shares)
         yield harness.summarise("gpu_infer/files", f"bulk tagging, bf16: files of {seconds} s, decoding included, one GPU", speeds["files"], "files/s", decoders=max(1, engine.readers))
         for layer in tagger.encoder.layers:

@@ -77,15 +77,6 @@ def product_rate(rows_of_a_layer: int, config: models.EncoderConfig, rounds: int
     return 2.0 * config.encoder_layers * sum(m * k * n for m, k, n in sizes) / float(np.median(times))
 
 
-def profile(work: Callable[[], object]) -> dict[str, float]:
-    """Share of the GPU's time (of the CPU's where there is none) of each kernel or operation, the largest ten first."""
-    time_of = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-    with torch.profiler.profile() as seen:
-        finished(work)()
-    times = sorted(((getattr(event, time_of), event.key[:60]) for event in seen.key_averages()), reverse=True)
-    return {name: round(took / sum(time for time, _ in times), 3) for took, name in times[:10]}
-
-
 def logged(ready: train_step.train.Trainer, folder: Path) -> Callable[[], None]:
     """The trainer's next step with what its loop writes about it."""
     from torch.utils.tensorboard import SummaryWriter
@@ -168,7 +159,7 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         share = [steps * fbank / took for fbank, took in zip(times["fbank"], times["ours"], strict=True)]
         yield harness.summarise("gpu_train/filter-bank", "filter bank's share of a step", share, "", harness.below(FBANK_SHARE))
         del works["fbank"]
-        shares = profile(works["ours"])
+        shares = harness.profile(works["ours"])
         yield harness.state("gpu_train/profile", "where the time of the steps goes: share of the longest kernel, then of each", max(shares.values()), "", **shares)
         if measured("compiled"):
             times = harness.interleave(works, options.pairs)
