@@ -1,8 +1,8 @@
 """A small data set and what tests of stores do with it."""
 
 import os
+import select
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +96,9 @@ def in_child(work, kill_after: float | None = None) -> int:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
             os._exit(1)
     if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
+        with open(os.pidfd_open(child)) as ended:
+            select.select([ended], [], [], kill_after)
+        os.kill(child, signal.SIGKILL)  # one that has ended takes no notice
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

@@ -52,10 +52,13 @@ def system(place: str) -> tuple[Any, str]:
         try:
             from fsspec.core import url_to_fs
 
-            found, root = url_to_fs(place, use_listings_cache=False)
+            before, colons, after = place.partition("::")  # in a name; fsspec would take it for a chain of addresses
+            base = place if not colons or "://" in after else before[: before.rfind("/") + 1]
+            found, root = url_to_fs(base, use_listings_cache=False)
+            root = root.rstrip("/") + "/" + place[len(base) :]
         except ImportError as error:
             raise UserError("missing-package", f"cannot reach {place}", str(error), "pip install 'beatline[bulk]', or the package that is named here") from error
-        except (ValueError, TypeError) as error:  # the latter for a chain of addresses (`::`) that is none
+        except (ValueError, TypeError) as error:  # the latter for a chain of addresses (`a::b://c`) that is none
             raise UserError("bad-usage", f"cannot reach {place}", str(error), "give a folder, or an address such as s3://bucket/folder") from error
     return found, root.rstrip("/")
 

@@ -77,7 +77,7 @@ def test_operations_are_those_that_pytorch_counts():
 
 def run(name: str, tmp_path: Path) -> dict:
     """A benchmark's rows under `--smoke`."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}  # torch.compile would take a minute; test_resume.py has it
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--smoke", "--results", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr

@@ -90,7 +90,7 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
 
 def test_what_is_found_in_a_bucket(s3):
     sound = b"RIFF"
-    names = ["a b.wav", "h#y.wav", "ü.wav", "p%20q.wav", "[1].wav", "deep/x+y.tar"]
+    names = ["a b.wav", "h#y.wav", "ü.wav", "p%20q.wav", "[1].wav", "a::b.wav", "deep/x+y.tar", "c::d/e.wav"]
     for name in (*names, "notes.txt", ".hidden.wav", "out/tags/part-0.parquet"):
         s3.pipe_file(f"bucket/found/{name}", sound)
     for marker in ("found/", "found/deep/", "found/strange.wav/"):
@@ -105,10 +105,11 @@ def test_what_is_found_in_a_bucket(s3):
 
 
 def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch):
-    s3.pipe_file("bucket/got/a.wav", b"RIFF")
-    for name in "ab":
+    for name in ("a", "c::d"):
+        s3.pipe_file(f"bucket/got/{name}.wav", b"RIFF")
+    for name in ("a", "b", "c::d", "e::f"):
         places.get(f"s3://bucket/got/{name}.wav", tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == b"RIFF" and not (tmp_path / "b").exists()
+    assert all((tmp_path / name).read_bytes() == b"RIFF" for name in ("a", "c::d")) and not any((tmp_path / name).exists() for name in ("b", "e::f"))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody answers
     s3.clear_instance_cache()

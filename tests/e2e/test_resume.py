@@ -80,13 +80,13 @@ def killed_run(config, rng: random.Random, points: int, seconds: float, kills: i
     return hits
 
 
-@pytest.mark.timeout(600)
-def test_two_hundred_kills_end_with_the_same_bits(data, tmp_path):
+@pytest.mark.parametrize("seed", range(4))  # four tests, which workers share
+def test_two_hundred_kills_end_with_the_same_bits(data, tmp_path, seed):
     _, csv, expected, points, seconds = data
-    rng, hits, run = random.Random(0), 0, 0
-    while hits < KILLS:
+    rng, hits, run = random.Random(seed), 0, 0
+    while hits < KILLS // 4:
         config = tiny(csv, tmp_path / f"run{run}")
-        hits += killed_run(config, rng, points, seconds, kills=10)
+        hits += killed_run(config, rng, points // 3, seconds / 3, kills=12)
         assert result(config.out) == expected, f"run {run}"
         assert not [*config.out.rglob("*.partial"), *config.out.rglob("*.old")]
         run += 1
@@ -146,10 +146,10 @@ def test_the_number_of_workers_changes_nothing(data, tmp_path, workers):
 
 def test_sigterm_saves_at_the_next_step_and_exits_143(data, tmp_path):
     _, csv, _, _, _ = data
-    reference = tiny(csv, tmp_path / "whole", train__epochs="60", train__average="0")
+    reference = tiny(csv, tmp_path / "whole", train__epochs="30", train__average="0")
     train.Trainer(reference, Store.open(reference.store_folder)).run()
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "beatline", "train", "mini", *arguments(csv, out, train__epochs="60", train__average="0", train__save_every="1000")]
+    command = [sys.executable, "-m", "beatline", "train", "mini", *arguments(csv, out, train__epochs="30", train__average="0", train__save_every="1000")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
         log = out / "train/log.jsonl"
         while child.poll() is None and (not log.exists() or log.stat().st_size < 2000):
@@ -157,7 +157,7 @@ def test_sigterm_saves_at_the_next_step_and_exits_143(data, tmp_path):
         child.terminate()
         errors = child.communicate()[1]
     assert child.returncode == 143, errors
-    assert 0 < len(log.read_text().splitlines()) < 180
+    assert 0 < len(log.read_text().splitlines()) < 90
     assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
     assert result(out) == result(reference.out)
 

@@ -445,7 +445,7 @@ def test_an_answer_on_its_way_is_taken_to_its_end_before_the_server_stops(wordy)
 
 
 def test_too_many_connections_and_uploads_are_turned_away():
-    with serving(replace(LIMITS, max_connections=6, max_uploads=2, upload_grace=5.0)) as client:
+    with serving(replace(LIMITS, max_connections=6, max_uploads=2, upload_grace=60.0)) as client:
         links = [client.raw(head(1000)) for _ in range(2)]
         until(lambda: client.service._uploads == 2)
         assert client.tag(("x", SHORT))[0] == 429
