@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import engine, export
+from beatline import engine
 from beatline.engine import Engine, TorchEngine
 from beatline.labels import audioset
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve.batcher import Batcher, Lane, Scored, rows_are_independent
 from beatline.tag import AudioTagger
 from beatline.windows import cut, tile_short
-from tests.unit.test_engine import CONFIG, LABELS, make_tagger
+from tests.unit.test_engine import CONFIG, LABELS, make_tagger, tiny_export
 
 pytestmark = pytest.mark.xdist_group("export")
 WINDOW, HOP = 8000, 4000
@@ -211,9 +211,7 @@ def test_a_window_that_finds_the_model_idle_waits_a_little_for_others():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("serve") / "tiny"
-    export.export(make_tagger(), LABELS, folder)
-    return folder
+    return tiny_export(tmp_path_factory)
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
