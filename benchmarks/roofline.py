@@ -128,7 +128,7 @@ def share_rows(options: harness.Options) -> Iterator[harness.Row]:
 def gradient_row(options: harness.Options) -> harness.Row:
     """The products that make the weights' gradients, whose operands both lie across: where PyTorch's two libraries differ most."""
     config, seconds = models.architecture(options.smoke), 1 if options.smoke else models.SECONDS
-    shapes = flops.layer_products(config, 8 * flops.token_count(config, seconds))
+    shapes = list(flops.layer_products(config, 8 * flops.token_count(config, seconds)))
     pairs = [(torch.randn(m, n).t(), torch.randn(m, k).t()) for m, k, n in shapes]
     libraries = {"torch": torch.nn.functional.linear, "onednn": lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")}
     with torch.no_grad():
