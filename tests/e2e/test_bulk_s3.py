@@ -1,5 +1,6 @@
 """Bulk tagging from S3 into S3: its real client, and a server of its own on loopback."""
 
+import filecmp
 import json
 import os
 import signal
@@ -121,6 +122,17 @@ def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch)
     hashed = bulk._hash_files({"place": "s3://bucket/got", "names": '["a.wav"]'})
     assert "EndpointConnectionError" in json.loads(hashed["hashes"])["a.wav"] and not hashed["error"]
     s3.clear_instance_cache()
+
+
+def test_a_large_file_goes_up_in_parts_and_is_there_whole(s3, tmp_path):
+    with (tmp_path / "shard").open("wb") as file:
+        for number in range(101):  # s3fs sends up to 100 MB at once
+            file.write(bytes([number]) * 2**20)
+    places.put(places.system("s3://bucket")[0], tmp_path / "shard", "bucket/large/shard")
+    assert "-" in s3.info("bucket/large/shard")["ETag"], "in parts"
+    places.get("s3://bucket/large/shard", tmp_path / "back")
+    assert filecmp.cmp(tmp_path / "shard", tmp_path / "back", shallow=False)
+    assert not s3.call_s3("list_multipart_uploads", Bucket="bucket").get("Uploads")
 
 
 def test_a_bucket_that_is_not_there_is_not_made(s3, tmp_path):

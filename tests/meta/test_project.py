@@ -5,6 +5,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src/beatline").rglob("*.py"))
 
@@ -24,6 +26,12 @@ def test_every_public_thing_has_a_docstring():
 
 def test_type_checkers_are_told_that_the_package_has_types():
     assert (ROOT / "src/beatline/py.typed").exists()
+
+
+@pytest.mark.xdist_group("project")
+def test_groups_of_tests_stay_together(request):
+    """pytest-xdist 3.8 ignores groups with pytest 9.2 (its issue 1386): every worker makes the fixtures then, which costs a third of the time."""
+    assert request.node.nodeid.endswith("@project") or not request.config.getoption("loadgroup", default=False)
 
 
 def test_dangerous_calls_have_one_owner():
