@@ -4,6 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 source ./environment.sh
+unset PYTHONDONTWRITEBYTECODE # or every program that a test starts compiles all it imports
+export BEATLINE_PEERS=${BEATLINE_PEERS:-$PWD/.venv-peers}
+bash tests/parity/peers.sh "$BEATLINE_PEERS" &
+peers=$!
 make_environment dev
 bash tests/e2e/examples.sh "$venv/bin/python"
 missing=()  # Debian's names of what the tests of the page and of the microphone talk to
@@ -17,10 +21,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
-if [ -f tests/parity/peers.sh ]; then
-  bash tests/parity/peers.sh "${BEATLINE_PEERS:=$PWD/.venv-peers}"
-  export BEATLINE_PEERS
-fi
+wait "$peers"
 "$venv/bin/ruff" check src tests benchmarks
 "$venv/bin/mypy" src/beatline
 "$venv/bin/lint-imports" --no-cache
