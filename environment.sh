@@ -15,6 +15,7 @@ make_environment() {
   [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return
   echo "install  $venv from constraints.txt (a few minutes the first time)"
   "$python" -m venv "$venv"
-  "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".${extra:+[$extra]}" 2> >(grep -v '^WARNING: Location' >&2)
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt --upgrade pip 2> >(grep -v "^WARNING: Location" >&2) # Python 3.11 brings one that needs twice the time
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e ".${extra:+[$extra]}" 2> >(grep -v '^WARNING: Location' >&2)
   echo "$want" > "$stamp"
 }

@@ -6,9 +6,10 @@ cd "$(dirname "$0")"
 source ./environment.sh
 unset PYTHONDONTWRITEBYTECODE # or every program that a test starts compiles all it imports
 export BEATLINE_PEERS=${BEATLINE_PEERS:-$PWD/.venv-peers}
-bash tests/parity/peers.sh "$BEATLINE_PEERS" &
-peers=$!
 make_environment dev
+"$venv/bin/mypy" src/beatline & # beside what waits for a network or a disk
+types=$!
+PYTHON=$venv/bin/python bash tests/parity/peers.sh "$BEATLINE_PEERS"
 bash tests/e2e/examples.sh "$venv/bin/python"
 missing=()  # Debian's names of what the tests of the page and of the microphone talk to
 command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium)
@@ -21,8 +22,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
-wait "$peers"
+wait "$types"
 "$venv/bin/ruff" check src tests benchmarks
-"$venv/bin/mypy" src/beatline
 "$venv/bin/lint-imports" --no-cache
 exec "$venv/bin/python" -m pytest -n 2 --dist loadgroup "$@"

@@ -61,6 +61,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body waits 40 ms for its headers to be acknowledged
     root: Path
     waiting: list[dict] = []  # noqa: RUF012
     seen: list[dict] = []  # noqa: RUF012

@@ -17,11 +17,6 @@ PATIENCE = timedelta(days=1)
 """How long processes wait for one another: the first may prepare all of AudioSet meanwhile. One that has died is `torchrun`'s to notice."""
 
 
-def is_first() -> bool:
-    """Whether this is the first process of several, or the only one: the one that writes and speaks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
     """This process's rank and the number of processes; joins the group that `torchrun` announces, unless it is in it already."""

@@ -18,11 +18,15 @@ from beatline.artefact import disk_errors
 from beatline.errors import UserError
 
 
+def is_first() -> bool:
+    """Whether this is the first process of several, or the only one: the one that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(stage: str, message: str) -> None:
     """One line on the console, from the first process of several."""
-    if os.environ.get("RANK", "0") != "0":
-        return
-    print(f"{stage:<8} {message}", flush=True)
+    if is_first():
+        print(f"{stage:<8} {message}", flush=True)
 
 
 def is_whole(stage: str, folder: Path, key: str, value: str) -> bool:

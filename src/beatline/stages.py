@@ -1,7 +1,8 @@
 """prepare -> train -> predict -> score -> report: the stages of a run, each resumable on its own.
 
 In: a configuration. Out: the run folder. A stage says what it will do, does only what is missing, and ends with one line. Its result is a
-published folder whose manifest carries the hash of what it was made from, so a stale result is seen and made anew.
+published folder whose manifest carries the hash of what it was made from, so a stale result is seen and made anew. What needs PyTorch or draws
+is imported by the stage that needs it: `prepare` starts without them.
 """
 
 import json
@@ -13,19 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from beatline import artefact, bulk, manifest, metrics, parallel, places, report
-from beatline.baseline import baseline_scores
+from beatline import artefact, bulk, manifest, metrics, places
 from beatline.config import Config, to_dict
 from beatline.errors import UserError
 from beatline.metrics import Figures
-from beatline.model.checkpoint import load_checkpoint
-from beatline.predict import predict as predict_split
 from beatline.predictions import Predictions
 from beatline.prepare import prepare as prepare_store
 from beatline.prepare import whole_store
-from beatline.runlog import is_whole, progress, read_log, say
+from beatline.runlog import is_first, is_whole, progress, read_log, say
 from beatline.store import Store
-from beatline.train import Trainer, check_identity, pick_device
 
 REJECTED_SHOWN = 10  # inputs with a line of their own on the console; the ledger names all
 
@@ -103,13 +100,19 @@ def _judge_rejected(summary: dict[str, Any], place: str, strict: bool) -> None:
 
 def train(config: Config) -> None:
     """Fine-tunes the tagger and publishes `<out>/model`; of several processes each takes its share."""
+    from beatline import parallel
+    from beatline.train import pick_device
+
     with parallel.process_group(pick_device(config.train.device)):  # here they meet: the first may have been preparing
         _train(config)
 
 
 def _train(config: Config) -> None:
+    from beatline import parallel
+    from beatline.train import Trainer, check_identity
+
     folder = config.out / "model"
-    if parallel.is_first():
+    if is_first():
         artefact.recover(folder)
     clips = open_store(config)
     trainer = Trainer(config, clips)
@@ -128,6 +131,10 @@ def _train(config: Config) -> None:
 
 def predict(config: Config) -> None:
     """Scores every test clip with the trained model."""
+    from beatline.model.checkpoint import load_checkpoint
+    from beatline.predict import predict as predict_split
+    from beatline.train import pick_device
+
     clips, model_folder, folder = open_store(config), config.out / "model", config.out / "predictions"
     _need(model_folder, "train")
     made_from = artefact.hash_json([_manifest_hash(model_folder), _manifest_hash(config.store_folder)])
@@ -163,6 +170,8 @@ def score(config: Config) -> None:
         figures = metrics.figures(predictions.scores, predictions.targets, order=order, clips_hash=predictions.clips_hash, resamples=config.score.resamples)
         others: dict[str, Any] = {}
         if config.score.baseline:
+            from beatline.baseline import baseline_scores
+
             simple = baseline_scores(clips, clips.splits["train"], clips.splits["test"])
             others["log-mel statistics + logistic regression"] = mean_ap(simple, predictions.targets)
         with artefact.publish(folder, {"kind": "score", "made_from": made_from}) as partial:
@@ -202,6 +211,8 @@ def score_table(figures: Figures, baselines: dict[str, float]) -> str:
 
 def write_report(config: Config) -> None:
     """RESULTS.md, the table per label and report.html."""
+    from beatline import report
+
     clips, folder = open_store(config), config.out / "report"
     _need(config.out / "predictions", "predict")
     _need(config.out / "score", "score")
@@ -245,7 +256,7 @@ def _alone(stage: Callable[[Config], None]) -> Callable[[Config], None]:
     """The stage under the run folder's lock, which of several processes the first holds for all."""
 
     def locked(config: Config) -> None:
-        with artefact.FolderLock(config.out) if parallel.is_first() else nullcontext():
+        with artefact.FolderLock(config.out) if is_first() else nullcontext():
             stage(config)
 
     return locked
@@ -253,7 +264,7 @@ def _alone(stage: Callable[[Config], None]) -> Callable[[Config], None]:
 
 def _first(stage: Callable[[Config], None]) -> Callable[[Config], None]:
     """The stage in the first of several processes; the others have nothing to do in it."""
-    return lambda config: stage(config) if parallel.is_first() else None
+    return lambda config: stage(config) if is_first() else None
 
 
 STAGES: dict[str, Callable[[Config], None]] = {
