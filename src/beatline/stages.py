@@ -101,32 +101,25 @@ def _judge_rejected(summary: dict[str, Any], place: str, strict: bool) -> None:
 def train(config: Config) -> None:
     """Fine-tunes the tagger and publishes `<out>/model`; of several processes each takes its share."""
     from beatline import parallel
-    from beatline.train import pick_device
-
-    with parallel.process_group(pick_device(config.train.device)):  # here they meet: the first may have been preparing
-        _train(config)
-
-
-def _train(config: Config) -> None:
-    from beatline import parallel
-    from beatline.train import Trainer, check_identity
+    from beatline.train import Trainer, check_identity, pick_device
 
     folder = config.out / "model"
-    if is_first():
-        artefact.recover(folder)
-    clips = open_store(config)
-    trainer = Trainer(config, clips)
-    parallel.wait()
-    about = artefact.read_manifest(folder)
-    if about is not None:
-        artefact.verify(folder)
-        if "identity" not in about:
-            raise UserError("run-differs", f"cannot train in {config.out}", f"{folder} is a model that no run has trained here", "move it away, or give another folder with --out")
-        check_identity(config.out, about["identity"], trainer.identity())
-        say("train", f"{folder} is there already")
-        return
-    say("train", f"{len(trainer.clips)} clips, {config.train.epochs} epochs, {trainer.total_steps} steps of {config.train.batch} on {trainer.device} -> {folder}")
-    trainer.run()
+    with parallel.process_group(pick_device(config.train.device)):  # here they meet: the first may have been preparing
+        if is_first():
+            artefact.recover(folder)
+        clips = open_store(config)
+        trainer = Trainer(config, clips)
+        parallel.wait()
+        about = artefact.read_manifest(folder)
+        if about is not None:
+            artefact.verify(folder)
+            if "identity" not in about:
+                raise UserError("run-differs", f"cannot train in {config.out}", f"{folder} is a model that no run has trained here", "move it away, or give another folder with --out")
+            check_identity(config.out, about["identity"], trainer.identity())
+            say("train", f"{folder} is there already")
+            return
+        say("train", f"{len(trainer.clips)} clips, {config.train.epochs} epochs, {trainer.total_steps} steps of {config.train.batch} on {trainer.device} -> {folder}")
+        trainer.run()
 
 
 def predict(config: Config) -> None:
@@ -177,8 +170,7 @@ def score(config: Config) -> None:
         with artefact.publish(folder, {"kind": "score", "made_from": made_from}) as partial:
             (partial / "figures.json").write_text(json.dumps({"figures": figures.to_dict(), "baselines": others}, indent=1) + "\n")
             (partial / "labels.csv").write_text(metrics.label_table(figures, clips.labels))
-    figures, others = read_score(folder)
-    print(score_table(figures, others))
+    print(score_table(*read_score(folder)))
 
 
 def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
