@@ -2,7 +2,7 @@
 venv=${BEATLINE_VENV:-.venv}
 
 make_environment() {
-  local extra=${1:-} python=${PYTHON:-} stamp want
+  local extra=${1:-} python=${PYTHON:-} stamp want what
   if [ -z "$python" ]; then
     for python in python3.11 python3.12 python3.13 python3; do
       "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && break
@@ -15,7 +15,8 @@ make_environment() {
   [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return
   echo "install  $venv from constraints.txt (a few minutes the first time)"
   "$python" -m venv "$venv"
-  "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt --upgrade pip 2> >(grep -v "^WARNING: Location" >&2) # Python 3.11 brings one that needs twice the time
-  "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e ".${extra:+[$extra]}" 2> >(grep -v '^WARNING: Location' >&2)
+  for what in "--upgrade pip" "--no-compile -e .${extra:+[$extra]}"; do # Python 3.11 brings a pip that needs twice the time
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt $what 2> >(grep -v '^WARNING: Location' >&2)
+  done
   echo "$want" > "$stamp"
 }

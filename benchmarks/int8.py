@@ -30,7 +30,7 @@ def scores_of(model: Path, store: Store, precision: Precision, engine: Name = "a
 
 
 def speed(options: harness.Options) -> Iterator[harness.Row]:
-    """What this machine takes for int8, and onnxruntime's where that is another, at three batches."""
+    """Scores of random base-size weights beside float32's, then what this machine takes for int8, and onnxruntime's where that is another, at three batches."""
     with harness.scratch() as folder:
         written = models.write_models(Path(folder), options.smoke)
         exported = models.write_export(written.own, Path(folder, "export"))
