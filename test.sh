@@ -23,6 +23,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
 wait "$types"
-"$venv/bin/ruff" check src tests benchmarks
+"$venv/bin/ruff" check src tests benchmarks examples/python
+"$venv/bin/ruff" format --check src tests benchmarks examples/python
 "$venv/bin/lint-imports" --no-cache
 exec "$venv/bin/python" -m pytest -n 2 --dist loadgroup "$@"

@@ -1,4 +1,6 @@
-"""Audio files for the benchmarks that start programs: mixed formats, rates and lengths, written once from a fixed seed."""
+"""Audio files for the benchmarks that start programs: mixed formats, rates and lengths, written once from a
+fixed seed.
+"""
 
 from pathlib import Path
 

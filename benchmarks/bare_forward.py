@@ -1,4 +1,5 @@
-"""The floor under a cold start: read a model's weights, run one forward pass on a clip, print the best label. No command line, no checks, plain PyTorch.
+"""The floor under a cold start: read a model's weights, run one forward pass on a clip, print the best label.
+No command line, no checks, plain PyTorch.
 
 python benchmarks/bare_forward.py MODEL WAV        Run as a program by `start.py`.
 """

@@ -1,10 +1,13 @@
-"""Many short real files, one in twenty bad, tagged by `beatline tag --engine ray` while a worker and then the driver are killed; started again, it does the rest.
+"""Many short real files, one in twenty bad, tagged by `beatline tag --engine ray` while a worker and then the
+driver are killed; started again, it does the rest.
 
 python benchmarks/bulk_tag.py 10000 [--like as20k] [--json FILE]      (prints text, then one line of JSON)
 
-The model has random weights and the architecture of the configuration `mini`, or of the one that is named: `as20k` is BEATs base. Files are pieces of half a second to two seconds of the embedded clips, in WAV, FLAC and Ogg. Ends with status 1 unless there is exactly one row for each file, with
-finite scores in [0, 1] or the code that its damage deserves, and what was there before the driver was killed is what it was. Seconds of a core include decoding
-in a child process beside it, and loading the model.
+The model has random weights and the architecture of the configuration `mini`, or of the one that is named:
+`as20k` is BEATs base. Files are pieces of half a second to two seconds of the embedded clips, in WAV, FLAC
+and Ogg. Ends with status 1 unless there is exactly one row for each file, with finite scores in [0, 1] or the
+code that its damage deserves, and what was there before the driver was killed is what it was. Seconds of a
+core include decoding in a child process beside it, and loading the model.
 """
 
 import argparse
@@ -74,16 +77,35 @@ def main() -> int:
         tagger = Tagger(config.load(options.like, []).model.encoder, len(labels))
         save(folder / "model", initialise_tagger(tagger, torch.Generator().manual_seed(0)).eval(), labels, {})
         bad = write_files(folder / "in", options.count)
-        result = work(folder, folder / "model", options.count, bad) | {"model": f"{options.like}, random, {len(labels)} labels", "where": harness.place()}
-    print(f"{result['rows']} rows, {result['refused']} refused, {result['done_before_restart']} rows were there when the driver was killed")
-    print(f"a core tags {result['rows_per_core_second']} files and {result['sound_per_core_second']} seconds of sound a second")
+        result = work(folder, folder / "model", options.count, bad) | {
+            "model": f"{options.like}, random, {len(labels)} labels",
+            "where": harness.place(),
+        }
+    print(
+        f"{result['rows']} rows, {result['refused']} refused, {result['done_before_restart']} rows were "
+        f"there when the driver was killed"
+    )
+    print(
+        f"a core tags {result['rows_per_core_second']} files and {result['sound_per_core_second']} seconds "
+        f"of sound a second"
+    )
     return harness.conclude(result, options.json)
 
 
 def work(folder: Path, model: Path, count: int, bad: set[str]) -> dict[str, Any]:
     """Runs it twice, with two kills in the first."""
     out, before = folder / "out", set(workers(b"_make_part"))
-    command = ["beatline", "tag", str(folder / "in"), "--engine", "ray", "--model", str(model), "--to", str(out)]
+    command = [
+        "beatline",
+        "tag",
+        str(folder / "in"),
+        "--engine",
+        "ray",
+        "--model",
+        str(model),
+        "--to",
+        str(out),
+    ]
     parts = -(-count // 256)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with subprocess.Popen(command, env=environment) as driver:
@@ -97,7 +119,9 @@ def work(folder: Path, model: Path, count: int, bad: set[str]) -> dict[str, Any]
     done = pq.read_table(out / "tags", columns=["file"]).num_rows
     subprocess.run(command, env=environment, check=True)
     about = json.loads((out / "manifest.json").read_text())["about"]
-    wrong = ["a part that was there was made again"] * any(made(out)[path] != stamp for path, stamp in there.items()) + check(pq.read_table(out / "tags").to_pylist(), count, bad)
+    wrong = ["a part that was there was made again"] * any(
+        made(out)[path] != stamp for path, stamp in there.items()
+    ) + check(pq.read_table(out / "tags").to_pylist(), count, bad)
     return {
         "files": count,
         "rows": about["rows"],
@@ -117,14 +141,18 @@ def check(rows: list[dict[str, Any]], count: int, bad: set[str]) -> list[str]:
     wrong = []
     names = Counter(Path(row["file"]).name for row in rows)
     if len(names) != count or set(names.values()) != {1}:
-        wrong.append(f"{len(names)} files have a row, {sum(number > 1 for number in names.values())} have several")
+        wrong.append(
+            f"{len(names)} files have a row, {sum(number > 1 for number in names.values())} have several"
+        )
     for row in rows:
         name = Path(row["file"]).name
         if name in bad:
             good = row["scores"] is None and EXIT_CODES[row["code"]] == INPUT
         else:
             scores = np.array(row["scores"] if row["scores"] is not None else [np.nan])
-            good = row["code"] is None and bool(np.isfinite(scores).all() and (scores >= 0).all() and (scores <= 1).all())
+            good = row["code"] is None and bool(
+                np.isfinite(scores).all() and (scores >= 0).all() and (scores <= 1).all()
+            )
         if not good:
             wrong.append(f"{name}: {row['code']}")
     return wrong[:20]

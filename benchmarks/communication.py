@@ -1,6 +1,8 @@
-"""The share of communication in a training step: two processes under torchrun on this machine, gloo, the real trainer.
+"""The share of communication in a training step: two processes under torchrun on this machine, gloo, the real
+trainer.
 
-./bench.sh communication        Each process times its steps and, inside them, the sum of gradients over both; it waits for the other before that sum, so that waiting is
+./bench.sh communication        Each process times its steps and, inside them, the sum of gradients over both;
+                                it waits for the other before that sum, so that waiting is
 told apart from communicating. The same script with `--worker` is what torchrun starts.
 """
 
@@ -25,7 +27,9 @@ PROCESSES = 2
 
 
 def worker(folder: Path, steps: int) -> None:
-    """One process: `steps` steps after one of warm-up; the first process writes seconds of step, waiting and communication."""
+    """One process: `steps` steps after one of warm-up; the first process writes seconds of step, waiting and
+    communication.
+    """
     records: list[list[float]] = []
     spent = {"wait": 0.0, "talk": 0.0}
     sum_gradients = parallel.sum_gradients
@@ -38,7 +42,15 @@ def worker(folder: Path, steps: int) -> None:
         spent.update(wait=ready - begin, talk=time.perf_counter() - ready)
 
     parallel.sum_gradients = timed
-    ready = train_step.trainer(folder / "own", Store.open(folder / "store"), folder, "--train.batch", str(CLIPS), "--train.device", "cpu")
+    ready = train_step.trainer(
+        folder / "own",
+        Store.open(folder / "store"),
+        folder,
+        "--train.batch",
+        str(CLIPS),
+        "--train.device",
+        "cpu",
+    )
     with parallel.process_group(ready.device) as (ready.rank, ready.world):
         step = train_step.real_step(ready)
         for _ in range(1 + steps):
@@ -54,15 +66,38 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         folder = Path(name)
         models.write_models(folder, options.smoke)
         models.write_store(folder, CLIPS, 1 if options.smoke else models.SECONDS)
-        command = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES), __file__, "--worker", folder, str(options.pairs))
+        command = (
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(PROCESSES),
+            __file__,
+            "--worker",
+            folder,
+            str(options.pairs),
+        )
         programs.run(*command, env={"OMP_NUM_THREADS": "1"})
         records = json.loads((folder / "records.json").read_text())
         size = 4e-6 * sum(p.numel() for p in models.random_tagger(options.smoke).parameters())
-        what = f"share of a step of {CLIPS} clips that {PROCESSES} gloo processes of one thread spend summing gradients"
+        what = (
+            f"share of a step of {CLIPS} clips that {PROCESSES} gloo processes of one thread spend "
+            f"summing gradients"
+        )
         talk = [talk / step for step, _, talk in records]
-        facts = {"gradients_MB": size, "step_s": sorted(r[0] for r in records)[len(records) // 2], "talk_s": sorted(r[2] for r in records)[len(records) // 2]}
+        facts = {
+            "gradients_MB": size,
+            "step_s": sorted(r[0] for r in records)[len(records) // 2],
+            "talk_s": sorted(r[2] for r in records)[len(records) // 2],
+        }
         yield harness.summarise("communication/share", what, talk, "", **facts)
-        yield harness.summarise("communication/wait", "share of the step spent waiting for the other process", [wait / step for step, wait, _ in records], "")
+        yield harness.summarise(
+            "communication/wait",
+            "share of the step spent waiting for the other process",
+            [wait / step for step, wait, _ in records],
+            "",
+        )
 
 
 if __name__ == "__main__":

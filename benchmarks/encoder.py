@@ -1,6 +1,8 @@
-"""Encoder and head in float32, waveforms of 10 s to logits: beatline's chosen engine, and plain PyTorch, against openbeats with the same weights.
+"""Encoder and head in float32, waveforms of 10 s to logits: beatline's chosen engine, and plain PyTorch,
+against openbeats with the same weights.
 
-./bench.sh encoder        Further rows stand beside ESPnet's classification model (the same weights) and AST of transformers (same size, random weights).
+./bench.sh encoder        Further rows stand beside ESPnet's classification model (the same weights) and AST
+                          of transformers (same size, random weights).
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +31,11 @@ def waveforms(clips: int, smoke: bool) -> np.ndarray:
 
 def peer_work(peer: str, model: str, clips: int, smoke: bool) -> Callable[[], object]:
     """A peer's pass, for a process of its own."""
-    made: dict[str, Callable[[], Peer]] = {"openbeats": lambda: peers.openbeats(Path(model)), "espnet": lambda: peers.espnet(Path(model)), "ast": lambda: peers.ast(smoke)}
+    made: dict[str, Callable[[], Peer]] = {
+        "openbeats": lambda: peers.openbeats(Path(model)),
+        "espnet": lambda: peers.espnet(Path(model)),
+        "ast": lambda: peers.ast(smoke),
+    }
     return partial(made[peer](), waveforms(clips, smoke))
 
 
@@ -38,24 +44,70 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
     with harness.scratch() as folder:
         written = models.write_models(Path(folder), options.smoke)
         peer = peers.openbeats(written.release)
-        chosen, plain = tag.load(models.write_export(written.own, Path(folder, "export"))).engine, tag.load(written.own, engine="torch").engine
+        chosen, plain = (
+            tag.load(models.write_export(written.own, Path(folder, "export"))).engine,
+            tag.load(written.own, engine="torch").engine,
+        )
         differences: dict[str, float] = {"chosen": 0.0, "torch": 0.0}
         for clips, goal in BATCHES.items():
             clips_now = waveforms(clips, options.smoke)
-            with harness.Apart("encoder:peer_work", harness.PLAIN, peer="openbeats", model=str(written.release), clips=clips, smoke=options.smoke) as theirs:
+            with harness.Apart(
+                "encoder:peer_work",
+                harness.PLAIN,
+                peer="openbeats",
+                model=str(written.release),
+                clips=clips,
+                smoke=options.smoke,
+            ) as theirs:
                 for name, ours, wanted in (("chosen", chosen, CHOSEN), ("torch", plain, goal)):
-                    difference = float(np.abs(ours.scores(clips_now) - 1 / (1 + np.exp(-peer(clips_now)))).max())
+                    difference = float(
+                        np.abs(ours.scores(clips_now) - 1 / (1 + np.exp(-peer(clips_now)))).max()
+                    )
                     differences[name] = max(difference, differences[name])
-                    what = f"batch {clips}, {f'engine auto ({ours.name})' if name == 'chosen' else 'plain PyTorch'}, against openbeats"
-                    yield harness.compare(f"encoder/{name}-{clips}", what, partial(ours.scores, clips_now), theirs, options.pairs, harness.at_least(wanted))
+                    what = (
+                        f"batch {clips}, "
+                        f"{f'engine auto ({ours.name})' if name == 'chosen' else 'plain PyTorch'}, against "
+                        f"openbeats"
+                    )
+                    yield harness.compare(
+                        f"encoder/{name}-{clips}",
+                        what,
+                        partial(ours.scores, clips_now),
+                        theirs,
+                        options.pairs,
+                        harness.at_least(wanted),
+                    )
         for name, difference in differences.items():
-            yield harness.state(f"encoder/exact-{name}", f"largest difference of a score from openbeats, {'engine auto' if name == 'chosen' else 'plain PyTorch'}", difference, "", harness.at_most(EXACT))
-        others = {"espnet": ("ESPnet's classification model", written.espnet, "espnet2"), "ast": ("AST of transformers", written.espnet, "transformers")}
+            yield harness.state(
+                f"encoder/exact-{name}",
+                f"largest difference of a score from openbeats, "
+                f"{'engine auto' if name == 'chosen' else 'plain PyTorch'}",
+                difference,
+                "",
+                harness.at_most(EXACT),
+            )
+        others = {
+            "espnet": ("ESPnet's classification model", written.espnet, "espnet2"),
+            "ast": ("AST of transformers", written.espnet, "transformers"),
+        }
         work = partial(chosen.scores, waveforms(8, options.smoke))
         for name, (called, model, package) in others.items():
             if peers.available(package):
-                with harness.Apart("encoder:peer_work", harness.PLAIN, peer=name, model=str(model), clips=8, smoke=options.smoke) as theirs:
-                    yield harness.compare(f"encoder/{name}-8", f"batch 8, engine auto ({chosen.name}), against {called}", work, theirs, options.pairs)
+                with harness.Apart(
+                    "encoder:peer_work",
+                    harness.PLAIN,
+                    peer=name,
+                    model=str(model),
+                    clips=8,
+                    smoke=options.smoke,
+                ) as theirs:
+                    yield harness.compare(
+                        f"encoder/{name}-8",
+                        f"batch 8, engine auto ({chosen.name}), against {called}",
+                        work,
+                        theirs,
+                        options.pairs,
+                    )
 
 
 if __name__ == "__main__":

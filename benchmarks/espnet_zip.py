@@ -1,4 +1,5 @@
-"""A model in ESPnet's own hands: `beatline pack --form espnet`, then ESPnet's `unpack` and its inference class, as docs/hub.md has it.
+"""A model in ESPnet's own hands: `beatline pack --form espnet`, then ESPnet's `unpack` and its inference
+class, as docs/hub.md has it.
 
 ./bench.sh espnet_zip       random base-size weights, 20 of the embedded test clips, one by one
 """
@@ -37,10 +38,17 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         worst, apart = 0.0, np.inf
         for clip in clips:
             scores = ours(clip).scores
-            worst = max(worst, float(np.abs(theirs(to_waveform(decode(clip).samples))[1].numpy() - scores).max()))
+            worst = max(
+                worst, float(np.abs(theirs(to_waveform(decode(clip).samples))[1].numpy() - scores).max())
+            )
             apart = min(apart, float(np.ptp(scores)))
-        what = f"largest difference of a score, ESPnet's `Classification(**unpack(zip))` against beatline, {len(clips)} real clips, {len(scores)} labels"
-        yield harness.state("espnet_zip/scores", what, worst, "", harness.at_most(CLOSE), least_range_of_a_clip=apart)
+        what = (
+            f"largest difference of a score, ESPnet's `Classification(**unpack(zip))` against beatline, "
+            f"{len(clips)} real clips, {len(scores)} labels"
+        )
+        yield harness.state(
+            "espnet_zip/scores", what, worst, "", harness.at_most(CLOSE), least_range_of_a_clip=apart
+        )
 
 
 if __name__ == "__main__":

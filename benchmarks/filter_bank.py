@@ -1,6 +1,8 @@
-"""The filter bank, 32 clips of 10 s in one call, against the loops over clips that users have: torchaudio's Kaldi module and kaldi-native-fbank.
+"""The filter bank, 32 clips of 10 s in one call, against the loops over clips that users have: torchaudio's
+Kaldi module and kaldi-native-fbank.
 
-./bench.sh filter_bank        Also: its distance from Kaldi's definition in float64, and whether it exports to ONNX. Its share of a step on a GPU is gpu_train's.
+./bench.sh filter_bank        Also: its distance from Kaldi's definition in float64, and whether it exports to
+                              ONNX. Its share of a step on a GPU is gpu_train's.
 """
 
 import io
@@ -26,7 +28,16 @@ def torchaudio_loop(waveforms: torch.Tensor) -> torch.Tensor:
     """The normalised filter bank, clip by clip, as openbeats and ESPnet make it."""
     from torchaudio.compliance.kaldi import fbank
 
-    banks = [fbank(FULL_SCALE * w[None], num_mel_bins=MELS, sample_frequency=SAMPLE_RATE, frame_length=25, frame_shift=10) for w in waveforms]
+    banks = [
+        fbank(
+            FULL_SCALE * w[None],
+            num_mel_bins=MELS,
+            sample_frequency=SAMPLE_RATE,
+            frame_length=25,
+            frame_shift=10,
+        )
+        for w in waveforms
+    ]
     return (torch.stack(banks) - MEAN) / (2 * STD)
 
 
@@ -76,17 +87,43 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         if peers.available(name.replace("-", "_")):
             difference = float((ours() - peer(waveforms)).abs().max())
             what = f"{CLIPS} clips of {models.SECONDS} s at once, against the loop over {name}"
-            yield harness.compare(f"filter_bank/{name}", what, ours, lambda peer=peer: peer(waveforms), options.pairs, harness.at_least(FASTER[name]), largest_difference=difference)
+            yield harness.compare(
+                f"filter_bank/{name}",
+                what,
+                ours,
+                lambda peer=peer: peer(waveforms),
+                options.pairs,
+                harness.at_least(FASTER[name]),
+                largest_difference=difference,
+            )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the profiler sees the calling thread alone
     shares = harness.profile(ours)
     torch.set_num_threads(threads)
-    yield harness.state("filter_bank/profile", "where the time of one thread goes: share of the FFTs, then of each operation", shares.get("_fft_r2c", 0.0), "", **shares)
+    yield harness.state(
+        "filter_bank/profile",
+        "where the time of one thread goes: share of the FFTs, then of each operation",
+        shares.get("_fft_r2c", 0.0),
+        "",
+        **shares,
+    )
     if peers.available("torchaudio"):
         exact = torchaudio_loop(waveforms[:4].double())
-        yield harness.state("filter_bank/exact", "largest difference of a normalised value from Kaldi's definition in float64", float((ours()[:4] - exact).abs().max()), "", harness.at_most(EXACT))
+        yield harness.state(
+            "filter_bank/exact",
+            "largest difference of a normalised value from Kaldi's definition in float64",
+            float((ours()[:4] - exact).abs().max()),
+            "",
+            harness.at_most(EXACT),
+        )
     if peers.available("onnxruntime", "onnxscript"):
-        yield harness.state("filter_bank/onnx", "exported to ONNX and run by onnxruntime: largest difference", onnx_difference(waveforms[:2]), "", harness.at_most(EXACT))
+        yield harness.state(
+            "filter_bank/onnx",
+            "exported to ONNX and run by onnxruntime: largest difference",
+            onnx_difference(waveforms[:2]),
+            "",
+            harness.at_most(EXACT),
+        )
 
 
 if __name__ == "__main__":

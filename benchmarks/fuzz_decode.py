@@ -1,9 +1,13 @@
-"""Mutated sound files of every form through the child processes: each is decoded or refused with a known code, in time and within bounds.
+"""Mutated sound files of every form through the child processes: each is decoded or refused with a known
+code, in time and within bounds.
 
-python benchmarks/fuzz_decode.py 50000 [--seed 0] [--workers 2] [--keep FOLDER] [--json FILE]     (some 15 ms a file on one core; prints text, then one line of JSON)
+python benchmarks/fuzz_decode.py 50000 [--seed 0] [--workers 2] [--keep FOLDER] [--json FILE]     (some 15 ms
+    a file on one core; prints text, then one line of JSON)
 
-Mutation `number` is a pure function of the seed and the number. A file whose decoder crashed or took too long is kept in FOLDER. Ends with status 1 if a job took
-10 s, a code is unknown, a result is empty or not int16, or a child held more than 256 MiB. A crash is counted and costs its job only.
+Mutation `number` is a pure function of the seed and the number. A file whose decoder crashed or took too long
+is kept in FOLDER. Ends with status 1 if a job took
+10 s, a code is unknown, a result is empty or not int16, or a child held more than 256 MiB. A crash is counted
+and costs its job only.
 """
 
 import argparse
@@ -27,13 +31,28 @@ from tests.sounds import CONTAINED, PLAIN, chord, contained, plain
 
 LONGEST_WAIT = 10.0
 MOST_BYTES = 256 << 20
-EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0", b"\0\0\0\x80", b"\0\0\0\1", b"\1\0\0\0")
+EXTREMES = (
+    b"\0\0\0\0",
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\xff\xff\xff\x7f",
+    b"\x80\0\0\0",
+    b"\0\0\0\x80",
+    b"\0\0\0\1",
+    b"\1\0\0\0",
+)
 
 
 def originals() -> list[bytes]:
     """A short file of each form."""
-    files = [plain(form, subtype, 22_050 if subtype != "OPUS" else 24_000, chord(22_050, 2, 0.5)) for form, subtype in PLAIN]
-    return files + [contained(container, codec, rate, chord(rate, channels, 0.5)) for container, codec, rate, channels, _ in CONTAINED]
+    files = [
+        plain(form, subtype, 22_050 if subtype != "OPUS" else 24_000, chord(22_050, 2, 0.5))
+        for form, subtype in PLAIN
+    ]
+    return files + [
+        contained(container, codec, rate, chord(rate, channels, 0.5))
+        for container, codec, rate, channels, _ in CONTAINED
+    ]
 
 
 def mutated(files: list[bytes], seed: int, number: int) -> bytes:
@@ -64,7 +83,9 @@ def mutated(files: list[bytes], seed: int, number: int) -> bytes:
 
 
 def main() -> int:
-    """Prints how many were decoded, how many refused with which code, the longest time and the largest child."""
+    """Prints how many were decoded, how many refused with which code, the longest time and the largest
+    child.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -100,11 +121,24 @@ def main() -> int:
                         (options.keep / f"{options.seed}-{number}").write_bytes(path.read_bytes())
                 path.unlink()
         seconds = time.monotonic() - started
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # over all children that have ended
+    largest = (
+        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    )  # over all children that have ended
     if largest > MOST_BYTES:
         wrong.append(f"a child held {largest >> 20} MiB")
-    result = {"files": options.count, "seed": options.seed, "forms": len(files), "outcomes": dict(outcomes.most_common()), "largest_child_mib": largest >> 20, "seconds": round(seconds, 1), "wrong": wrong}
-    print(f"{options.count} mutations of {len(files)} forms in {seconds:.0f} s; largest child {largest >> 20} MiB; {', '.join(f'{code} {count}' for code, count in outcomes.most_common())}")
+    result = {
+        "files": options.count,
+        "seed": options.seed,
+        "forms": len(files),
+        "outcomes": dict(outcomes.most_common()),
+        "largest_child_mib": largest >> 20,
+        "seconds": round(seconds, 1),
+        "wrong": wrong,
+    }
+    print(
+        f"{options.count} mutations of {len(files)} forms in {seconds:.0f} s; largest child {largest >> 20} "
+        f"MiB; {', '.join(f'{code} {count}' for code, count in outcomes.most_common())}"
+    )
     for line in wrong:
         print(line)
     line = json.dumps(result)

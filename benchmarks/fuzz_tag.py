@@ -1,11 +1,15 @@
-"""Mutated sound files of every form through the library: each is tagged with finite scores in [0, 1] or refused with a known code, in time and within bounds.
+"""Mutated sound files of every form through the library: each is tagged with finite scores in [0, 1] or
+refused with a known code, in time and within bounds.
 
-python benchmarks/fuzz_tag.py 50000 [--seed 0] [--guarded] [--workers 1] [--keep FOLDER] [--json FILE [--slice 5000]]     (some 10 ms a file on one core; prints text, then a line of JSON)
+python benchmarks/fuzz_tag.py 50000 [--seed 0] [--guarded] [--workers 1] [--keep FOLDER] [--json FILE [--slice
+    5000]]     (some 10 ms a file on one core; prints text, then a line of JSON)
 
-`AudioTagger.tag` runs in a program of its own that names each file before it touches it, so that a crash of a decoder library is seen and names its file; with
---guarded the files are decoded in bounded children, as bulk tagging does. Mutation `number` is a pure function of the seed and the number. Ends with status 1
-if the program crashed, a file took 10 s, a code is unknown, a score is not finite or not in [0, 1], or the program held more than 512 MiB.
-With --slice it tries so many of those that FILE does not tell of yet and adds to it: a machine that others use is theirs between two slices.
+`AudioTagger.tag` runs in a program of its own that names each file before it touches it, so that a crash of a
+decoder library is seen and names its file; with --guarded the files are decoded in bounded children, as bulk
+tagging does. Mutation `number` is a pure function of the seed and the number. Ends with status 1 if the
+program crashed, a file took 10 s, a code is unknown, a score is not finite or not in [0, 1], or the program
+held more than 512 MiB. With --slice it tries so many of those that FILE does not tell of yet and adds to it:
+a machine that others use is theirs between two slices.
 """
 
 import argparse
@@ -35,7 +39,9 @@ PART = 1000  # files that one program takes, one after the other
 
 
 def main() -> int:
-    """Prints how many were tagged, how many refused with which code, the longest time and the largest program."""
+    """Prints how many were tagged, how many refused with which code, the longest time and the largest
+    program.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -55,7 +61,11 @@ def main() -> int:
     result = tried_all(begin, end, options)
     if before:
         result = added(before, result)
-    print(f"{result['files']} mutations in {result['seconds']:.0f} s; slowest {result['slowest']['seconds']:.2f} s; largest program {result['largest_program_mib']} MiB; {', '.join(f'{code} {count}' for code, count in result['outcomes'].items())}")
+    print(
+        f"{result['files']} mutations in {result['seconds']:.0f} s; slowest "
+        f"{result['slowest']['seconds']:.2f} s; largest program {result['largest_program_mib']} MiB; "
+        f"{', '.join(f'{code} {count}' for code, count in result['outcomes'].items())}"
+    )
     return harness.conclude(result, options.json)
 
 
@@ -63,7 +73,9 @@ def tried_all(begin: int, end: int, options: argparse.Namespace) -> dict[str, An
     """What became of the mutations from `begin` to before `end`."""
     started, found = time.monotonic(), []
     with ThreadPoolExecutor(options.workers) as pool:
-        for part in pool.map(lambda first: tried(first, min(first + PART, end), options), range(begin, end, PART)):
+        for part in pool.map(
+            lambda first: tried(first, min(first + PART, end), options), range(begin, end, PART)
+        ):
             found += part
     wrong = [f"{one['number']}: {one['outcome']} {one.get('words', '')}" for one in found if one["wrong"]]
     if len(found) != end - begin:
@@ -87,7 +99,10 @@ def tried_all(begin: int, end: int, options: argparse.Namespace) -> dict[str, An
 
 def added(before: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """Both slices as one."""
-    same = [(one["seed"], one["guarded"], one["where"]["commit"], one["where"]["device"]) for one in (before, result)]
+    same = [
+        (one["seed"], one["guarded"], one["where"]["commit"], one["where"]["device"])
+        for one in (before, result)
+    ]
     if same[0] != same[1]:
         raise SystemExit(f"the file tells of other mutations or another program: {same[0]} and {same[1]}")
     return result | {
@@ -106,14 +121,18 @@ def tried(begin: int, end: int, options: argparse.Namespace) -> list[dict[str, A
     with tempfile.TemporaryDirectory() as name:
         while begin < end:
             for number in range(begin, end):
-                (Path(name) / f"{number:08d}.wav").write_bytes(fuzz_decode.mutated(originals, options.seed, number))
+                (Path(name) / f"{number:08d}.wav").write_bytes(
+                    fuzz_decode.mutated(originals, options.seed, number)
+                )
             some = watched(Path(name), options)
             outcomes += some
             begin += len(some)
             if some[-1]["outcome"] in ("crashed", "hung") and options.keep:
                 options.keep.mkdir(parents=True, exist_ok=True)
                 number = some[-1]["number"]
-                (options.keep / f"{options.seed}-{number}").write_bytes(fuzz_decode.mutated(originals, options.seed, number))
+                (options.keep / f"{options.seed}-{number}").write_bytes(
+                    fuzz_decode.mutated(originals, options.seed, number)
+                )
             for path in Path(name).iterdir():
                 path.unlink()
     return outcomes
@@ -122,7 +141,14 @@ def tried(begin: int, end: int, options: argparse.Namespace) -> list[dict[str, A
 def watched(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """What a program says of the files in a folder, up to the one that ended it."""
     outcomes: list[dict[str, Any]] = []
-    command = [sys.executable, __file__, "0", "--program", str(folder), *(["--guarded"] if options.guarded else [])]
+    command = [
+        sys.executable,
+        __file__,
+        "0",
+        "--program",
+        str(folder),
+        *(["--guarded"] if options.guarded else []),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
         assert program.stdout is not None
         number, patience = -1, 120.0  # it is still starting
@@ -134,7 +160,15 @@ def watched(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         program.kill()
         ended = program.wait()
     if ended != 0 and number >= 0 and (not outcomes or outcomes[-1]["number"] != number):
-        outcomes.append({"number": number, "outcome": "hung" if ended == -9 else "crashed", "seconds": 0.0, "wrong": True, "words": f"status {ended}"})
+        outcomes.append(
+            {
+                "number": number,
+                "outcome": "hung" if ended == -9 else "crashed",
+                "seconds": 0.0,
+                "wrong": True,
+                "words": f"status {ended}",
+            }
+        )
     if not outcomes:
         raise RuntimeError(f"the program ended with {ended} before its first file")
     return outcomes
@@ -158,15 +192,37 @@ def tag_files(folder: Path, guarded: bool) -> None:
             number = int(path.stem)
             print(json.dumps({"number": number}), flush=True)
             begun = time.monotonic()
-            (result,) = tagger.tag([Job(path)], read=decoders.blocks) if guarded else tagger.tag([path], read=media.blocks)
-            said = {"number": number, "seconds": round(time.monotonic() - begun, 3), "bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+            (result,) = (
+                tagger.tag([Job(path)], read=decoders.blocks)
+                if guarded
+                else tagger.tag([path], read=media.blocks)
+            )
+            said = {
+                "number": number,
+                "seconds": round(time.monotonic() - begun, 3),
+                "bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            }
             said["child_bytes"] = max(map(most_memory, children()), default=0)
             if isinstance(result, Refused):
                 code = result.error.code
-                said |= {"outcome": code, "words": str(result.error), "wrong": EXIT_CODES[code] != INPUT or code in ("decode-timeout", "decoder-crashed") or "\n" in str(result.error)}
+                said |= {
+                    "outcome": code,
+                    "words": str(result.error),
+                    "wrong": EXIT_CODES[code] != INPUT
+                    or code in ("decode-timeout", "decoder-crashed")
+                    or "\n" in str(result.error),
+                }
             else:
                 scores = np.concatenate([result.scores, result.window_scores.ravel()])
-                said |= {"outcome": "tagged", "wrong": not bool(np.isfinite(scores).all() and (scores >= 0).all() and (scores <= 1).all() and np.isfinite(result.embedding).all())}
+                said |= {
+                    "outcome": "tagged",
+                    "wrong": not bool(
+                        np.isfinite(scores).all()
+                        and (scores >= 0).all()
+                        and (scores <= 1).all()
+                        and np.isfinite(result.embedding).all()
+                    ),
+                }
             said["wrong"] |= said["seconds"] >= LONGEST_WAIT
             print(json.dumps(said), flush=True)
 

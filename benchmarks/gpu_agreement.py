@@ -1,6 +1,8 @@
-"""bf16 against float32 on a GPU: the same 200 training steps twice, their loss curves, and the scores of the two models after it.
+"""bf16 against float32 on a GPU: the same 200 training steps twice, their loss curves, and the scores of the
+two models after it.
 
-OMP_NUM_THREADS=8 python benchmarks/gpu_agreement.py [--smoke]        Same clips, draws and dropout in both; the learning rate is at its peak from the start, which is harder on
+OMP_NUM_THREADS=8 python benchmarks/gpu_agreement.py [--smoke]        Same clips, draws and dropout in both;
+    the learning rate is at its peak from the start, which is harder on
 bf16 than the recipe's warm-up.
 """
 
@@ -19,7 +21,9 @@ STEPS, CLIPS = 200, 40
 WITHIN, SCORES = 0.01, 0.01
 
 
-def curve(folder: Path, store: models.Store, precision: str, clips: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def curve(
+    folder: Path, store: models.Store, precision: str, clips: int, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Losses of the steps, and scores of the test clips after them, in that precision."""
     settings = ("--train.batch", str(clips), "--train.precision", precision, "--optim.warmup_steps", "0")
     ready = train_step.trainer(folder / "own", store, folder / precision, *settings)
@@ -35,12 +39,33 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         folder = Path(name)
         models.write_models(folder, options.smoke)
         store = models.write_store(folder, 10 * clips, seconds, test=5 * clips)
-        (full, full_scores), (half, half_scores) = (curve(folder, store, precision, clips, steps) for precision in ("float32", "bfloat16"))
+        (full, full_scores), (half, half_scores) = (
+            curve(folder, store, precision, clips, steps) for precision in ("float32", "bfloat16")
+        )
         difference = np.abs(half - full) / full
-        what = f"largest relative difference of the loss over {steps} steps on {gpu_train.device().type}, bf16 against float32"
-        yield harness.state("gpu_agreement/loss", what, difference.max(), "", harness.at_most(WITHIN), mean=float(difference.mean()), first_loss=float(full[0]), last_loss=float(full[-1]))
+        what = (
+            f"largest relative difference of the loss over {steps} steps on {gpu_train.device().type}, "
+            f"bf16 against float32"
+        )
+        yield harness.state(
+            "gpu_agreement/loss",
+            what,
+            difference.max(),
+            "",
+            harness.at_most(WITHIN),
+            mean=float(difference.mean()),
+            first_loss=float(full[0]),
+            last_loss=float(full[-1]),
+        )
         gap = np.abs(half_scores - full_scores)
-        yield harness.state("gpu_agreement/scores", f"largest difference of a score of {len(gap)} clips after it", gap.max(), "", harness.at_most(SCORES), mean=float(gap.mean()))
+        yield harness.state(
+            "gpu_agreement/scores",
+            f"largest difference of a score of {len(gap)} clips after it",
+            gap.max(),
+            "",
+            harness.at_most(SCORES),
+            mean=float(gap.mean()),
+        )
 
 
 if __name__ == "__main__":

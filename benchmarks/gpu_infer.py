@@ -1,6 +1,7 @@
 """Inference on a GPU, base size, 10 s clips, bf16: from memory, and from the store through the one scorer.
 
-OMP_NUM_THREADS=8 python benchmarks/gpu_infer.py [--smoke]        From memory: int16 clips on the host, copied, transformed and scored batch by batch. From the store: `score_clips`.
+OMP_NUM_THREADS=8 python benchmarks/gpu_infer.py [--smoke]        From memory: int16 clips on the host,
+    copied, transformed and scored batch by batch. From the store: `score_clips`.
 From files, mixed kinds, decoded in bounded children: what a task of the bulk job does with its GPU.
 """
 
@@ -48,7 +49,9 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         indices = np.resize(store.splits["train"], clips)
         samples = torch.from_numpy(np.stack([store.samples(int(i)) for i in indices]))
         samples = samples.pin_memory() if device.type == "cuda" else samples
-        paths = audio_files.write_mixed(Path(folder) / "files", 4 if options.smoke else FILES, seconds, seconds)
+        paths = audio_files.write_mixed(
+            Path(folder) / "files", 4 if options.smoke else FILES, seconds, seconds
+        )
         jobs = [Job(path) for path in paths * (1 if options.smoke else 4)]
         engine = TorchEngine(tagger, audioset(), device, "bfloat16")
         works = {
@@ -57,15 +60,46 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
             "files": lambda: sum(1 for _ in tables.tagged(AudioTagger(engine), jobs)),
         }
         difference = np.abs(works["memory"]() - works["store"]()).max()
-        times = harness.interleave({name: gpu_train.finished(work) for name, work in works.items()}, options.pairs)
-        speeds = {name: [(len(jobs) if name == "files" else clips) / took for took in some] for name, some in times.items()}
+        times = harness.interleave(
+            {name: gpu_train.finished(work) for name, work in works.items()}, options.pairs
+        )
+        speeds = {
+            name: [(len(jobs) if name == "files" else clips) / took for took in some]
+            for name, some in times.items()
+        }
         what = f"inference, bf16, clips of {seconds} s"
-        yield harness.summarise("gpu_infer/memory", f"{what}, from memory", speeds["memory"], "clips/s", harness.at_least(CLIPS_PER_SECOND))
+        yield harness.summarise(
+            "gpu_infer/memory",
+            f"{what}, from memory",
+            speeds["memory"],
+            "clips/s",
+            harness.at_least(CLIPS_PER_SECOND),
+        )
         shares = [a / b for a, b in zip(speeds["store"], speeds["memory"], strict=True)]
-        yield harness.summarise("gpu_infer/store", f"{what}: speed from the store over that from memory", shares, "", harness.at_least(OF_MEMORY), clips_per_s=float(np.median(speeds["store"])), largest_difference_of_a_score=float(difference))
+        yield harness.summarise(
+            "gpu_infer/store",
+            f"{what}: speed from the store over that from memory",
+            shares,
+            "",
+            harness.at_least(OF_MEMORY),
+            clips_per_s=float(np.median(speeds["store"])),
+            largest_difference_of_a_score=float(difference),
+        )
         shares = harness.profile(gpu_train.finished(works["memory"]))
-        yield harness.state("gpu_infer/profile", "where the time from memory goes: share of the longest kernel, then of each", max(shares.values()), "", **shares)
-        yield harness.summarise("gpu_infer/files", f"bulk tagging, bf16: files of {seconds} s, decoding included, one GPU", speeds["files"], "files/s", decoders=max(1, engine.readers))
+        yield harness.state(
+            "gpu_infer/profile",
+            "where the time from memory goes: share of the longest kernel, then of each",
+            max(shares.values()),
+            "",
+            **shares,
+        )
+        yield harness.summarise(
+            "gpu_infer/files",
+            f"bulk tagging, bf16: files of {seconds} s, decoding included, one GPU",
+            speeds["files"],
+            "files/s",
+            decoders=max(1, engine.readers),
+        )
         for layer in tagger.encoder.layers:
             layer.compile()
         try:
@@ -73,8 +107,15 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         except Exception as error:
             print(f"left out: compiled: {type(error).__name__}: {str(error)[:500]}", flush=True)
             return
-        compiled = harness.interleave({"memory": gpu_train.finished(works["memory"])}, options.pairs)["memory"]
-        yield harness.summarise("gpu_infer/compiled", f"{what}, from memory, each layer through torch.compile", [clips / took for took in compiled], "clips/s")
+        compiled = harness.interleave({"memory": gpu_train.finished(works["memory"])}, options.pairs)[
+            "memory"
+        ]
+        yield harness.summarise(
+            "gpu_infer/compiled",
+            f"{what}, from memory, each layer through torch.compile",
+            [clips / took for took in compiled],
+            "clips/s",
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""The `as20k` training step on a GPU, base size, 40 clips of 10 s, bf16: the real trainer with its loader, augmentation and log.
+"""The `as20k` training step on a GPU, base size, 40 clips of 10 s, bf16: the real trainer with its loader,
+augmentation and log.
 
-OMP_NUM_THREADS=8 python benchmarks/gpu_train.py [--smoke]        In turn: our steps, and ESPnet's own step on the same card where espnet can be imported (its clips are in
-memory already; float32, because its model turns autocast off). Also: the bf16 matrix-product rate of the encoder's shapes, the share of it reached, peak memory
-of both, the filter bank's share of a step, and our step with each layer through torch.compile, which is to become the way where it is the faster one.
-On a CPU only `--smoke` makes sense.
+OMP_NUM_THREADS=8 python benchmarks/gpu_train.py [--smoke]        In turn: our steps, and ESPnet's own step on
+    the same card where espnet can be imported (its clips are in
+memory already; float32, because its model turns autocast off). Also: the bf16 matrix-product rate of the
+encoder's shapes, the share of it reached, peak memory of both, the filter bank's share of a step, and our
+step with each layer through torch.compile, which is to become the way where it is the faster one. On a CPU
+only `--smoke` makes sense.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,7 +52,9 @@ def finished(work: Callable[[], object]) -> Callable[[], None]:
 
 
 def peak_gb(work: Callable[[], object]) -> float:
-    """The most GPU memory that PyTorch held during the work, GB; on a CPU the most that this process ever held."""
+    """The most GPU memory that PyTorch held during the work, GB; on a CPU the most that this process ever
+    held.
+    """
     if not torch.cuda.is_available():
         work()
         return harness.resident("VmHWM") / 1000
@@ -66,7 +71,13 @@ def held_gb() -> float:
 def product_rate(rows_of_a_layer: int, config: models.EncoderConfig, rounds: int) -> float:
     """bf16 operations per second of the layers' own products, by themselves, forward shapes."""
     sizes = list(flops.layer_products(config, rows_of_a_layer))
-    operands = [(torch.randn(m, k, device=device(), dtype=torch.bfloat16), torch.randn(n, k, device=device(), dtype=torch.bfloat16)) for m, k, n in sizes]
+    operands = [
+        (
+            torch.randn(m, k, device=device(), dtype=torch.bfloat16),
+            torch.randn(n, k, device=device(), dtype=torch.bfloat16),
+        )
+        for m, k, n in sizes
+    ]
 
     def work() -> None:
         for _ in range(config.encoder_layers):
@@ -121,16 +132,32 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         folder = Path(name)
         models.write_models(folder, options.smoke)
         store = models.write_store(folder, 3 * clips if options.smoke else STORE_CLIPS, seconds)
-        settings = ("--train.batch", str(clips), "--train.precision", "bfloat16", "--train.workers", "2" if options.smoke else "8")
+        settings = (
+            "--train.batch",
+            str(clips),
+            "--train.precision",
+            "bfloat16",
+            "--train.workers",
+            "2" if options.smoke else "8",
+        )
         trainers: dict[str, train_step.train.Trainer] = {}
         memory: dict[str, float] = {}
 
         def own(name: str) -> Callable[[], None]:
-            trainers[name] = train_step.trainer(folder / "own", store, folder / name, *settings, "--train.compile", str(name == "compiled").lower())
+            trainers[name] = train_step.trainer(
+                folder / "own",
+                store,
+                folder / name,
+                *settings,
+                "--train.compile",
+                str(name == "compiled").lower(),
+            )
             return times_over(logged(trainers[name], folder / name), steps)
 
         def measured(name: str) -> bool:
-            """Makes a side and measures its memory; a side other than ours that does not run here is left out, and the reason said."""
+            """Makes a side and measures its memory; a side other than ours that does not run here is left
+            out, and the reason said.
+            """
             beside = held_gb()
             try:
                 work = finished(espnet(folder, store, clips) if name == "espnet" else own(name))
@@ -151,24 +178,69 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         times = harness.interleave(works, options.pairs)
         speeds = [steps * clips / took for took in times["ours"]]
         what = f"training step, bf16, {clips} clips of {seconds} s, loader, augmentation and log included"
-        yield harness.summarise("gpu_train/speed", what, speeds, "clips/s", harness.at_least(CLIPS_PER_SECOND), hours_for_78000_steps=78_000 * clips / float(np.median(speeds)) / 3600)
+        yield harness.summarise(
+            "gpu_train/speed",
+            what,
+            speeds,
+            "clips/s",
+            harness.at_least(CLIPS_PER_SECOND),
+            hours_for_78000_steps=78_000 * clips / float(np.median(speeds)) / 3600,
+        )
         rate = product_rate(clips * flops.token_count(config, seconds), config, options.pairs)
-        reached = [flops.operations(config, clips, seconds, training=True) * steps / took / rate for took in times["ours"]]
-        yield harness.summarise("gpu_train/share", "share of the measured bf16 rate of the layers' own products", reached, "", harness.at_least(SHARE), products_TFLOPS=rate / 1e12)
-        yield harness.state("gpu_train/memory", f"peak GPU memory at {clips} clips", memory["ours"], "GB", harness.at_most(MEMORY_GB))
+        reached = [
+            flops.operations(config, clips, seconds, training=True) * steps / took / rate
+            for took in times["ours"]
+        ]
+        yield harness.summarise(
+            "gpu_train/share",
+            "share of the measured bf16 rate of the layers' own products",
+            reached,
+            "",
+            harness.at_least(SHARE),
+            products_TFLOPS=rate / 1e12,
+        )
+        yield harness.state(
+            "gpu_train/memory",
+            f"peak GPU memory at {clips} clips",
+            memory["ours"],
+            "GB",
+            harness.at_most(MEMORY_GB),
+        )
         share = [steps * fbank / took for fbank, took in zip(times["fbank"], times["ours"], strict=True)]
-        yield harness.summarise("gpu_train/filter-bank", "filter bank's share of a step", share, "", harness.below(FBANK_SHARE))
+        yield harness.summarise(
+            "gpu_train/filter-bank", "filter bank's share of a step", share, "", harness.below(FBANK_SHARE)
+        )
         del works["fbank"]
         shares = harness.profile(works["ours"])
-        yield harness.state("gpu_train/profile", "where the time of the steps goes: share of the longest kernel, then of each", max(shares.values()), "", **shares)
+        yield harness.state(
+            "gpu_train/profile",
+            "where the time of the steps goes: share of the longest kernel, then of each",
+            max(shares.values()),
+            "",
+            **shares,
+        )
         if measured("compiled"):
             times = harness.interleave(works, options.pairs)
-            yield harness.ratio("gpu_train/compiled", f"{what}: each layer through torch.compile, over as it is", times["compiled"], times["ours"], GB=memory["compiled"])
+            yield harness.ratio(
+                "gpu_train/compiled",
+                f"{what}: each layer through torch.compile, over as it is",
+                times["compiled"],
+                times["ours"],
+                GB=memory["compiled"],
+            )
             del works["compiled"], trainers["compiled"]
         if peers.available("espnet2", "humanfriendly", "torcheval") and measured("espnet"):
             times = harness.interleave(works, options.pairs)
             per_step = [took / steps for took in times["ours"]]
-            yield harness.ratio("gpu_train/espnet", f"{what}, against ESPnet's step in float32 from memory", per_step, times["espnet"], harness.at_least(FASTER), GB=memory["ours"], espnet_GB=memory["espnet"])
+            yield harness.ratio(
+                "gpu_train/espnet",
+                f"{what}, against ESPnet's step in float32 from memory",
+                per_step,
+                times["espnet"],
+                harness.at_least(FASTER),
+                GB=memory["ours"],
+                espnet_GB=memory["espnet"],
+            )
 
 
 if __name__ == "__main__":

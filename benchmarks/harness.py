@@ -1,8 +1,9 @@
 """Measurements in pairs, and the two files they end in: `results.json` and `RESULTS.md`.
 
-A benchmark is a file with a function `rows(options)` that yields `Row`s and ends in `harness.main(rows, __doc__)`. Pairs are interleaved (ours,
-theirs, ours, theirs, ...) after a warm-up, so that whatever else the machine does meets both; a row holds the median of the ratios and its
-quartiles. Memory is measured in a process of its own. Rows are merged by name, so one benchmark may be run again alone; `RESULTS.md` is always
+A benchmark is a file with a function `rows(options)` that yields `Row`s and ends in `harness.main(rows,
+__doc__)`. Pairs are interleaved (ours, theirs, ours, theirs, ...) after a warm-up, so that whatever else the
+machine does meets both; a row holds the median of the ratios and its quartiles. Memory is measured in a
+process of its own. Rows are merged by name, so one benchmark may be run again alone; `RESULTS.md` is always
 written anew from `results.json`. Import this before torch: it sets the threads.
 """
 
@@ -23,7 +24,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits spinning takes the core from the other side
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # a thread that waits spinning takes the core from the other side
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import numpy as np
@@ -33,8 +36,21 @@ ROOT = HERE.parent
 THREADS = int(os.environ["OMP_NUM_THREADS"])
 PAIRS = 7
 PACKAGES = (
-    "torch", "numpy", "onnxruntime", "openvino", "openbeats", "espnet", "transformers", "torchaudio", "kaldi-native-fbank", "scikit-learn", "torchmetrics", "torcheval", "soundfile", "soxr",
-)  # fmt: skip
+    "torch",
+    "numpy",
+    "onnxruntime",
+    "openvino",
+    "openbeats",
+    "espnet",
+    "transformers",
+    "torchaudio",
+    "kaldi-native-fbank",
+    "scikit-learn",
+    "torchmetrics",
+    "torcheval",
+    "soundfile",
+    "soxr",
+)
 
 Work = Callable[[], Any]
 
@@ -49,7 +65,11 @@ class Goal:
 
     def met(self, value: float) -> bool:
         """Whether the value reaches it."""
-        return bool({"at least": value >= self.limit, "at most": value <= self.limit, "below": value < self.limit}[self.relation])
+        return bool(
+            {"at least": value >= self.limit, "at most": value <= self.limit, "below": value < self.limit}[
+                self.relation
+            ]
+        )
 
     def __str__(self) -> str:
         return f"{self.relation} {self.limit:g}"
@@ -96,13 +116,33 @@ class Row:
 
 def state(name: str, what: str, value: float, unit: str, goal: Goal | None = None, **facts: Any) -> Row:
     """A row of one measured value."""
-    return Row(name, what, float(value), unit, goal=str(goal or ""), met=goal.met(value) if goal else None, facts=facts)
+    return Row(
+        name,
+        what,
+        float(value),
+        unit,
+        goal=str(goal or ""),
+        met=goal.met(value) if goal else None,
+        facts=facts,
+    )
 
 
-def summarise(name: str, what: str, values: Sequence[float], unit: str, goal: Goal | None = None, **facts: Any) -> Row:
+def summarise(
+    name: str, what: str, values: Sequence[float], unit: str, goal: Goal | None = None, **facts: Any
+) -> Row:
     """A row of the median of repeated measurements, with its quartiles."""
     low, middle, high = (float(v) for v in np.percentile(values, (25, 50, 75)))
-    return Row(name, what, middle, unit, (low, high), len(values), str(goal or ""), goal.met(middle) if goal else None, facts)
+    return Row(
+        name,
+        what,
+        middle,
+        unit,
+        (low, high),
+        len(values),
+        str(goal or ""),
+        goal.met(middle) if goal else None,
+        facts,
+    )
 
 
 def seconds(work: Work) -> float:
@@ -124,14 +164,34 @@ def interleave(works: dict[str, Work], rounds: int, warm_up: bool = True) -> dic
     return times
 
 
-def ratio(name: str, what: str, ours: Sequence[float], theirs: Sequence[float], goal: Goal | None = None, **facts: Any) -> Row:
+def ratio(
+    name: str,
+    what: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    goal: Goal | None = None,
+    **facts: Any,
+) -> Row:
     """A row of how many times longer theirs takes, from seconds taken in pairs."""
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    return summarise(name, what, ratios, "x", goal, ours_s=round(float(np.median(ours)), 4), theirs_s=round(float(np.median(theirs)), 4), **facts)
+    return summarise(
+        name,
+        what,
+        ratios,
+        "x",
+        goal,
+        ours_s=round(float(np.median(ours)), 4),
+        theirs_s=round(float(np.median(theirs)), 4),
+        **facts,
+    )
 
 
-def compare(name: str, what: str, ours: Work, peer: Work, pairs: int = PAIRS, goal: Goal | None = None, **facts: Any) -> Row:
-    """A row of how many times faster `ours` is than `peer`, measured in interleaved pairs after a warm-up of both."""
+def compare(
+    name: str, what: str, ours: Work, peer: Work, pairs: int = PAIRS, goal: Goal | None = None, **facts: Any
+) -> Row:
+    """A row of how many times faster `ours` is than `peer`, measured in interleaved pairs after a warm-up of
+    both.
+    """
     times = interleave({"ours": ours, "peer": peer}, pairs)
     return ratio(name, what, times["ours"], times["peer"], goal, **facts)
 
@@ -143,16 +203,27 @@ PLAIN = {"THP_MEM_ALLOC_ENABLE": "0"}
 
 
 class Apart:
-    """Some work in a process of its own, done each time it is called, so that neither side's settings and memory are the other's.
+    """Some work in a process of its own, done each time it is called, so that neither side's settings and
+    memory are the other's.
 
     Args:
-        function: "file:name" of this folder; called with the arguments (which JSON can say), it returns the work.
+        function: "file:name" of this folder; called with the arguments (which JSON can say), it returns the
+            work.
         settings: Environment variables of the process.
     """
 
     def __init__(self, function: str, settings: dict[str, str] | None = None, **arguments: Any):
-        call = f"import sys; sys.path.insert(0, {str(HERE)!r}); import harness; harness.work_when_told({function!r}, {json.dumps(arguments)!r})"
-        self._process = subprocess.Popen([sys.executable, "-c", call], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | (settings or {}))
+        call = (
+            f"import sys; sys.path.insert(0, {str(HERE)!r}); import harness; "
+            f"harness.work_when_told({function!r}, {json.dumps(arguments)!r})"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", call],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | (settings or {}),
+        )
 
     def __call__(self) -> None:
         assert self._process.stdin and self._process.stdout
@@ -179,8 +250,6 @@ def work_when_told(function: str, arguments: str) -> None:
         print("done", flush=True)
 
 
-
-
 @dataclass(frozen=True)
 class Memory:
     """Resident memory of a process, MB."""
@@ -198,8 +267,17 @@ def memory_of(function: str, settings: dict[str, str] | None = None, **arguments
         function: As for `Apart`; it makes the inputs and returns the work to watch.
         settings: As for `Apart`.
     """
-    call = f"import sys; sys.path.insert(0, {str(HERE)!r}); import harness; harness.watch_memory({function!r}, {json.dumps(arguments)!r})"
-    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False, env=os.environ | (settings or {}))
+    call = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r}); import harness; "
+        f"harness.watch_memory({function!r}, {json.dumps(arguments)!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", call],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | (settings or {}),
+    )
     if done.returncode:
         raise RuntimeError(f"{function} failed:\n{done.stderr}")
     return Memory(*map(float, done.stdout.splitlines()[-1].split()))
@@ -216,7 +294,9 @@ def watch_memory(function: str, arguments: str) -> None:
 
 
 def resident(what: str) -> float:
-    """This process's `VmRSS` or `VmHWM` (peak), MB. Not getrusage's peak, which a child inherits from the process that started it."""
+    """This process's `VmRSS` or `VmHWM` (peak), MB. Not getrusage's peak, which a child inherits from the
+    process that started it.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024 / 1e6
 
@@ -227,15 +307,22 @@ WIDEST = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 with bfloat16", "avx512f": 
 
 
 def processor() -> str:
-    """The processor's name, and the widest arithmetic it has, for many machines hide which processor it is."""
+    """The processor's name, and the widest arithmetic it has, for many machines hide which processor it
+    is.
+    """
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), platform.processor())
+    name = next(
+        (line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")),
+        platform.processor(),
+    )
     widest = next((called for flag, called in WIDEST.items() if f" {flag} " in text), "")
     return f"{name} ({widest})" if widest else name
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+    ).stdout.strip()
 
 
 @cache
@@ -248,7 +335,9 @@ def place() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     but_results = (".", *(f":(exclude,glob)benchmarks/**/{file}" for file in ("results.json", "RESULTS.md")))
-    commit = os.environ.get("BEATLINE_COMMIT") or _git("rev-parse", "--short", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", *but_results) else "")
+    commit = os.environ.get("BEATLINE_COMMIT") or _git("rev-parse", "--short", "HEAD") + (
+        "-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", *but_results) else ""
+    )
     device = f"{processor()}, {os.cpu_count()} cores, {THREADS} threads"
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         device = f"{sys.modules['torch'].cuda.get_device_name()}, beside {device}"
@@ -256,13 +345,18 @@ def place() -> dict[str, Any]:
 
 
 def profile(work: Callable[[], object]) -> dict[str, float]:
-    """Share of the GPU's time (of the calling thread's where there is none) of each kernel or operation, the largest eight first."""
+    """Share of the GPU's time (of the calling thread's where there is none) of each kernel or operation, the
+    largest eight first.
+    """
     import torch
 
     time_of = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
     with torch.profiler.profile() as seen:
         work()
-    times = sorted(((getattr(event, time_of), event.key.removeprefix("aten::")[:60]) for event in seen.key_averages()), reverse=True)
+    times = sorted(
+        ((getattr(event, time_of), event.key.removeprefix("aten::")[:60]) for event in seen.key_averages()),
+        reverse=True,
+    )
     return {name: round(took / sum(time for time, _ in times), 3) for took, name in times[:8]}
 
 
@@ -270,14 +364,18 @@ def profile(work: Callable[[], object]) -> dict[str, float]:
 
 
 def save(rows: Iterable[Row], folder: Path = HERE) -> None:
-    """Puts rows into the folder's `results.json`, in place of those of the same names, and writes `RESULTS.md` from it."""
+    """Puts rows into the folder's `results.json`, in place of those of the same names, and writes
+    `RESULTS.md` from it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     for row in rows:
         content = dataclasses.asdict(row) | {"command": row.command, "where": row.where or place()}
         known[content.pop("name")] = content
-    ordered = dict(sorted(known.items(), key=lambda item: item[0].split("/")[0]))  # within a benchmark as it yields them
+    ordered = dict(
+        sorted(known.items(), key=lambda item: item[0].split("/")[0])
+    )  # within a benchmark as it yields them
     path.write_text(json.dumps(ordered, indent=1) + "\n")
     (folder / "RESULTS.md").write_text(markdown(ordered))
 
@@ -287,10 +385,17 @@ def _number(value: float) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
-    spread = f"{_number(row['quartiles'][0])} to {_number(row['quartiles'][1])}, n = {row['pairs']}" if row["quartiles"] else ""
+    spread = (
+        f"{_number(row['quartiles'][0])} to {_number(row['quartiles'][1])}, n = {row['pairs']}"
+        if row["quartiles"]
+        else ""
+    )
     met = {None: "", True: "yes", False: "**no**"}[row["met"]]
     facts = "; ".join(f"{name.replace('_', ' ')} {_fact(value)}" for name, value in row["facts"].items())
-    return f"| {row['what']} | {_number(row['value'])} {row['unit']} | {spread} | {row['goal']} | {met} | {facts} |"
+    return (
+        f"| {row['what']} | {_number(row['value'])} {row['unit']} | {spread} | {row['goal']} | {met} | "
+        f"{facts} |"
+    )
 
 
 def _fact(value: Any) -> str:
@@ -305,17 +410,26 @@ def markdown(known: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Measurements",
         "",
-        f"Written by `./bench.sh` from `results.json`; do not edit. {sum(row['met'] for row in judged)} of {len(judged)} goals met.",
+        f"Written by `./bench.sh` from `results.json`; do not edit. {sum(row['met'] for row in judged)} of "
+        f"{len(judged)} goals met.",
         "",
-        "A ratio (x) says how many times longer the other program takes, or how many times more it needs: the median of interleaved pairs, with quartiles. Seconds and the like are medians too where they have quartiles, else they were measured once.",
+        "A ratio (x) says how many times longer the other program takes, or how many times more it needs: "
+        "the median of interleaved pairs, with quartiles. Seconds and the like are medians too where they "
+        "have quartiles, else they were measured once.",
     ]
     places = list({json.dumps(row["where"], sort_keys=True): row["where"] for row in known.values()}.values())
     for topic in dict.fromkeys(name.split("/")[0] for name in known):
         rows = [row for name, row in known.items() if name.split("/")[0] == topic]
         numbers = sorted({places.index(row["where"]) for row in rows})
-        runs = "; ".join(f"run {number + 1} below, on {places[number]['device'].split(', ')[0]}" for number in numbers)
+        runs = "; ".join(
+            f"run {number + 1} below, on {places[number]['device'].split(', ')[0]}" for number in numbers
+        )
         lines += ["", f"## {topic}", "", f"`{rows[0]['command']}` ({runs})", ""]
-        lines += ["| what | result | quartiles | goal | met | facts |", "|---|---|---|---|---|---|", *map(_line, rows)]
+        lines += [
+            "| what | result | quartiles | goal | met | facts |",
+            "|---|---|---|---|---|---|",
+            *map(_line, rows),
+        ]
     lines += ["", "## Runs", ""]
     for number, where in enumerate(places, 1):
         versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
@@ -335,10 +449,20 @@ class Options:
     pairs: int
 
 
-def main(rows: Callable[[Options], Iterator[Row]], description: str | None, argv: Sequence[str] | None = None) -> None:
-    """Runs one benchmark, prints each row as it comes, and saves them (under `--smoke` only where `--results` says)."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes and two pairs, to see that it works; measures nothing worth keeping")
+def main(
+    rows: Callable[[Options], Iterator[Row]], description: str | None, argv: Sequence[str] | None = None
+) -> None:
+    """Runs one benchmark, prints each row as it comes, and saves them (under `--smoke` only where `--results`
+    says).
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="tiny sizes and two pairs, to see that it works; measures nothing worth keeping",
+    )
     parser.add_argument("--pairs", type=int, help=f"interleaved pairs of each comparison ({PAIRS})")
     parser.add_argument("--results", type=Path, help="folder of results.json and RESULTS.md (this one)")
     given = parser.parse_args(argv)
@@ -357,7 +481,9 @@ def main(rows: Callable[[Options], Iterator[Row]], description: str | None, argv
 
 
 def conclude(result: dict[str, Any], path: Path | None) -> int:
-    """Prints a result that is judged as a whole, keeps it as JSON where there is a path, and returns the exit status: 1 where something under `wrong`."""
+    """Prints a result that is judged as a whole, keeps it as JSON where there is a path, and returns the exit
+    status: 1 where something under `wrong`.
+    """
     line = json.dumps(result)
     print("\n".join([*result["wrong"], line]))
     if path:

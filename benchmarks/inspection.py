@@ -2,8 +2,9 @@
 
 ./bench.sh inspection        some five minutes on two cores
 
-Made near-duplicates and made label errors on the embedded set, whose own table says which clips share a source; the speed of the pass over the sound; finding pairs among the
-fingerprints of as many clips as AS-20K and AS-2M have.
+Made near-duplicates and made label errors on the embedded set, whose own table says which clips share a
+source; the speed of the pass over the sound; finding pairs among the fingerprints of as many clips as AS-20K
+and AS-2M have.
 """
 
 import csv
@@ -40,13 +41,21 @@ def changes(rng: np.random.Generator) -> dict:
         "gain -9 dB": lambda s: s * 10 ** (-9 / 20),
         "Ogg Vorbis, default quality": lambda s: recoded(s, format="OGG", subtype="VORBIS"),
         "MP3, default quality": lambda s: recoded(s, format="MP3", subtype="MPEG_LAYER_III"),
-        "Ogg Vorbis, lowest quality but one": lambda s: recoded(s, format="OGG", subtype="VORBIS", compression_level=0.9),
-        "MP3, lowest quality but one": lambda s: recoded(s, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.9),
+        "Ogg Vorbis, lowest quality but one": lambda s: recoded(
+            s, format="OGG", subtype="VORBIS", compression_level=0.9
+        ),
+        "MP3, lowest quality but one": lambda s: recoded(
+            s, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.9
+        ),
         "starts 50 ms later": lambda s: s[800:],
         "starts 53.3 ms earlier": lambda s: np.concatenate([rng.normal(0, 1e-4, 853), s])[: len(s)],
         "noise 30 dB down": lambda s: s + rng.normal(0, 10 ** (-30 / 20) * np.sqrt((s**2).mean()), len(s)),
         "to 11 025 Hz and back": lambda s: soxr.resample(soxr.resample(s, RATE, 11_025), 11_025, RATE),
-        "all: gain, 50 ms, noise, MP3": lambda s: recoded(0.4 * s[800:] + rng.normal(0, 10 ** (-38 / 20) * np.sqrt((s**2).mean()), len(s) - 800), format="MP3", subtype="MPEG_LAYER_III"),
+        "all: gain, 50 ms, noise, MP3": lambda s: recoded(
+            0.4 * s[800:] + rng.normal(0, 10 ** (-38 / 20) * np.sqrt((s**2).mean()), len(s) - 800),
+            format="MP3",
+            subtype="MPEG_LAYER_III",
+        ),
     }
 
 
@@ -56,7 +65,9 @@ def finds(some: int) -> Iterator[harness.Row]:
         table = manifest.read(DataConfig(csv="mini"))
         prepare(table, Path(folder) / "store", 2)
         clips = inspection.open_store(Path(folder) / "store")
-        rows = csv.DictReader((files("beatline") / "data/mini-audioset/manifest.csv").read_text().splitlines())
+        rows = csv.DictReader(
+            (files("beatline") / "data/mini-audioset/manifest.csv").read_text().splitlines()
+        )
         sources = [set(row["source"].split("|")) for row in rows]
         count, rng = len(clips.ids), np.random.default_rng(0)
         sounds = [clips.samples(i) for i in range(count)]
@@ -64,23 +75,52 @@ def finds(some: int) -> Iterator[harness.Row]:
         sketches = [sketch(one) for one in seen]
 
         def alike(seen: list[np.ndarray], sketches: list[np.ndarray]) -> list[tuple[int, int]]:
-            return [(a, b) for a, b in candidates(np.stack(sketches)).tolist() if similarity(seen[a], seen[b]) >= fingerprint.SAME]
+            return [
+                (a, b)
+                for a, b in candidates(np.stack(sketches)).tolist()
+                if similarity(seen[a], seen[b]) >= fingerprint.SAME
+            ]
 
         own = alike(seen, sketches)
         twins = {clip: number for number, group in enumerate(groups(own)) for clip in group}
         true = [bool(sources[a] & sources[b]) for a, b in own]
-        yield harness.state("inspection/own", "near-duplicate pairs in the embedded set itself", len(own), "pairs", of_one_source_by_its_table=sum(true))
+        yield harness.state(
+            "inspection/own",
+            "near-duplicate pairs in the embedded set itself",
+            len(own),
+            "pairs",
+            of_one_source_by_its_table=sum(true),
+        )
         for name, change in list(changes(rng).items())[:some]:
-            copies = [np.clip(np.rint(32768 * change(sound / 32768)), -32768, 32767).astype(np.int16) for sound in sounds]
+            copies = [
+                np.clip(np.rint(32768 * change(sound / 32768)), -32768, 32767).astype(np.int16)
+                for sound in sounds
+            ]
             others = [contrast(band_power(copy)) for copy in copies]
             pairs = alike(seen + others, sketches + [sketch(other) for other in others])
             member = {clip: number for number, group in enumerate(groups(pairs)) for clip in group}
             recall = np.mean([member.get(i, -1) == member.get(i + count, -2) for i in range(count)])
-            # the set holds the same recording from two packages, which its table cannot know: a pair that the unchanged set has too says nothing of the change
-            strict = [a % count == b % count or bool(sources[a % count] & sources[b % count]) for a, b in pairs]
-            right = [known or twins.get(a % count, -1) == twins.get(b % count, -2) for known, (a, b) in zip(strict, pairs, strict=True)]
-            facts = {"precision_by_the_table": float(np.mean(strict)), "precision_with_the_sets_own_groups": float(np.mean(right))}
-            yield harness.state(f"inspection/{name}", f"copies found again after: {name}", recall, "of them", harness.at_least(0.9), **facts)
+            # the set holds the same recording from two packages, which its table cannot know: a pair that the
+            # unchanged set has too says nothing of the change
+            strict = [
+                a % count == b % count or bool(sources[a % count] & sources[b % count]) for a, b in pairs
+            ]
+            right = [
+                known or twins.get(a % count, -1) == twins.get(b % count, -2)
+                for known, (a, b) in zip(strict, pairs, strict=True)
+            ]
+            facts = {
+                "precision_by_the_table": float(np.mean(strict)),
+                "precision_with_the_sets_own_groups": float(np.mean(right)),
+            }
+            yield harness.state(
+                f"inspection/{name}",
+                f"copies found again after: {name}",
+                recall,
+                "of them",
+                harness.at_least(0.9),
+                **facts,
+            )
 
         heard = inspection._hear(clips, np.arange(count), lambda n: None)
         together = np.arange(count)
@@ -99,7 +139,13 @@ def finds(some: int) -> Iterator[harness.Row]:
             areas.append((rank[wrong].mean() - (wrong.sum() - 1) / 2) / (~wrong).sum())
             shares.append(wrong[np.argsort(-doubt)[: wrong.sum()]].mean())
         facts = {"planted_among_the_45_most_doubted": float(np.mean(shares)), "chance": 0.1}
-        yield harness.summarise("inspection/label-errors", "a tenth of the clips given another clip's labels: AUC of the doubt, 10 draws", areas, "", **facts)
+        yield harness.summarise(
+            "inspection/label-errors",
+            "a tenth of the clips given another clip's labels: AUC of the doubt, 10 draws",
+            areas,
+            "",
+            **facts,
+        )
 
 
 class Stand:
@@ -107,7 +153,10 @@ class Stand:
 
     def __init__(self, clips: int):
         rng = np.random.default_rng(0)
-        self.ids, self._base = [f"clip-{i}" for i in range(clips)], rng.normal(0, 2000, (8, 20 * RATE)).astype(np.int16)
+        self.ids, self._base = (
+            [f"clip-{i}" for i in range(clips)],
+            rng.normal(0, 2000, (8, 20 * RATE)).astype(np.int16),
+        )
 
     def samples(self, clip: int) -> np.ndarray:
         """10 s of int16."""
@@ -125,18 +174,29 @@ def hearing(clips: int, pairs: int) -> Iterator[harness.Row]:
 
     times = harness.interleave({"one": lambda: listen(1), "two": lambda: listen(2)}, pairs)
     rates = [clips / took for took in times["two"]]
-    yield harness.summarise("inspection/pass", "clips of 10 s heard (levels, spectrum, fingerprint), two threads", rates, "clips/s", minutes_for_42_531=42_531 / 60 / float(np.median(rates)))
+    yield harness.summarise(
+        "inspection/pass",
+        "clips of 10 s heard (levels, spectrum, fingerprint), two threads",
+        rates,
+        "clips/s",
+        minutes_for_42_531=42_531 / 60 / float(np.median(rates)),
+    )
     yield harness.ratio("inspection/pass-two", "two threads over one", times["two"], times["one"])
 
 
 def fingerprints(clips: int) -> np.ndarray:
-    """Random sketches `(clips, SKETCH)` as dense as real ones, one clip in fifty a copy that shares a third of its landmarks."""
+    """Random sketches `(clips, SKETCH)` as dense as real ones, one clip in fifty a copy that shares a third
+    of its landmarks.
+    """
     rng = np.random.default_rng(0)
     sketches = np.empty((clips, fingerprint.SKETCH), np.uint32)
     for begin in range(0, clips, 100_000):
         part = sketches[begin : begin + 100_000]
-        # real landmarks fall as densely as if there were 2.8 million of equal chance (measured on the embedded set)
-        part[:] = (rng.integers(0, 2_800_000, part.shape, np.uint32) * np.uint32(5)) << np.uint32(8) | rng.integers(0, 80, part.shape, np.uint32)
+        # real landmarks fall as densely as if there were 2.8 million of equal chance (measured on the
+        # embedded set)
+        part[:] = (rng.integers(0, 2_800_000, part.shape, np.uint32) * np.uint32(5)) << np.uint32(
+            8
+        ) | rng.integers(0, 80, part.shape, np.uint32)
     copies = np.arange(0, clips - 1, 50)
     sketches[copies + 1, :20] = sketches[copies, :20]
     return sketches
@@ -151,7 +211,14 @@ def matching(clips: int) -> Iterator[harness.Row]:
     found = float(np.isin(copies * clips + copies + 1, pairs[:, 0] * clips + pairs[:, 1]).mean())
     del sketches, pairs
     memory = harness.memory_of("inspection:match", clips=clips)
-    yield harness.state(f"inspection/match-{clips}", f"near-duplicates among the fingerprints of {clips} clips", seconds, "s", copies_found=found, memory_mb=memory.peak - memory.before)
+    yield harness.state(
+        f"inspection/match-{clips}",
+        f"near-duplicates among the fingerprints of {clips} clips",
+        seconds,
+        "s",
+        copies_found=found,
+        memory_mb=memory.peak - memory.before,
+    )
 
 
 def match(clips: int) -> harness.Work:

@@ -1,7 +1,10 @@
-"""beatline's scorer against ESPnet's way (scikit-learn label by label: AP, AUC and both curves) on a table of AudioSet's evaluation size, with ties.
+"""beatline's scorer against ESPnet's way (scikit-learn label by label: AP, AUC and both curves) on a table of
+AudioSet's evaluation size, with ties.
 
-./bench.sh metrics        Same scores to all: float32 and bool for ours, float64 for scikit-learn, as each program holds them. Also memory beyond the inputs, the
-bootstrap, and the exact modes of torchmetrics and torcheval (AP only, which is what ESPnet takes from it in training).
+./bench.sh metrics        Same scores to all: float32 and bool for ours, float64 for scikit-learn, as each
+                          program holds them. Also memory beyond the inputs, the
+bootstrap, and the exact modes of torchmetrics and torcheval (AP only, which is what ESPnet takes from it in
+training).
 """
 
 import warnings
@@ -20,7 +23,9 @@ FASTER, EXACT, MEMORY, BOOTSTRAP = 5.0, 1e-12, 500.0, 120.0
 
 
 def table(smoke: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Scores rounded to four digits (so with ties) and targets: from 2 clips a label to 30 % of them, one label without any."""
+    """Scores rounded to four digits (so with ties) and targets: from 2 clips a label to 30 % of them, one
+    label without any.
+    """
     clips, labels = (200, 30) if smoke else (CLIPS, LABELS)
     rng = np.random.default_rng(0)
     rate = np.clip(rng.pareto(1.0, labels) * 0.001, 0.0003, 0.3)
@@ -59,7 +64,9 @@ def torcheval_way(scores: np.ndarray, targets: np.ndarray) -> None:
     import torch
     from torcheval.metrics.functional import multilabel_auprc
 
-    multilabel_auprc(torch.from_numpy(scores), torch.from_numpy(targets).long(), num_labels=scores.shape[1], average=None)
+    multilabel_auprc(
+        torch.from_numpy(scores), torch.from_numpy(targets).long(), num_labels=scores.shape[1], average=None
+    )
 
 
 OTHERS = {"torchmetrics": torchmetrics_way, "torcheval": torcheval_way}
@@ -85,23 +92,61 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
 
     size = f"{scores.shape[0]} x {scores.shape[1]} with ties"
     what = f"AP, AUC, d' and all other figures of {size}"
-    yield harness.compare("metrics/espnet", f"{what}, against ESPnet's way", ours, lambda: espnets_way(*theirs), options.pairs, harness.at_least(FASTER))
+    yield harness.compare(
+        "metrics/espnet",
+        f"{what}, against ESPnet's way",
+        ours,
+        lambda: espnets_way(*theirs),
+        options.pairs,
+        harness.at_least(FASTER),
+    )
     ap, auc = espnets_way(*theirs)
     found = ours()
     difference = max(np.abs(np.nan_to_num(found.ap) - ap).max(), np.abs(np.nan_to_num(found.auc) - auc).max())
-    yield harness.state("metrics/exact", "largest difference of an AP or AUC from scikit-learn", difference, "", harness.at_most(EXACT))
+    yield harness.state(
+        "metrics/exact",
+        "largest difference of an AP or AUC from scikit-learn",
+        difference,
+        "",
+        harness.at_most(EXACT),
+    )
     memory = harness.memory_of("metrics:scoring", smoke=options.smoke, way="ours", resamples=0)
-    yield harness.state("metrics/memory", f"memory beyond the inputs, {size}", memory.peak - memory.before, "MB", harness.below(MEMORY))
+    yield harness.state(
+        "metrics/memory",
+        f"memory beyond the inputs, {size}",
+        memory.peak - memory.before,
+        "MB",
+        harness.below(MEMORY),
+    )
     some = 3 * metrics.BOOTSTRAP_CHUNK
     memory = harness.memory_of("metrics:scoring", smoke=options.smoke, way="ours", resamples=some)
-    yield harness.state("metrics/memory-bootstrap", f"the same with bootstrap ({some} resamples, made in chunks)", memory.peak - memory.before, "MB", harness.below(MEMORY))
+    yield harness.state(
+        "metrics/memory-bootstrap",
+        f"the same with bootstrap ({some} resamples, made in chunks)",
+        memory.peak - memory.before,
+        "MB",
+        harness.below(MEMORY),
+    )
     resamples = 10 if options.smoke else RESAMPLES
     took = harness.seconds(lambda: metrics.figures(scores, targets, resamples=resamples))
-    yield harness.state("metrics/bootstrap", f"{what}, with intervals from {resamples} resamples", took, "s", harness.below(BOOTSTRAP))
+    yield harness.state(
+        "metrics/bootstrap",
+        f"{what}, with intervals from {resamples} resamples",
+        took,
+        "s",
+        harness.below(BOOTSTRAP),
+    )
     for name, way in OTHERS.items():
         if peers.available(name):
             memory = harness.memory_of("metrics:scoring", smoke=options.smoke, way=name)
-            yield harness.compare(f"metrics/{name}", f"{what}, against {name}", ours, lambda way=way: way(scores, targets), options.pairs, its_memory_MB=memory.peak - memory.before)
+            yield harness.compare(
+                f"metrics/{name}",
+                f"{what}, against {name}",
+                ours,
+                lambda way=way: way(scores, targets),
+                options.pairs,
+                its_memory_MB=memory.peak - memory.before,
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The model, the clips and the store that every benchmark uses: random weights, one set of them in the layout of each program.
+"""The model, the clips and the store that every benchmark uses: random weights, one set of them in the layout
+of each program.
 
-What is random is a function of fixed seeds. `Models` writes a tagger as a beatline folder, as the BEATs release's `.pt` (openbeats reads it) and in
-ESPnet's layout. Nothing here is timed.
+What is random is a function of fixed seeds. `Models` writes a tagger as a beatline folder, as the BEATs
+release's `.pt` (openbeats reads it) and in ESPnet's layout. Nothing here is timed.
 """
 
 import sys
@@ -27,9 +28,18 @@ from beatline.store import Store
 sys.path.insert(0, str(harness.ROOT / "tests/parity"))  # how the peers are built is known there
 
 SECONDS = 10
-# dropout as the released checkpoints and the recipe have it; no layer is skipped, so that both sides of a pair do the same work
+# dropout as the released checkpoints and the recipe have it; no layer is skipped, so that both sides of a
+# pair do the same work
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "encoder_layerdrop": 0.0}
-TINY: dict[str, Any] = {"embed_dim": 8, "encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 32, "encoder_attention_heads": 2, "conv_pos": 8, "conv_pos_groups": 2}
+TINY: dict[str, Any] = {
+    "embed_dim": 8,
+    "encoder_layers": 2,
+    "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 32,
+    "encoder_attention_heads": 2,
+    "conv_pos": 8,
+    "conv_pos_groups": 2,
+}
 
 
 def architecture(smoke: bool) -> EncoderConfig:
@@ -89,7 +99,9 @@ def write_store(folder: Path, clips: int, seconds: float = SECONDS, test: int = 
     rows = ["file,labels,split"]
     for number in range(clips + test):
         soundfile.write(folder / f"{number}.wav", waveforms(1, seconds, seed=number)[0], SAMPLE_RATE)
-        mids = ";".join(labels.labels[(number * step) % len(labels)].mid for step in (1, 7, 11)[: 1 + number % 3])
+        mids = ";".join(
+            labels.labels[(number * step) % len(labels)].mid for step in (1, 7, 11)[: 1 + number % 3]
+        )
         rows.append(f"{number}.wav,{mids},{'train' if number < clips else 'test'}")
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
     (folder / "labels.csv").write_text(labels.to_csv(), encoding="utf-8")
@@ -100,8 +112,22 @@ def write_store(folder: Path, clips: int, seconds: float = SECONDS, test: int = 
 
 
 def prepare(folder: Path, *settings: str) -> None:
-    """Makes `folder/store` of `folder/clips.csv` as `beatline prepare` does, with as many workers as there are threads."""
-    given = ["--out", str(folder / "run"), "--store", str(folder / "store"), "--data.csv", str(folder / "clips.csv"), "--data.validation", "given", "--train.workers", str(harness.THREADS), *settings]
+    """Makes `folder/store` of `folder/clips.csv` as `beatline prepare` does, with as many workers as there
+    are threads.
+    """
+    given = [
+        "--out",
+        str(folder / "run"),
+        "--store",
+        str(folder / "store"),
+        "--data.csv",
+        str(folder / "clips.csv"),
+        "--data.validation",
+        "given",
+        "--train.workers",
+        str(harness.THREADS),
+        *settings,
+    ]
     stages.prepare(config.load("mini", given))
 
 

@@ -1,4 +1,6 @@
-"""What schemathesis cannot know of the server's inputs: sound, and names of labels. Loaded by it through SCHEMATHESIS_HOOKS; see `serve_fuzz`."""
+"""What schemathesis cannot know of the server's inputs: sound, and names of labels. Loaded by it through
+SCHEMATHESIS_HOOKS; see `serve_fuzz`.
+"""
 
 import io
 

@@ -1,7 +1,8 @@
-"""What users have today, ready to be timed: openbeats, AST of transformers, and ESPnet's classification model with its training step.
+"""What users have today, ready to be timed: openbeats, AST of transformers, and ESPnet's classification model
+with its training step.
 
-Peers are imported inside the functions, so that a benchmark runs its other rows where one is missing (`available`). Programs that are
-run as programs are in `tagging.py`.
+Peers are imported inside the functions, so that a benchmark runs its other rows where one is missing
+(`available`). Programs that are run as programs are in `tagging.py`.
 """
 
 import importlib.util
@@ -21,7 +22,13 @@ warnings.filterwarnings("ignore")  # the peers' own, about other versions of wha
 
 # ESPnet's recipe egs2/as20k/cls1: what it does to a clip
 RECIPE_ENCODER = {
-    "specaug_config": {"apply_time_warp": True, "apply_freq_mask": False, "apply_time_mask": True, "time_mask_width_ratio_range": [0, 0.06], "num_time_mask": 1},
+    "specaug_config": {
+        "apply_time_warp": True,
+        "apply_freq_mask": False,
+        "apply_time_mask": True,
+        "time_mask_width_ratio_range": [0, 0.06],
+        "num_time_mask": 1,
+    },
     "roll_augment": True,
     "roll_interval": 16000,
 }
@@ -37,7 +44,9 @@ def available(*packages: str) -> bool:
 
 
 def openbeats(release: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The openbeats encoder and head: logits `(batch, labels)` of waveforms `(batch, samples)`, all of one length."""
+    """The openbeats encoder and head: logits `(batch, labels)` of waveforms `(batch, samples)`, all of one
+    length.
+    """
     from openbeats.model import OpenBeats
 
     model = OpenBeats.from_pretrained(str(release))
@@ -52,11 +61,20 @@ def openbeats(release: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def ast(smoke: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """AST of transformers with random weights, 86 M parameters by default: logits of waveforms, its own features included."""
+    """AST of transformers with random weights, 86 M parameters by default: logits of waveforms, its own
+    features included.
+    """
     from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32} if smoke else {}
-    model, features = ASTForAudioClassification(ASTConfig(num_labels=527, **small)).eval(), ASTFeatureExtractor()
+    small = (
+        {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        if smoke
+        else {}
+    )
+    model, features = (
+        ASTForAudioClassification(ASTConfig(num_labels=527, **small)).eval(),
+        ASTFeatureExtractor(),
+    )
 
     @torch.no_grad()
     def logits(waveforms: np.ndarray) -> np.ndarray:
@@ -66,20 +84,26 @@ def ast(smoke: bool) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def espnet(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """ESPnet's classification model in a folder: logits `(batch, labels)` of waveforms `(batch, samples)`, all of one length."""
+    """ESPnet's classification model in a folder: logits `(batch, labels)` of waveforms `(batch, samples)`,
+    all of one length.
+    """
     import peer_espnet
 
     model = peer_espnet.load(folder)
 
     @torch.no_grad()
     def logits(waveforms: np.ndarray) -> np.ndarray:
-        return peer_espnet.logits_of(model, torch.from_numpy(waveforms), torch.full((len(waveforms),), waveforms.shape[1])).numpy()
+        return peer_espnet.logits_of(
+            model, torch.from_numpy(waveforms), torch.full((len(waveforms),), waveforms.shape[1])
+        ).numpy()
 
     return logits
 
 
 def espnet_training_model(folder: Path) -> torch.nn.Module:
-    """ESPnet's classification model with the recipe's mixup, roll and SpecAugment, and the weights of `folder`; every layer trains."""
+    """ESPnet's classification model with the recipe's mixup, roll and SpecAugment, and the weights of
+    `folder`; every layer trains.
+    """
     import peer_espnet
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -95,19 +119,33 @@ def espnet_batch(waveforms: np.ndarray, labels: list[list[int]], device: str = "
     width = max(map(len, labels))
     padded = torch.tensor([row + [-1] * (width - len(row)) for row in labels])
     lengths = torch.full((len(waveforms),), waveforms.shape[1])
-    batch = {"speech": torch.from_numpy(waveforms), "speech_lengths": lengths, "label": padded, "label_lengths": torch.tensor([len(row) for row in labels])}
+    batch = {
+        "speech": torch.from_numpy(waveforms),
+        "speech_lengths": lengths,
+        "label": padded,
+        "label_lengths": torch.tensor([len(row) for row in labels]),
+    }
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def espnet_step(model: torch.nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
-    """One training step of ESPnet's own trainer on a batch that is in memory: forward, backward, clip at 1, AdamW as the recipe has it."""
+    """One training step of ESPnet's own trainer on a batch that is in memory: forward, backward, clip at 1,
+    AdamW as the recipe has it.
+    """
     from espnet2.train.distributed_utils import DistributedOption
     from espnet2.train.reporter import SubReporter
     from espnet2.train.trainer import Trainer, TrainerOptions
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-5, weight_decay=0.01, betas=(0.9, 0.98))
     settings: dict[str, Any] = dict.fromkeys(TrainerOptions.__dataclass_fields__)
-    settings |= {"ngpu": int(next(model.parameters()).is_cuda), "grad_noise": False, "accum_grad": 1, "grad_clip": 1.0, "grad_clip_type": 2.0, "no_forward_run": False}
+    settings |= {
+        "ngpu": int(next(model.parameters()).is_cuda),
+        "grad_noise": False,
+        "accum_grad": 1,
+        "grad_clip": 1.0,
+        "grad_clip_type": 2.0,
+        "no_forward_run": False,
+    }
     settings |= {"use_wandb": False, "create_graph_in_tensorboard": False, "log_interval": 50}
     options = TrainerOptions(**settings)
 

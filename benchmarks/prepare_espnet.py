@@ -1,7 +1,11 @@
-"""Preparing audio, files of any format to 16 kHz mono: `beatline prepare`'s store against ESPnet's way, one file at a time.
+"""Preparing audio, files of any format to 16 kHz mono: `beatline prepare`'s store against ESPnet's way, one
+file at a time.
 
-./bench.sh prepare_espnet        ESPnet's way is what its `format_wav_scp` stage does with each file (its script is no part of the package): soundfile reads, resampy resamples all channels,
-its own writer writes FLAC; the mean over channels is added here, because its recipe takes mono files. Ours decodes with as many workers as there are threads.
+./bench.sh prepare_espnet        ESPnet's way is what its `format_wav_scp` stage does with each file (its
+                                 script is no part of the package): soundfile reads, resampy resamples all
+                                 channels,
+its own writer writes FLAC; the mean over channels is added here, because its recipe takes mono files. Ours
+decodes with as many workers as there are threads.
 """
 
 import shutil
@@ -47,7 +51,13 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         def theirs() -> None:
             espnets_way(files, folder / "espnet")
 
-        yield harness.compare("prepare_espnet/time", f"{len(files)} mixed files of 2 to 10 s to 16 kHz mono, against ESPnet's way", ours, theirs, options.pairs)
+        yield harness.compare(
+            "prepare_espnet/time",
+            f"{len(files)} mixed files of 2 to 10 s to 16 kHz mono, against ESPnet's way",
+            ours,
+            theirs,
+            options.pairs,
+        )
 
 
 if __name__ == "__main__":

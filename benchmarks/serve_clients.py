@@ -1,7 +1,9 @@
-"""Clients of a server on this machine, for `serve_load` and `serve_fuzz`: the server as a process of its own, many clients at once, slow ones, and a probe.
+"""Clients of a server on this machine, for `serve_load` and `serve_fuzz`: the server as a process of its own,
+many clients at once, slow ones, and a probe.
 
-Everything goes to 127.0.0.1 and ends after a given time. Clients and probe are programs of their own, which print what they saw as JSON, so that
-neither waits for the other's interpreter: `python benchmarks/serve_clients.py ROLE PORT SECONDS ...`.
+Everything goes to 127.0.0.1 and ends after a given time. Clients and probe are programs of their own, which
+print what they saw as JSON, so that neither waits for the other's interpreter: `python
+benchmarks/serve_clients.py ROLE PORT SECONDS ...`.
 """
 
 import asyncio
@@ -31,14 +33,19 @@ def form(name: str, content: bytes) -> bytes:
 
 def head(length: int, accept: str = "*/*") -> bytes:
     """What comes before a body of so many bytes."""
-    return f"POST /v1/tag HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {length}\r\n\r\n".encode()
+    return (
+        f"POST /v1/tag HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\nContent-Type: "
+        f"multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
 
 
 # ------------------------------------------------------------------ the server
 
 
 def write_model(folder: Path, size: str) -> Path:
-    """A model folder with random weights and AudioSet's labels: `small` as `conf/mini.yaml` has it, or BEATs `base`."""
+    """A model folder with random weights and AudioSet's labels: `small` as `conf/mini.yaml` has it, or BEATs
+    `base`.
+    """
     import torch
 
     from beatline import config
@@ -48,7 +55,12 @@ def write_model(folder: Path, size: str) -> Path:
     from beatline.model.tagger import Tagger, initialise_tagger
 
     encoder = EncoderConfig() if size == "base" else config.load("mini", []).model.encoder
-    save(folder, initialise_tagger(Tagger(encoder, len(audioset())), torch.Generator().manual_seed(0)).eval(), audioset(), {})
+    save(
+        folder,
+        initialise_tagger(Tagger(encoder, len(audioset())), torch.Generator().manual_seed(0)).eval(),
+        audioset(),
+        {},
+    )
     return folder
 
 
@@ -65,7 +77,10 @@ def served(program: list[str], log: Path) -> Iterator[tuple[subprocess.Popen[str
         program: Its command; it prints where it listens, as `beatline serve` does.
         log: Takes what it says of errors.
     """
-    with log.open("w") as errors, subprocess.Popen(program, stdout=subprocess.PIPE, stderr=errors, text=True) as server:
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
         try:
             assert server.stdout is not None
             found = re.search(r"http://127\.0\.0\.1:(\d+)", server.stdout.readline())
@@ -110,7 +125,9 @@ def post(port: int, name: str, content: bytes) -> tuple[int, dict[str, Any]]:
 
 def start(role: str, port: int, seconds: float, *more: str) -> "subprocess.Popen[str]":
     """A role of this file as a process; `said` waits for what it says."""
-    return subprocess.Popen([sys.executable, __file__, role, str(port), str(seconds), *more], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, __file__, role, str(port), str(seconds), *more], stdout=subprocess.PIPE, text=True
+    )
 
 
 def said(program: "subprocess.Popen[str]") -> Any:
@@ -122,9 +139,11 @@ def said(program: "subprocess.Popen[str]") -> Any:
 
 
 async def crowd(port: int, seconds: float, count: int, files: list[Path]) -> dict[str, Any]:
-    """So many clients for so long, each with one file at a time on a connection of its own; one that is turned away comes again after Retry-After.
+    """So many clients for so long, each with one file at a time on a connection of its own; one that is
+    turned away comes again after Retry-After.
 
-    Returns: `asked` (seconds since the start, seconds for the answer, status of each request), `tags` (the different answers to each file, as mids and scores), `trouble`.
+    Returns: `asked` (seconds since the start, seconds for the answer, status of each request), `tags` (the
+    different answers to each file, as mids and scores), `trouble`.
     """
     bodies = {path.name: form(path.name, path.read_bytes()) for path in files}
     names, begun = list(bodies), time.monotonic()
@@ -150,7 +169,9 @@ async def crowd(port: int, seconds: float, count: int, files: list[Path]) -> dic
                 continue
             asked.append((sent - begun, time.monotonic() - sent, status))
             if status == 200:
-                tags[name].add(tuple((tag["mid"], tag["score"]) for tag in json.loads(body)["results"][0]["tags"]))
+                tags[name].add(
+                    tuple((tag["mid"], tag["score"]) for tag in json.loads(body)["results"][0]["tags"])
+                )
             elif status in (429, 503) and "retry-after" in headers:
                 wait = float(headers["retry-after"])
             else:
@@ -169,7 +190,9 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], 
 
 
 async def slow(port: int, seconds: float, count: int) -> dict[str, Any]:
-    """So many clients, half of which send a body by a byte twice a second, half a head; each comes again when it is cut."""
+    """So many clients, half of which send a body by a byte twice a second, half a head; each comes again when
+    it is cut.
+    """
     begun, cut = time.monotonic(), 0
 
     async def client(number: int) -> None:
@@ -193,7 +216,9 @@ async def slow(port: int, seconds: float, count: int) -> dict[str, Any]:
 
 
 def probe(port: int, seconds: float, path: str) -> list[float]:
-    """How long an address takes to answer 200 on a new connection, asked twenty times a second, seconds each."""
+    """How long an address takes to answer 200 on a new connection, asked twenty times a second, seconds
+    each.
+    """
     begun, found = time.monotonic(), []
     while (now := time.monotonic()) - begun < seconds:
         status, _ = get(port, path)
@@ -207,7 +232,11 @@ def main() -> None:
     """Plays a role and prints what it saw."""
     role, port, seconds, *more = sys.argv[1:]
     if role == "crowd":
-        print(json.dumps(asyncio.run(crowd(int(port), float(seconds), int(more[0]), sorted(Path(more[1]).iterdir())))))
+        print(
+            json.dumps(
+                asyncio.run(crowd(int(port), float(seconds), int(more[0]), sorted(Path(more[1]).iterdir())))
+            )
+        )
     elif role == "slow":
         print(json.dumps(asyncio.run(slow(int(port), float(seconds), int(more[0])))))
     else:

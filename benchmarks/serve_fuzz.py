@@ -1,10 +1,13 @@
-"""Mutated files and decompression bombs at the server: each is tagged with finite scores or refused with a known code, soon, and within bounds of memory.
+"""Mutated files and decompression bombs at the server: each is tagged with finite scores or refused with a
+known code, soon, and within bounds of memory.
 
 python benchmarks/serve_fuzz.py [--smoke]     (some five minutes)
 
-2 000 mutations (those of `fuzz_decode`), four at once, each on a connection of its own; then every bomb of `tests/bombs.py`, eight of a kind at once and eight kinds
-at once; then schemathesis, with all its checks, on what `/openapi.json` promises. Memory is that of the decoding children, all together (proportional set size: a page that several share counts once), and what the server's has grown since it was ready:
-its model is not counted, and the uploads on disk neither (a page cache, unless $TMPDIR is in memory).
+2 000 mutations (those of `fuzz_decode`), four at once, each on a connection of its own; then every bomb of
+`tests/bombs.py`, eight of a kind at once and eight kinds at once; then schemathesis, with all its checks, on
+what `/openapi.json` promises. Memory is that of the decoding children, all together (proportional set size: a
+page that several share counts once), and what the server's has grown since it was ready: its model is not
+counted, and the uploads on disk neither (a page cache, unless $TMPDIR is in memory).
 """
 
 import math
@@ -63,11 +66,17 @@ class Watch:
     def _look(self) -> None:
         while not self._end.wait(0.01):
             growth, held = resident(self._pid) - self.at_first, sum(map(proportional, decoders(self._pid)))
-            self.growth, self.decoders, self.most = max(self.growth, growth), max(self.decoders, held), max(self.most, growth + held)
+            self.growth, self.decoders, self.most = (
+                max(self.growth, growth),
+                max(self.decoders, held),
+                max(self.most, growth + held),
+            )
 
 
 def decoders(pid: int) -> list[int]:
-    """The decoders that any thread of a process has started; not a child that is still a copy of its parent, whose memory it shares."""
+    """The decoders that any thread of a process has started; not a child that is still a copy of its parent,
+    whose memory it shares.
+    """
     found: list[str] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(OSError):
@@ -76,7 +85,9 @@ def decoders(pid: int) -> list[int]:
 
 
 def proportional(pid: int) -> int:
-    """A process's resident memory in bytes, a page that several share counted once among them; 0 where it has ended."""
+    """A process's resident memory in bytes, a page that several share counted once among them; 0 where it has
+    ended.
+    """
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -98,14 +109,32 @@ def tried(port: int, name: str, content: bytes) -> dict[str, Any]:
     try:
         status, answer = clients.post(port, name, content)
     except (OSError, EOFError, ValueError) as error:
-        return {"name": name, "outcome": type(error).__name__, "seconds": time.monotonic() - begun, "wrong": f"{name}: {error}"}
+        return {
+            "name": name,
+            "outcome": type(error).__name__,
+            "seconds": time.monotonic() - begun,
+            "wrong": f"{name}: {error}",
+        }
     (result,) = answer.get("results") or [answer]
     seconds, code = time.monotonic() - begun, result["error"]["code"] if "error" in result else "tagged"
     if code == "tagged":
-        good = status == 200 and len(result["tags"]) > 0 and all(math.isfinite(tag["score"]) and 0 <= tag["score"] <= 1 for tag in result["tags"])
+        good = (
+            status == 200
+            and len(result["tags"]) > 0
+            and all(math.isfinite(tag["score"]) and 0 <= tag["score"] <= 1 for tag in result["tags"])
+        )
     else:
-        good = status in REFUSED and EXIT_CODES.get(code) == INPUT and code not in ("decoder-crashed", "decode-timeout")
-    return {"name": name, "outcome": code, "seconds": seconds, "wrong": "" if good else f"{name}: {status} {result}"[:200]}
+        good = (
+            status in REFUSED
+            and EXIT_CODES.get(code) == INPUT
+            and code not in ("decoder-crashed", "decode-timeout")
+        )
+    return {
+        "name": name,
+        "outcome": code,
+        "seconds": seconds,
+        "wrong": "" if good else f"{name}: {status} {result}"[:200],
+    }
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -124,9 +153,17 @@ def mutations(pid: int, port: int, options: Options) -> Iterator[Row]:
     count, originals = 60 if options.smoke else 2000, fuzz_decode.originals()
     begun = time.monotonic()
     with Watch(pid) as watch, ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda number: tried(port, f"{number}.wav", fuzz_decode.mutated(originals, 0, number)), range(count)))
+        found = list(
+            pool.map(
+                lambda number: tried(port, f"{number}.wav", fuzz_decode.mutated(originals, 0, number)),
+                range(count),
+            )
+        )
     outcomes = Counter(one["outcome"] for one in found)
-    facts = {"outcomes": ", ".join(f"{code} {number}" for code, number in outcomes.most_common()), "seconds": round(time.monotonic() - begun, 1)}
+    facts = {
+        "outcomes": ", ".join(f"{code} {number}" for code, number in outcomes.most_common()),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
     yield from judged("mutations", f"{count} mutated files", found, **facts)
     yield memory("mutations", f"{count} mutated files", watch)
 
@@ -134,7 +171,9 @@ def mutations(pid: int, port: int, options: Options) -> Iterator[Row]:
 def explosions(pid: int, port: int, options: Options) -> Iterator[Row]:
     """Rows of bombs."""
     made = list(bombs().items())[:: 4 if options.smoke else 1]
-    groups = [[bomb] * AT_ONCE for bomb in made] + [(made + made)[begin : begin + AT_ONCE] for begin in range(0, len(made), AT_ONCE)]
+    groups = [[bomb] * AT_ONCE for bomb in made] + [
+        (made + made)[begin : begin + AT_ONCE] for begin in range(0, len(made), AT_ONCE)
+    ]
     found: list[dict[str, Any]] = []
     watches: list[Watch] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -145,7 +184,12 @@ def explosions(pid: int, port: int, options: Options) -> Iterator[Row]:
                 found += pool.map(lambda bomb: tried(port, *bomb), group)
             watches.append(watch)
     outcomes = Counter(one["outcome"] for one in found)
-    yield from judged("bombs", f"{len(made)} kinds of bomb, {AT_ONCE} at once", found, outcomes=", ".join(f"{code} {number}" for code, number in outcomes.most_common()))
+    yield from judged(
+        "bombs",
+        f"{len(made)} kinds of bomb, {AT_ONCE} at once",
+        found,
+        outcomes=", ".join(f"{code} {number}" for code, number in outcomes.most_common()),
+    )
     most = max(watches, key=lambda watch: watch.most)
     yield memory("bombs", f"{len(made)} kinds of bomb, {AT_ONCE} at once", most, of=most.name)
 
@@ -156,29 +200,83 @@ def contract(pid: int, port: int, options: Options) -> Iterator[Row]:
     found = re.search(r"(\d+) generated", said)
     if status not in (0, 1) or found is None:
         raise RuntimeError(said)
-    yield state("serve_fuzz/contract", "OpenAPI fuzzer (schemathesis): requests whose answer is not as promised", said.count("Test Case ID"), "found", at_most(0), requests=int(found[1]))
+    yield state(
+        "serve_fuzz/contract",
+        "OpenAPI fuzzer (schemathesis): requests whose answer is not as promised",
+        said.count("Test Case ID"),
+        "found",
+        at_most(0),
+        requests=int(found[1]),
+    )
 
 
 def schemathesis(port: int, examples: int) -> tuple[int, str]:
-    """Exit status and words of `st run` with all checks and so many examples of each operation: 0 where it finds nothing."""
-    command = [str(Path(sys.executable).parent / "st"), "run", f"http://127.0.0.1:{port}/openapi.json", "--checks", "all", "--max-examples", str(examples), "--seed", "0", "--continue-on-failure", "--no-color"]
+    """Exit status and words of `st run` with all checks and so many examples of each operation: 0 where it
+    finds nothing.
+    """
+    command = [
+        str(Path(sys.executable).parent / "st"),
+        "run",
+        f"http://127.0.0.1:{port}/openapi.json",
+        "--checks",
+        "all",
+        "--max-examples",
+        str(examples),
+        "--seed",
+        "0",
+        "--continue-on-failure",
+        "--no-color",
+    ]
     here = str(Path(__file__).parent)
-    environment = os.environ | {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
+    environment = os.environ | {
+        "SCHEMATHESIS_HOOKS": "openapi_hooks",
+        "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
+    }
     with tempfile.TemporaryDirectory() as folder:  # it remembers what it found
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=folder, env=environment, check=False
+        )
     return done.returncode, done.stdout + done.stderr
 
 
 def judged(name: str, what: str, found: list[dict[str, Any]], **facts: Any) -> Iterator[Row]:
     """Rows of how many outcomes are not as they should be, and of the longest wait."""
-    wrong, slowest = [one["wrong"] for one in found if one["wrong"]], max(found, key=lambda one: one["seconds"])
-    yield state(f"serve_fuzz/{name} wrong", f"{what}: neither tagged with finite scores in [0, 1] nor refused with a known code", len(wrong), "files", at_most(0), **facts, **({"first": wrong[:3]} if wrong else {}))
-    yield state(f"serve_fuzz/{name} wait", f"{what}: longest wait for an answer", slowest["seconds"], "s", below(10), file=slowest["name"])
+    wrong, slowest = (
+        [one["wrong"] for one in found if one["wrong"]],
+        max(found, key=lambda one: one["seconds"]),
+    )
+    yield state(
+        f"serve_fuzz/{name} wrong",
+        f"{what}: neither tagged with finite scores in [0, 1] nor refused with a known code",
+        len(wrong),
+        "files",
+        at_most(0),
+        **facts,
+        **({"first": wrong[:3]} if wrong else {}),
+    )
+    yield state(
+        f"serve_fuzz/{name} wait",
+        f"{what}: longest wait for an answer",
+        slowest["seconds"],
+        "s",
+        below(10),
+        file=slowest["name"],
+    )
 
 
 def memory(name: str, what: str, watch: Watch, **facts: Any) -> Row:
     """A row of the memory that files took."""
-    return state(f"serve_fuzz/{name} memory", f"{what}: memory of the decoders and growth of the server", watch.most / 2**20, "MiB", at_most(256), decoders=round(watch.decoders / 2**20), growth=round(watch.growth / 2**20), server_before=round(watch.at_first / 2**20), **facts)
+    return state(
+        f"serve_fuzz/{name} memory",
+        f"{what}: memory of the decoders and growth of the server",
+        watch.most / 2**20,
+        "MiB",
+        at_most(256),
+        decoders=round(watch.decoders / 2**20),
+        growth=round(watch.growth / 2**20),
+        server_before=round(watch.at_first / 2**20),
+        **facts,
+    )
 
 
 if __name__ == "__main__":

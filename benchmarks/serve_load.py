@@ -1,9 +1,11 @@
-"""A crowd at the server, two cores for everybody: who is turned away is told at once, who is served gets the offline bits, and slow clients slow nobody.
+"""A crowd at the server, two cores for everybody: who is turned away is told at once, who is served gets the
+offline bits, and slow clients slow nobody.
 
 python benchmarks/serve_load.py [--smoke]     (some ten minutes)
 
-256 clients ask for a minute, each with one real clip at a time on a connection of its own, and come again after Retry-After; a program beside them asks
-`/healthz` twenty times a second. Then eight clients ask with and without 200 that send a byte twice a second, in turns. Clients share the server's cores.
+256 clients ask for a minute, each with one real clip at a time on a connection of its own, and come again
+after Retry-After; a program beside them asks `/healthz` twenty times a second. Then eight clients ask with
+and without 200 that send a byte twice a second, in turns. Clients share the server's cores.
 """
 
 import os
@@ -53,16 +55,43 @@ def crowded(size: str, model: Path, port: int, files: Path, options: Options) ->
     facts = {"for_s": seconds, "load_before": round(load, 1), "asked": len(health)}
     planned = Counter(f"{status}" for _, _, status in found["asked"])
     name, model_name = f"serve_load/{size}", {"small": "model of mini.yaml", "base": "BEATs base"}[size]
-    yield percentile(f"{name} health", f"{count} clients, {model_name}: /healthz, 99th percentile", health, **facts)
-    yield percentile(f"{name} refusals", f"{count} clients, {model_name}: answer 429, 99th percentile", of[429], answers=len(of[429]))
-    yield state(f"{name} trouble", f"{count} clients, {model_name}: other answers than 200, 429 and 503 with Retry-After, or none", len(found["trouble"]), "requests", at_most(0), statuses=", ".join(f"{n} x {s}" for s, n in planned.items()), first=found["trouble"][:1])
-    yield state(f"{name} bits", f"{count} clients, {model_name}: answers whose scores are not those of the offline tagger, to the bit", differing(model, files, found["tags"]), "answers", at_most(0), files=sum(map(bool, found["tags"].values())), served=len(of[200]), median_s=round(float(np.median(of[200] or [0])), 2))
+    yield percentile(
+        f"{name} health", f"{count} clients, {model_name}: /healthz, 99th percentile", health, **facts
+    )
+    yield percentile(
+        f"{name} refusals",
+        f"{count} clients, {model_name}: answer 429, 99th percentile",
+        of[429],
+        answers=len(of[429]),
+    )
+    yield state(
+        f"{name} trouble",
+        f"{count} clients, {model_name}: other answers than 200, 429 and 503 with Retry-After, or none",
+        len(found["trouble"]),
+        "requests",
+        at_most(0),
+        statuses=", ".join(f"{n} x {s}" for s, n in planned.items()),
+        first=found["trouble"][:1],
+    )
+    yield state(
+        f"{name} bits",
+        f"{count} clients, {model_name}: answers whose scores are not those of the offline tagger, to the "
+        f"bit",
+        differing(model, files, found["tags"]),
+        "answers",
+        at_most(0),
+        files=sum(map(bool, found["tags"].values())),
+        served=len(of[200]),
+        median_s=round(float(np.median(of[200] or [0])), 2),
+    )
 
 
 def percentile(name: str, what: str, waits: list[float], **facts: Any) -> Row:
     """A row of the 99th percentile of waits, in milliseconds."""
     quantiles = [float(value) for value in 1000 * np.percentile(waits, (50, 99, 100))]
-    return state(name, what, quantiles[1], "ms", below(100), median_ms=quantiles[0], longest_ms=quantiles[2], **facts)
+    return state(
+        name, what, quantiles[1], "ms", below(100), median_ms=quantiles[0], longest_ms=quantiles[2], **facts
+    )
 
 
 def differing(model: Path, files: Path, tags: dict[str, list[str]]) -> int:
@@ -71,7 +100,9 @@ def differing(model: Path, files: Path, tags: dict[str, list[str]]) -> int:
 
     tagger, wrong = beatline.load(model), 0
     for name, found in tags.items():
-        wanted = {label.mid: np.float32(score) for label, score in tagger(files / name).top(10)} if found else {}
+        wanted = (
+            {label.mid: np.float32(score) for label, score in tagger(files / name).top(10)} if found else {}
+        )
         wrong += sum({mid: np.float32(score) for mid, score in scores} != wanted for scores in found)
     return wrong
 
@@ -79,7 +110,10 @@ def differing(model: Path, files: Path, tags: dict[str, list[str]]) -> int:
 def slowed(port: int, files: Path, options: Options) -> Row:
     """A row of how much longer an answer takes beside slow clients."""
     seconds, count = (1.5, 50) if options.smoke else (10.0, 200)
-    waits: dict[bool, list[float]] = {False: [], True: []}  # seconds for each answer, with those until a client that was turned away came again
+    waits: dict[bool, list[float]] = {
+        False: [],
+        True: [],
+    }  # seconds for each answer, with those until a client that was turned away came again
     refused = 0
     for _ in range(options.pairs):
         for beside in (False, True):
@@ -93,7 +127,14 @@ def slowed(port: int, files: Path, options: Options) -> Row:
             refused += len(found["asked"]) - served
             if slow:
                 clients.said(slow)
-    return ratio("serve_load/slow", f"8 clients beside {count} slow ones: how many times longer an answer takes", waits[False], waits[True], at_most(1.2), refused=refused)
+    return ratio(
+        "serve_load/slow",
+        f"8 clients beside {count} slow ones: how many times longer an answer takes",
+        waits[False],
+        waits[True],
+        at_most(1.2),
+        refused=refused,
+    )
 
 
 if __name__ == "__main__":

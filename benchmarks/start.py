@@ -1,7 +1,8 @@
-"""How long a cold start takes: `beatline --help`, and `beatline tag` of one 10 s file with a base-size model, from its checkpoint and
-from its export.
+"""How long a cold start takes: `beatline --help`, and `beatline tag` of one 10 s file with a base-size model,
+from its checkpoint and from its export.
 
-./bench.sh start        The floor for tag is a program that reads the weights and runs one forward pass in bare PyTorch (`bare_forward.py`); both read from a warm page cache.
+./bench.sh start        The floor for tag is a program that reads the weights and runs one forward pass in
+                        bare PyTorch (`bare_forward.py`); both read from a warm page cache.
 """
 
 import sys
@@ -20,7 +21,9 @@ OVER_FLOOR = 1.5
 
 def rows(options: harness.Options) -> Iterator[harness.Row]:
     """Seconds of --help; tag over its floor."""
-    times = harness.interleave({"help": lambda: programs.run(sys.executable, "-m", "beatline", "--help")}, options.pairs)["help"]
+    times = harness.interleave(
+        {"help": lambda: programs.run(sys.executable, "-m", "beatline", "--help")}, options.pairs
+    )["help"]
     yield harness.summarise("start/help", "`beatline --help`", times, "s", harness.below(HELP_SECONDS))
     with harness.scratch() as folder:
         written = models.write_models(Path(folder), options.smoke)
@@ -34,10 +37,15 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         }
         times = harness.interleave(works, options.pairs)
         for kind in ("checkpoint", "export"):
-            what = f"`beatline tag` of one file with the {kind}, over loading the weights plus one forward pass in bare PyTorch"
+            what = (
+                f"`beatline tag` of one file with the {kind}, over loading the weights plus one forward "
+                f"pass in bare PyTorch"
+            )
             ratios = [tag / floor for tag, floor in zip(times[kind], times["floor"], strict=True)]
             medians = {f"{name}_s": float(np.median(times[name])) for name in (kind, "floor")}
-            yield harness.summarise(f"start/{kind}", what, ratios, "x", harness.at_most(OVER_FLOOR), **medians)
+            yield harness.summarise(
+                f"start/{kind}", what, ratios, "x", harness.at_most(OVER_FLOOR), **medians
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""One training step in float32 on 8 clips of 10 s, every layer training: beatline's real step against ESPnet's own trainer, recipe's augmentation in both.
+"""One training step in float32 on 8 clips of 10 s, every layer training: beatline's real step against
+ESPnet's own trainer, recipe's augmentation in both.
 
-./bench.sh train_step        Ours reads its batch from a store and augments it; ESPnet's batch is in memory already. Each side is a process of its own. Peak memory of
+./bench.sh train_step        Ours reads its batch from a store and augments it; ESPnet's batch is in memory
+                             already. Each side is a process of its own. Peak memory of
 either is that of a fresh process that does nothing but three steps.
 """
 
@@ -22,8 +24,20 @@ FASTER, MEMORY = 1.5, 0.5
 
 
 def trainer(model: Path, store: Store, folder: Path, *settings: str) -> train.Trainer:
-    """A trainer of the `as20k` recipe that starts from `model`, ready to step; no layer is dropped, as in the peer."""
-    given = ["--out", str(folder / "run"), "--model.init", str(model), "--model.layerdrop", "0.0", "--data.validation", "given", *settings]
+    """A trainer of the `as20k` recipe that starts from `model`, ready to step; no layer is dropped, as in the
+    peer.
+    """
+    given = [
+        "--out",
+        str(folder / "run"),
+        "--model.init",
+        str(model),
+        "--model.layerdrop",
+        "0.0",
+        "--data.validation",
+        "given",
+        *settings,
+    ]
     ready = train.Trainer(config.load("as20k", given), store)
     ready.rank, ready.world = 0, 1
     ready.tagger = train.new_tagger(ready.config, store.labels).to(ready.device)
@@ -46,7 +60,17 @@ def real_step(ready: train.Trainer) -> Callable[[], tuple[float, float, float]]:
 
 def our_step(folder: str) -> Callable[[], object]:
     """Our step on the models and the store in `folder`."""
-    return real_step(trainer(Path(folder, "own"), Store.open(Path(folder, "store")), Path(folder), "--train.batch", str(CLIPS), "--train.device", "cpu"))
+    return real_step(
+        trainer(
+            Path(folder, "own"),
+            Store.open(Path(folder, "store")),
+            Path(folder),
+            "--train.batch",
+            str(CLIPS),
+            "--train.device",
+            "cpu",
+        )
+    )
 
 
 def espnet_step(folder: str) -> Callable[[], None]:
@@ -55,7 +79,9 @@ def espnet_step(folder: str) -> Callable[[], None]:
     clips = store.splits["train"][:CLIPS]
     waveforms = np.stack([store.samples(int(i)) for i in clips]).astype(np.float32) / 32768
     labels = [np.flatnonzero(row).tolist() for row in store.targets(clips)]
-    return peers.espnet_step(peers.espnet_training_model(Path(folder, "espnet")), peers.espnet_batch(waveforms, labels))
+    return peers.espnet_step(
+        peers.espnet_training_model(Path(folder, "espnet")), peers.espnet_batch(waveforms, labels)
+    )
 
 
 def three_steps(side: str, folder: str) -> Callable[[], None]:
@@ -75,12 +101,33 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         models.write_models(Path(folder), options.smoke)
         models.write_store(Path(folder), CLIPS, 1 if options.smoke else models.SECONDS)
         what = f"training step, float32, {CLIPS} clips of {models.SECONDS} s, all layers"
-        with harness.Apart("train_step:our_step", folder=folder) as ours, harness.Apart("train_step:espnet_step", harness.PLAIN, folder=folder) as theirs:
-            yield harness.compare("train_step/time", f"{what}, against ESPnet's", ours, theirs, options.pairs, harness.at_least(FASTER))
+        with (
+            harness.Apart("train_step:our_step", folder=folder) as ours,
+            harness.Apart("train_step:espnet_step", harness.PLAIN, folder=folder) as theirs,
+        ):
+            yield harness.compare(
+                "train_step/time",
+                f"{what}, against ESPnet's",
+                ours,
+                theirs,
+                options.pairs,
+                harness.at_least(FASTER),
+            )
         sides = {"ours": {}, "espnet": harness.PLAIN}
-        memory = {side: harness.memory_of("train_step:three_steps", settings, side=side, folder=folder).peak for side, settings in sides.items()}
+        memory = {
+            side: harness.memory_of("train_step:three_steps", settings, side=side, folder=folder).peak
+            for side, settings in sides.items()
+        }
         share = memory["ours"] / memory["espnet"]
-        yield harness.state("train_step/memory", f"{what}: peak memory as a share of ESPnet's", share, "", harness.at_most(MEMORY), ours_MB=memory["ours"], espnet_MB=memory["espnet"])
+        yield harness.state(
+            "train_step/memory",
+            f"{what}: peak memory as a share of ESPnet's",
+            share,
+            "",
+            harness.at_most(MEMORY),
+            ours_MB=memory["ours"],
+            espnet_MB=memory["espnet"],
+        )
 
 
 if __name__ == "__main__":

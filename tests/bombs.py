@@ -13,11 +13,15 @@ def bombs() -> dict[str, bytes]:
     """Name and content of each; none is over some megabytes."""
     quiet = np.zeros((16_000 * 4, 1), np.float32)
     wav = plain("WAV", "PCM_16", 16_000, quiet)
-    rf64, w64, caf, au, aiff = (plain(form, "PCM_16", 16_000, quiet) for form in ("RF64", "W64", "CAF", "AU", "AIFF"))
+    rf64, w64, caf, au, aiff = (
+        plain(form, "PCM_16", 16_000, quiet) for form in ("RF64", "W64", "CAF", "AU", "AIFF")
+    )
     mp3 = plain("MP3", "MPEG_LAYER_III", 16_000, quiet)
     m4a = contained("mp4", "alac", 44_100, chord(44_100))
     aac = contained("adts", "aac", 16_000, quiet)
-    tta, wv = (contained(form, codec, 44_100, chord(44_100)) for form, codec in (("tta", "tta"), ("wv", "wavpack")))
+    tta, wv = (
+        contained(form, codec, 44_100, chord(44_100)) for form, codec in (("tta", "tta"), ("wv", "wavpack"))
+    )
     return {
         "hours.flac": _flac(2 * 3600),
         "wide.flac": _flac(20, channels=8, rate=192_000),
@@ -32,7 +36,9 @@ def bombs() -> dict[str, bytes]:
         "lies.au": patched(au, 8, ">I", 2**32 - 2),
         "lies.aiff": patched(aiff, aiff.index(b"SSND") + 4, ">I", 2**31 - 1),
         "table.m4a": patched(m4a, m4a.index(b"stsz") + 8, ">II", 1, 2**28),
-        "chunks.m4a": patched(patched(m4a, m4a.index(b"stsz") + 8, ">II", 1, 2**27), m4a.index(b"stsc") + 16, ">I", 2**27),
+        "chunks.m4a": patched(
+            patched(m4a, m4a.index(b"stsz") + 8, ">II", 1, 2**27), m4a.index(b"stsc") + 16, ">I", 2**27
+        ),
         "times.m4a": patched(m4a, m4a.index(b"stts") + 12, ">I", 2**31 - 1),
         "table.tta": patched(tta, 14, "<I", 2**32 - 1),
         "length.wv": patched(wv, 12, "<I", 2**31),
@@ -52,7 +58,12 @@ def _flac(seconds: int, channels: int = 1, rate: int = 16_000) -> bytes:
 def _words() -> bytes:
     """A WAV, in a form that libsndfile leaves to FFmpeg, whose title claims to be a gigabyte."""
     form = struct.pack("<4sIHHIIHHH", b"fmt ", 18, 0x20, 1, 44_100, 22_050, 1024, 4, 0)
-    return b"RIFF\0\0\1\0WAVE" + form + struct.pack("<4sI4s4sI", b"LIST", 2**32 - 1, b"INFO", b"INAM", 2**30) + bytes(65_536)
+    return (
+        b"RIFF\0\0\1\0WAVE"
+        + form
+        + struct.pack("<4sI4s4sI", b"LIST", 2**32 - 1, b"INFO", b"INAM", 2**30)
+        + bytes(65_536)
+    )
 
 
 def _packed_tag(size: int) -> bytes:
@@ -73,8 +84,23 @@ def _matroska(size: int) -> bytes:
         return bytes.fromhex(name) + struct.pack(">Q", len(content) | 1 << 56) + content
 
     encodings = element("6d80", element("6240", element("5034", element("4254", b"\0"))))
-    audio = element("e1", element("b5", struct.pack(">d", 16_000.0)) + element("9f", b"\1") + element("6264", b"\x10"))
-    track = element("ae", element("d7", b"\1") + element("73c5", b"\1") + element("83", b"\2") + element("86", b"A_PCM/INT/LIT") + audio + encodings)
+    audio = element(
+        "e1", element("b5", struct.pack(">d", 16_000.0)) + element("9f", b"\1") + element("6264", b"\x10")
+    )
+    track = element(
+        "ae",
+        element("d7", b"\1")
+        + element("73c5", b"\1")
+        + element("83", b"\2")
+        + element("86", b"A_PCM/INT/LIT")
+        + audio
+        + encodings,
+    )
     block = element("a3", b"\x81\0\0\x80" + zlib.compress(bytes(size)))
     head = element("1a45dfa3", element("4282", b"matroska"))
-    return head + element("18538067", element("1549a966", element("2ad7b1", struct.pack(">I", 1_000_000))) + element("1654ae6b", track) + element("1f43b675", element("e7", b"\0") + block * 8))
+    return head + element(
+        "18538067",
+        element("1549a966", element("2ad7b1", struct.pack(">I", 1_000_000)))
+        + element("1654ae6b", track)
+        + element("1f43b675", element("e7", b"\0") + block * 8),
+    )

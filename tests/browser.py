@@ -26,7 +26,19 @@ for number, place in (read, 3), (write, 4):
     os.set_inheritable(place, True)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-KEYS = {"Tab": 9, "Enter": 13, " ": 32, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+KEYS = {
+    "Tab": 9,
+    "Enter": 13,
+    " ": 32,
+    "PageUp": 33,
+    "PageDown": 34,
+    "End": 35,
+    "Home": 36,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
 
 
 class Browser:
@@ -36,9 +48,32 @@ class Browser:
         assert CHROMIUM, "no Chromium: apt-get install chromium"
         down, self._write = os.pipe()
         self._read, up = os.pipe()
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"]
-        command = [sys.executable, "-c", _PLACED, str(down), str(up), CHROMIUM, *options, "--remote-debugging-pipe", f"--user-data-dir={profile}", *switches]
-        self._process = subprocess.Popen(command, pass_fds=(down, up), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        options = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--mute-audio",
+        ]
+        command = [
+            sys.executable,
+            "-c",
+            _PLACED,
+            str(down),
+            str(up),
+            CHROMIUM,
+            *options,
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+            *switches,
+        ]
+        self._process = subprocess.Popen(
+            command, pass_fds=(down, up), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         os.close(down)
         os.close(up)
         self._held, self._number, self.pages = b"", 0, dict[str, Page]()
@@ -62,7 +97,9 @@ class Browser:
         """The answer to one command of the protocol; what else arrives meanwhile goes to its page."""
         self._number += 1
         number = self._number
-        message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
+        message = {"id": number, "method": method, "params": parameters} | (
+            {"sessionId": session} if session else {}
+        )
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
             answer = self.next(30)
@@ -93,7 +130,9 @@ class Browser:
         return message
 
     @contextmanager
-    def page(self, address: str, width: int = 1280, height: int = 900, scheme: str = "light", **features: str) -> Iterator["Page"]:
+    def page(
+        self, address: str, width: int = 1280, height: int = 900, scheme: str = "light", **features: str
+    ) -> Iterator["Page"]:
         """A new tab without a past at this address, of this size and in this colour scheme.
 
         Args:
@@ -106,8 +145,13 @@ class Browser:
         try:
             for domain in ("Page", "Runtime", "Network", "Log", "DOM", "Accessibility"):
                 page.call(f"{domain}.enable")
-            media = {"prefers-color-scheme": scheme} | {name.replace("_", "-"): value for name, value in features.items()}
-            page.call("Emulation.setEmulatedMedia", features=[{"name": name, "value": value} for name, value in media.items()])
+            media = {"prefers-color-scheme": scheme} | {
+                name.replace("_", "-"): value for name, value in features.items()
+            }
+            page.call(
+                "Emulation.setEmulatedMedia",
+                features=[{"name": name, "value": value} for name, value in media.items()],
+            )
             page.resize(width, height)
             page.call("Page.navigate", url=address)
             page.wait("document.readyState === 'complete'")
@@ -139,13 +183,19 @@ class Page:
             self.problems.append(str([one.get("value", one.get("description")) for one in what["args"]]))
         elif method == "Log.entryAdded" and what["entry"]["level"] in ("error", "warning"):
             self.problems.append(f"{what['entry']['text']} {what['entry'].get('url', '')}")
-        elif method == "Network.requestWillBeSent" and not what["request"]["url"].startswith(("blob:", "data:")):
+        elif method == "Network.requestWillBeSent" and not what["request"]["url"].startswith(
+            ("blob:", "data:")
+        ):
             self.requests.append(what["request"]["url"])
 
     def run(self, script: str) -> Any:
         """The value of an expression, awaited if it is a promise."""
-        answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"].get("exception", {}).get("description", answer["exceptionDetails"])
+        answer = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        assert "exceptionDetails" not in answer, (
+            answer["exceptionDetails"].get("exception", {}).get("description", answer["exceptionDetails"])
+        )
         return answer["result"].get("value")
 
     def wait(self, script: str, seconds: float = 20) -> Any:
@@ -168,7 +218,10 @@ class Page:
 
     def point(self, selector: str, across: float = 0.5) -> dict[str, float]:
         """Moves the mouse over an element, at this share of its width; where that is."""
-        box = self.run(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'nearest'}}); const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height] }})()")
+        box = self.run(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: "
+            f"'nearest'}}); const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height] }})()"
+        )
         place = {"x": box[0] + across * box[2], "y": box[1] + box[3] / 2}
         self.call("Input.dispatchMouseEvent", type="mouseMoved", **place)
         return place
@@ -189,11 +242,19 @@ class Page:
 
     def resize(self, width: int, height: int) -> None:
         """Another size of the window; a narrow one is a telephone's, whose scroll bars take no room."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """The page as a PNG, all of its height unless told otherwise."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
+        path.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
+        )
 
     def accessible(self) -> list[dict[str, Any]]:
         """The nodes that a screen reader meets."""

@@ -18,7 +18,9 @@ import torch
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job does not hear it, nor would the programs that tests start
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job does not hear it, nor would the programs that tests start
 
 pytest_plugins = ["tests.stores"]  # its fixtures
 
@@ -38,7 +40,9 @@ def only_loopback(monkeypatch):
 
 @pytest.fixture
 def half_closed() -> Iterator[Path]:
-    """A folder, and `closed` in it, which may not be read; root may read everything, so the test is somebody else."""
+    """A folder, and `closed` in it, which may not be read; root may read everything, so the test is somebody
+    else.
+    """
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
         root = Path(name)

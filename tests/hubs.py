@@ -28,7 +28,11 @@ def serving(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Server]:
         patch.setattr(f"huggingface_hub.constants.{name}", value)
     patch.setattr(http, "POLICY", QUICK)
     for function in (client.upload, client.cached, client.listing, checkpoints.find):
-        patch.setattr(function, "__defaults__", tuple(QUICK if isinstance(value, http.Policy) else value for value in function.__defaults__))
+        patch.setattr(
+            function,
+            "__defaults__",
+            tuple(QUICK if isinstance(value, http.Policy) else value for value in function.__defaults__),
+        )
     patch.setenv("HF_TOKEN", TOKEN)
     server.faults()
     try:

@@ -15,7 +15,9 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 def children() -> list[int]:
-    """The decoders among this process's children; threads and children that end meanwhile are gone, not an error."""
+    """The decoders among this process's children; threads and children that end meanwhile are gone, not an
+    error.
+    """
     found = []
     for task in Path("/proc/self/task").iterdir():
         with suppress(OSError):

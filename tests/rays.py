@@ -38,7 +38,9 @@ def workers(work: bytes) -> list[int]:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Ray as beatline starts it, kept for all tests of a file; in the end nothing of it is left."""
-    home = tmp_path_factory.getbasetemp() / "home"  # where Ray writes its token, which a process reads once: the same for every file
+    home = (
+        tmp_path_factory.getbasetemp() / "home"
+    )  # where Ray writes its token, which a process reads once: the same for every file
     home.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
@@ -53,7 +55,11 @@ def cluster(tmp_path_factory):
 def gone(pids: set[int]) -> None:
     """Waits until these processes have ended."""
     deadline = time.monotonic() + 20
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().split()[2:3]]:
+    while left := [
+        pid
+        for pid in pids
+        if Path(f"/proc/{pid}").exists() and b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().split()[2:3]
+    ]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
@@ -104,12 +110,24 @@ def ftp(tmp_path):
 
 @pytest.fixture(scope="module")
 def s3():
-    """A real server of S3 with an empty bucket that keeps every version; the environment names it, also to a Ray that is started after it. Its client."""
+    """A real server of S3 with an empty bucket that keeps every version; the environment names it, also to a
+    Ray that is started after it. Its client.
+    """
     with socket.socket() as link:
         link.bind(("127.0.0.1", 0))
         host, port = link.getsockname()
-    known = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "word", "AWS_DEFAULT_REGION": "us-east-1"}
-    with pytest.MonkeyPatch.context() as patch, subprocess.Popen([sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)], stderr=subprocess.DEVNULL) as server:
+    known = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "user",
+        "AWS_SECRET_ACCESS_KEY": "word",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)], stderr=subprocess.DEVNULL
+        ) as server,
+    ):
         for name, value in known.items():
             patch.setenv(name, value)
         try:

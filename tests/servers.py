@@ -1,8 +1,10 @@
-"""A server on loopback for the tests of `fetch`: plain files, a Hugging Face endpoint and video pages, with faults on order.
+"""A server on loopback for the tests of `fetch`: plain files, a Hugging Face endpoint and video pages, with
+faults on order.
 
-It serves a folder: `files/...` as they are; `hub/{models,datasets}/<owner>/<name>/...` as repositories; `videos/<id>` as sound, or as an answer where the file is JSON
-(`{"status": 404}`). `Server.faults` sets what happens to the next requests for content, one fault each: see `Handler.content`. Model repositories can also be made and written,
-by whoever has the token, as far as huggingface_hub asks: see `Handler.write`.
+It serves a folder: `files/...` as they are; `hub/{models,datasets}/<owner>/<name>/...` as repositories;
+`videos/<id>` as sound, or as an answer where the file is JSON (`{"status": 404}`). `Server.faults` sets what
+happens to the next requests for content, one fault each: see `Handler.content`. Model repositories can also
+be made and written, by whoever has the token, as far as huggingface_hub asks: see `Handler.write`.
 """
 
 import base64
@@ -48,13 +50,19 @@ class Server:
         self._process.stdout.close()
 
     def _ask(self, path: str, body: bytes | None = None) -> bytes:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(self.address + path, body, timeout=20) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            self.address + path, body, timeout=20
+        ) as answer:
             return answer.read()
 
 
 def blob(content: bytes) -> str:
     """What the hub calls a file's content by: SHA-256 of a large one, git's hash of a small one."""
-    return hashlib.sha256(content).hexdigest() if len(content) > LARGE else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return (
+        hashlib.sha256(content).hexdigest()
+        if len(content) > LARGE
+        else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    )
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -95,7 +103,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(200, json.dumps(self.seen).encode())
             return
         with self.lock:
-            self.seen.append({"path": path, "range": self.headers.get("Range"), "token": self.headers.get("Authorization"), "method": self.command})
+            self.seen.append(
+                {
+                    "path": path,
+                    "range": self.headers.get("Range"),
+                    "token": self.headers.get("Authorization"),
+                    "method": self.command,
+                }
+            )
         if path.startswith("/api/"):
             self.api(path)
         elif path.startswith("/elsewhere/"):
@@ -112,10 +127,18 @@ class Handler(BaseHTTPRequestHandler):
             kind = "datasets" if name.startswith("datasets/") else "models"
             name = name.removeprefix("datasets/")
             file = self.root / "hub" / kind / name / rest.partition("/")[2]
-            if file.is_file() and name.startswith("gated/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if (
+                file.is_file()
+                and name.startswith("gated/")
+                and self.headers.get("Authorization") != f"Bearer {TOKEN}"
+            ):
                 self.answer(401, b"", {"X-Error-Code": "GatedRepo"})
                 return
-            more = {"ETag": f'"{blob(file.read_bytes())}"'} if file.is_file() else {"X-Error-Code": "EntryNotFound"}
+            more = (
+                {"ETag": f'"{blob(file.read_bytes())}"'}
+                if file.is_file()
+                else {"X-Error-Code": "EntryNotFound"}
+            )
             self.content(file, {"X-Repo-Commit": self.commits.get(name, COMMIT), **more})
         else:
             self.answer(404, b"")
@@ -141,15 +164,35 @@ class Handler(BaseHTTPRequestHandler):
         elif owner == "gated" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.answer(401, b'{"error": "log in"}')
         elif rest[:1] == ["tree"]:
-            self.json([self.entry(file, folder) for file in sorted(folder.rglob("*")) if file.is_file()] + [{"type": "directory", "oid": "0", "path": "data"}])
+            self.json(
+                [self.entry(file, folder) for file in sorted(folder.rglob("*")) if file.is_file()]
+                + [{"type": "directory", "oid": "0", "path": "data"}]
+            )
         else:
-            self.json({"_id": "0", "id": f"{owner}/{name}", "sha": commit, "private": f"{owner}/{name}" in self.private, "siblings": []})
+            self.json(
+                {
+                    "_id": "0",
+                    "id": f"{owner}/{name}",
+                    "sha": commit,
+                    "private": f"{owner}/{name}" in self.private,
+                    "siblings": [],
+                }
+            )
 
     def write(self, body: bytes) -> None:
-        """Makes and fills model repositories. Fault `flip`, place `put`: a byte of a large file is another one here."""
+        """Makes and fills model repositories. Fault `flip`, place `put`: a byte of a large file is another
+        one here.
+        """
         path = unquote(urlsplit(self.path).path)
         with self.lock:
-            self.seen.append({"path": path, "token": self.headers.get("Authorization"), "method": self.command, "bytes": len(body)})
+            self.seen.append(
+                {
+                    "path": path,
+                    "token": self.headers.get("Authorization"),
+                    "method": self.command,
+                    "bytes": len(body),
+                }
+            )
         if self.broken(self.fault("api"), b""):
             return
         if path.startswith("/lfs/"):
@@ -159,7 +202,11 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200 if good else 422, b"")
         elif path == "/api/validate-yaml":
             bad = "license: nonsense" in json.loads(body)["content"]
-            self.answer(400 if bad else 200, b'{"errors": [{"message": "license must be one of [...]"}]}' if bad else b"{}", {"Content-Type": "application/json"})
+            self.answer(
+                400 if bad else 200,
+                b'{"errors": [{"message": "license must be one of [...]"}]}' if bad else b"{}",
+                {"Content-Type": "application/json"},
+            )
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.answer(401, b'{"error": "Invalid username or password."}')
         elif path == "/api/repos/create":
@@ -167,11 +214,35 @@ class Handler(BaseHTTPRequestHandler):
             self.create(f"{asked['organization']}/{asked['name']}", asked.get("visibility") == "private")
         elif "/preupload/" in path:
             files = json.loads(body)["files"]
-            self.json({"files": [{"path": file["path"], "uploadMode": "lfs" if file["size"] > LARGE else "regular", "shouldIgnore": False} for file in files]})
+            self.json(
+                {
+                    "files": [
+                        {
+                            "path": file["path"],
+                            "uploadMode": "lfs" if file["size"] > LARGE else "regular",
+                            "shouldIgnore": False,
+                        }
+                        for file in files
+                    ]
+                }
+            )
         elif path.endswith("/info/lfs/objects/batch"):
             host = f"http://127.0.0.1:{self.server.server_address[1]}"
             wanted = json.loads(body)["objects"]
-            self.json({"transfer": "basic", "objects": [entry | ({} if entry["oid"] in self.objects else {"actions": {"upload": {"href": f"{host}/lfs/{entry['oid']}"}}}) for entry in wanted]})
+            self.json(
+                {
+                    "transfer": "basic",
+                    "objects": [
+                        entry
+                        | (
+                            {}
+                            if entry["oid"] in self.objects
+                            else {"actions": {"upload": {"href": f"{host}/lfs/{entry['oid']}"}}}
+                        )
+                        for entry in wanted
+                    ],
+                }
+            )
         else:
             _, _, _, owner, name, _, _ = path.split("/")
             self.commit(f"{owner}/{name}", [json.loads(line) for line in body.splitlines()])
@@ -186,13 +257,21 @@ class Handler(BaseHTTPRequestHandler):
             folder.mkdir(parents=True)
             (folder / ".gitattributes").write_text("*.safetensors filter=lfs\n")
             self.private |= {name} if private else set()
-        self.answer(409 if there else 200, json.dumps({"url": f"http://127.0.0.1:{self.server.server_address[1]}/{name}"}).encode())
+        self.answer(
+            409 if there else 200,
+            json.dumps({"url": f"http://127.0.0.1:{self.server.server_address[1]}/{name}"}).encode(),
+        )
 
     def commit(self, name: str, lines: list[dict]) -> None:
         """Every change of a commit, or none where a file has not arrived."""
         folder = self.root / "hub/models" / name
         changes = {line["value"]["path"]: line for line in lines if line["key"] != "header"}
-        contents = {path: self.objects.get(line["value"]["oid"]) if line["key"] == "lfsFile" else base64.b64decode(line["value"].get("content", "")) for path, line in changes.items()}
+        contents = {
+            path: self.objects.get(line["value"]["oid"])
+            if line["key"] == "lfsFile"
+            else base64.b64decode(line["value"].get("content", ""))
+            for path, line in changes.items()
+        }
         if None in contents.values():
             self.answer(400, b'{"error": "a file has not arrived"}')
             return
@@ -203,7 +282,13 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 (folder / path).write_bytes(content)  # type: ignore[arg-type]
         self.commits[name] = hashlib.sha1(json.dumps(lines).encode()).hexdigest()
-        self.json({"commitUrl": f"http://127.0.0.1:{self.server.server_address[1]}/{name}/commit/{self.commits[name]}", "commitOid": self.commits[name]})
+        self.json(
+            {
+                "commitUrl": f"http://127.0.0.1:{self.server.server_address[1]}/{name}/commit/"
+                f"{self.commits[name]}",
+                "commitOid": self.commits[name],
+            }
+        )
 
     def json(self, value: object) -> None:
         self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -212,19 +297,40 @@ class Handler(BaseHTTPRequestHandler):
     def entry(file: Path, folder: Path) -> dict:
         content = file.read_bytes()
         name = file.relative_to(folder).as_posix()
-        entry = {"type": "file", "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), "size": len(content), "path": name.replace("%2F", "/")}
+        entry = {
+            "type": "file",
+            "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
+            "size": len(content),
+            "path": name.replace("%2F", "/"),
+        }
         if len(content) > LARGE:
-            entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+            entry["lfs"] = {
+                "oid": hashlib.sha256(content).hexdigest(),
+                "size": len(content),
+                "pointerSize": 130,
+            }
         return entry
 
     # --- video
 
     def video(self, file: Path) -> None:
-        about = json.loads(file.read_bytes()) if file.is_file() and file.read_bytes()[:1] == b"{" else {"status": 404} if not file.is_file() else None
+        about = (
+            json.loads(file.read_bytes())
+            if file.is_file() and file.read_bytes()[:1] == b"{"
+            else {"status": 404}
+            if not file.is_file()
+            else None
+        )
         if about:
             self.answer(about["status"], b"")
         else:
-            self.content(file, {"Content-Type": "audio/webm", "Content-Disposition": 'attachment; filename="../../evil.webm"'})
+            self.content(
+                file,
+                {
+                    "Content-Type": "audio/webm",
+                    "Content-Disposition": 'attachment; filename="../../evil.webm"',
+                },
+            )
 
     # --- content and its faults
 
@@ -242,7 +348,15 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
         elif fault.get("do") == "status":
-            self.answer(fault["status"], b"no", {name: fault[key] for name, key in (("Retry-After", "after"), ("RateLimit", "limit")) if key in fault})
+            self.answer(
+                fault["status"],
+                b"no",
+                {
+                    name: fault[key]
+                    for name, key in (("Retry-After", "after"), ("RateLimit", "limit"))
+                    if key in fault
+                },
+            )
         elif fault.get("do") == "silent":
             time.sleep(fault["seconds"])
             self.close_connection = True
@@ -251,9 +365,11 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def content(self, file: Path, more: dict | None = None) -> None:
-        """Sends a file. Faults: `reset`, `status` (with `after`, `limit`), `silent`; `cut` after `bytes`; `ignore` the range; `old`: another version, cut after `bytes`; `wrong`: a part
-        that was not asked for; `drip` `bytes` at a time; `chunked` or `endless`: without a length; `lie`: other bytes under the same ETag, cut after `bytes`;
-        `flip`: one byte is another."""
+        """Sends a file. Faults: `reset`, `status` (with `after`, `limit`), `silent`; `cut` after `bytes`;
+        `ignore` the range; `old`: another version, cut after `bytes`; `wrong`: a part that was not asked for;
+        `drip` `bytes` at a time; `chunked` or `endless`: without a length; `lie`: other bytes under the same
+        ETag, cut after `bytes`; `flip`: one byte is another.
+        """
         fault = self.fault("content") if self.command == "GET" else {}
         do = fault.get("do")
         if self.broken(fault, b""):
@@ -281,7 +397,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200 if whole or do == "ignore" or self.fresh else 206)
         if not (whole or do == "ignore" or self.fresh):
             headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
-        headers |= {"Transfer-Encoding": "chunked"} if do == "chunked" else {"Connection": "close"} if do == "endless" else {"Content-Length": str(len(part))}
+        headers |= (
+            {"Transfer-Encoding": "chunked"}
+            if do == "chunked"
+            else {"Connection": "close"}
+            if do == "endless"
+            else {"Content-Length": str(len(part))}
+        )
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
@@ -303,7 +425,9 @@ class Handler(BaseHTTPRequestHandler):
         do = fault.get("do")
         try:
             if do == "chunked":
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) + (b"" if fault.get("bytes") else b"0\r\n\r\n"))
+                self.wfile.write(
+                    b"%x\r\n%s\r\n" % (len(part), part) + (b"" if fault.get("bytes") else b"0\r\n\r\n")
+                )
                 self.close_connection = bool(fault.get("bytes"))
             elif do == "drip":
                 for begin in range(0, len(part), fault["bytes"]):
@@ -311,7 +435,9 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.flush()
                     time.sleep(fault.get("pause", 0.02))
             elif do in ("cut", "old", "lie"):
-                self.wfile.write(part[: min(fault["bytes"], max(0, len(part) - 1))])  # never whole: it would count as a file
+                self.wfile.write(
+                    part[: min(fault["bytes"], max(0, len(part) - 1))]
+                )  # never whole: it would count as a file
                 self.close_connection = True
             else:
                 self.wfile.write(part)

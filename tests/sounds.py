@@ -8,7 +8,8 @@ import av
 import numpy as np
 import soundfile
 
-# container, codec, rate, channels, largest difference from the original at the same place (0: the codec delays or changes it)
+# container, codec, rate, channels, largest difference from the original at the same place (0: the codec
+# delays or changes it)
 CONTAINED = [
     ("mp4", "alac", 44_100, 2, 1e-4),
     ("mov", "pcm_s16be", 16_000, 1, 1e-4),
@@ -41,18 +42,38 @@ CONTAINED = [
 ]
 
 # form and subtype of soundfile
-PLAIN = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("RF64", "PCM_16"), ("W64", "PCM_24"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
+PLAIN = [
+    ("WAV", "PCM_16"),
+    ("WAV", "FLOAT"),
+    ("WAV", "IMA_ADPCM"),
+    ("RF64", "PCM_16"),
+    ("W64", "PCM_24"),
+    ("AIFF", "PCM_16"),
+    ("AU", "PCM_16"),
+    ("CAF", "PCM_16"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
 
 
 def chord(rate: int, channels: int = 1, seconds: float = 2.0) -> np.ndarray:
     """`(frames, channels)` float32: another tone in each channel."""
     time = np.arange(round(rate * seconds)) / rate
-    return np.stack([0.4 * np.sin(2 * np.pi * (440 + 110 * channel) * time) for channel in range(channels)], axis=1).astype(np.float32)
+    return np.stack(
+        [0.4 * np.sin(2 * np.pi * (440 + 110 * channel) * time) for channel in range(channels)], axis=1
+    ).astype(np.float32)
 
 
 def contained(container: str, codec: str, rate: int, samples: np.ndarray, picture: bool = False) -> bytes:
-    """A file of PyAV's; `samples` are `(frames, channels)` float32. With `picture`, a video track comes first."""
-    out, layout = io.BytesIO(), {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}[samples.shape[1]]
+    """A file of PyAV's; `samples` are `(frames, channels)` float32. With `picture`, a video track comes
+    first.
+    """
+    out, layout = (
+        io.BytesIO(),
+        {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}[samples.shape[1]],
+    )
     with av.open(out, "w", format=container) as file:
         if picture:
             video = file.add_stream("mpeg4", rate=10)
@@ -66,7 +87,9 @@ def contained(container: str, codec: str, rate: int, samples: np.ndarray, pictur
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         stream.codec_context.open()
-        resampler = av.AudioResampler(format=form, layout=layout, rate=rate, frame_size=stream.codec_context.frame_size or 1024)
+        resampler = av.AudioResampler(
+            format=form, layout=layout, rate=rate, frame_size=stream.codec_context.frame_size or 1024
+        )
         if picture:
             for number in range(10):
                 shown = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number, np.uint8), format="rgb24")

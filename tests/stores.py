@@ -26,8 +26,14 @@ def write_data(folder: Path) -> Path:
     rng, rows = np.random.default_rng(0), ["file,labels,split"]
     for i in range(CLIPS):
         rate, extension = [(16_000, "wav"), (22_050, "flac"), (44_100, "ogg"), (8000, "wav")][i % 4]
-        soundfile.write(folder / f"{i}.{extension}", rng.uniform(-0.5, 0.5, (int(rate * rng.uniform(0.2, 0.6)), 1 + i % 2)), rate)
-        rows.append(f"{i}.{extension},{'a;b' if i % 3 else 'c'},{'train' if i < 15 else 'val' if i < 18 else 'test'}")
+        soundfile.write(
+            folder / f"{i}.{extension}",
+            rng.uniform(-0.5, 0.5, (int(rate * rng.uniform(0.2, 0.6)), 1 + i % 2)),
+            rate,
+        )
+        rows.append(
+            f"{i}.{extension},{'a;b' if i % 3 else 'c'},{'train' if i < 15 else 'val' if i < 18 else 'test'}"
+        )
     (folder / "4.wav").write_bytes(b"<html></html>")
     (folder / "8.wav").unlink()
     soundfile.write(folder / "12.wav", np.zeros(100), 16_000)
@@ -61,7 +67,9 @@ def table(data: Path, **options: object) -> Manifest:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def copy_of(folder: Path, target: Path) -> Path:
@@ -85,7 +93,9 @@ def refused(code: str, call: object, *arguments: object, **options: object) -> s
 
 
 def in_child(work, kill_after: float | None = None) -> int:
-    """Runs `work` in a forked child (the parent is warm, so this is cheap); its exit status, or minus the signal that ended it."""
+    """Runs `work` in a forked child (the parent is warm, so this is cheap); its exit status, or minus the
+    signal that ended it.
+    """
     child = os.fork()
     if child == 0:
         try:

@@ -20,9 +20,15 @@ names = json.loads(about["label_names"])
 
 samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
 if rate != int(about["sample_rate"]):
-    sys.exit(f"{file} has {rate} samples a second, the model wants {about['sample_rate']}: resample it, with soxr for one")
+    sys.exit(
+        f"{file} has {rate} samples a second, the model wants {about['sample_rate']}: resample it, with "
+        f"soxr for one"
+    )
 waveform = samples.mean(axis=1)
-waveform = np.tile(waveform, -(-int(about["min_samples"]) // len(waveform)) if len(waveform) < int(about["min_samples"]) else 1)
+waveform = np.tile(
+    waveform,
+    -(-int(about["min_samples"]) // len(waveform)) if len(waveform) < int(about["min_samples"]) else 1,
+)
 
 # A batch of one. Of several clips: zeros after each clip's end, and where that is in `lengths`.
 (scores,) = session.run(["scores"], {"waveforms": waveform[None], "lengths": np.array([len(waveform)])})

@@ -1,7 +1,7 @@
 """beatline: audio tagging with BEATs.
 
-`beatline.load(model)("bark.mp3")` tags; `beatline.load_config` and `beatline.run` are the recipe, `beatline.load_checkpoint` the model in PyTorch. The rest is
-in the rooms. Importing this imports no torch.
+`beatline.load(model)("bark.mp3")` tags; `beatline.load_config` and `beatline.run` are the recipe,
+`beatline.load_checkpoint` the model in PyTorch. The rest is in the rooms. Importing this imports no torch.
 """
 
 from typing import Any
@@ -29,7 +29,9 @@ def load_config(name: str, overrides: tuple[str, ...] = ()) -> Any:
 
 
 def load_checkpoint(path: str) -> Any:
-    """A model of any supported family as `Loaded`; `.tagger()` makes it ready to train or score in PyTorch. See `model.checkpoint.load_checkpoint`."""
+    """A model of any supported family as `Loaded`; `.tagger()` makes it ready to train or score in PyTorch.
+    See `model.checkpoint.load_checkpoint`.
+    """
     from beatline.model.checkpoint import load_checkpoint as load
 
     return load(path)

@@ -1,6 +1,7 @@
 """Work done ahead by threads, its results taken in order.
 
-Outside the straight line: `store` decodes with it, `batches` reads with it, `tag` reads files with it. The number of threads changes nothing but speed.
+Outside the straight line: `store` decodes with it, `batches` reads with it, `tag` reads files with it. The
+number of threads changes nothing but speed.
 """
 
 import queue
@@ -15,7 +16,9 @@ Result = TypeVar("Result")
 
 
 def in_order(jobs: Iterable[Job], make: Callable[[Job], Result], workers: int) -> Generator[Result]:
-    """`make(job)` for each job, in order, up to two jobs a worker ahead; without workers each when it is asked for."""
+    """`make(job)` for each job, in order, up to two jobs a worker ahead; without workers each when it is
+    asked for.
+    """
     if workers == 0:
         yield from map(make, jobs)
         return
@@ -31,7 +34,8 @@ def in_order(jobs: Iterable[Job], make: Callable[[Job], Result], workers: int) -
         finally:
             for future in pending:
                 future.cancel()
-            pending.clear()  # what was made for nobody is given up before the pool waits for the rest, which may wait for it
+            # what was made for nobody is given up before the pool waits for the rest, which may wait for it
+            pending.clear()
 
 
 def buffered(items: Iterable[Result], size: int) -> Iterator[Result]:

@@ -1,8 +1,9 @@
 """Folders that are whole or do not exist.
 
-Outside the straight line: stores, checkpoints, predictions, scores and reports all pass through `publish` and `verify`. A folder is written
-beside its final name, every file is listed with size and SHA-256 in `manifest.json`, which is written last; then fsync and rename. A
-folder without a valid manifest does not exist for its reader. `FolderLock` keeps a second run out of the same folder.
+Outside the straight line: stores, checkpoints, predictions, scores and reports all pass through `publish` and
+`verify`. A folder is written beside its final name, every file is listed with size and SHA-256 in
+`manifest.json`, which is written last; then fsync and rename. A folder without a valid manifest does not
+exist for its reader. `FolderLock` keeps a second run out of the same folder.
 """
 
 import errno
@@ -57,9 +58,19 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError("disk-full", f"cannot write {path}", os.strerror(error.errno), "free some space or choose another folder and run again") from error
+            raise UserError(
+                "disk-full",
+                f"cannot write {path}",
+                os.strerror(error.errno),
+                "free some space or choose another folder and run again",
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise UserError("not-writable", f"cannot write {path}", os.strerror(error.errno), "make the folder writable or choose another one") from error
+            raise UserError(
+                "not-writable",
+                f"cannot write {path}",
+                os.strerror(error.errno),
+                "make the folder writable or choose another one",
+            ) from error
         raise
 
 
@@ -104,11 +115,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def seal(folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> None:
+def seal(
+    folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]] = MappingProxyType({})
+) -> None:
     """Lists every file below `folder` with size and SHA-256 in its manifest, written last and synced.
 
     Args:
-        known: `bytes` and `sha256` of files that need not be read again, by name; they may also be elsewhere for now.
+        known: `bytes` and `sha256` of files that need not be read again, by name; they may also be elsewhere
+            for now.
     """
     files = dict(known)
     for path in (p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
@@ -132,7 +146,12 @@ def beside(final: Path, suffix: str) -> Path:
         UserError: `not-writable` for a folder that cannot be renamed, as the one we are in.
     """
     if final.name in ("", ".."):
-        raise UserError("not-writable", f"cannot write {final}", "a folder is replaced as a whole, and this one cannot be", "name one below it")
+        raise UserError(
+            "not-writable",
+            f"cannot write {final}",
+            "a folder is replaced as a whole, and this one cannot be",
+            "name one below it",
+        )
     return final.with_name(final.name + suffix)
 
 
@@ -152,11 +171,13 @@ def put_in_place(partial: Path, final: Path) -> None:
 
 @contextmanager
 def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
-    """A fresh folder to fill; when the block ends well it is sealed and becomes `final`, otherwise nothing changes.
+    """A fresh folder to fill; when the block ends well it is sealed and becomes `final`, otherwise nothing
+    changes.
 
     Args:
         final: The folder's final name; replaced as a whole if it exists.
-        about: JSON facts for the manifest: `kind` and whatever identifies the inputs; `open` where other files may lie beside those listed.
+        about: JSON facts for the manifest: `kind` and whatever identifies the inputs; `open` where other
+            files may lie beside those listed.
 
     Raises:
         UserError: `disk-full` or `not-writable`.
@@ -176,7 +197,9 @@ def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
 
 
 def recover(final: Path) -> None:
-    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new one is in place."""
+    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new one is in
+    place.
+    """
     old = beside(final, ".old")
     if old.exists() and not final.exists():
         old.rename(final)
@@ -192,7 +215,10 @@ def parse_manifest(text: str | bytes) -> tuple[dict[str, Any], dict[str, dict[st
     try:
         body = json.loads(text)
         own, about, files = body.pop("self"), body["about"], body["files"]
-        if any(not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str) for facts in files.values()):
+        if any(
+            not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str)
+            for facts in files.values()
+        ):
             raise ValueError("sizes and hashes are not of their form")
         return about, files, own == hash_json(body) and body["format"] == FORMAT
     except (KeyError, TypeError, AttributeError) as error:
@@ -200,7 +226,9 @@ def parse_manifest(text: str | bytes) -> tuple[dict[str, Any], dict[str, dict[st
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The `about` part of a folder's manifest, or None where there is no folder with a readable, self-consistent manifest."""
+    """The `about` part of a folder's manifest, or None where there is no folder with a readable,
+    self-consistent manifest.
+    """
     try:
         about, _, good = parse_manifest((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
@@ -209,11 +237,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, str]]:
-    """Name and cause of every file of a published folder that is missing, cut, changed or not listed; the manifest itself comes first.
+    """Name and cause of every file of a published folder that is missing, cut, changed or not listed; the
+    manifest itself comes first.
 
     Args:
         folder: A folder made by `publish`.
-        select: Which files to read in full (by relative name); of the others only presence and size are checked.
+        select: Which files to read in full (by relative name); of the others only presence and size are
+            checked.
     """
     try:
         about, files, good = parse_manifest((folder / MANIFEST).read_bytes())
@@ -233,15 +263,21 @@ def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> 
 
 
 def changed(path: Path, facts: dict[str, Any], in_full: bool = True) -> str:
-    """What tells a file from its facts in a manifest, empty where nothing; unless `in_full`, only its size is looked at."""
+    """What tells a file from its facts in a manifest, empty where nothing; unless `in_full`, only its size is
+    looked at.
+    """
     try:
-        return difference(facts, path.stat().st_size) or (CHANGED if in_full and sha256_file(path) != facts["sha256"] else "")
+        return difference(facts, path.stat().st_size) or (
+            CHANGED if in_full and sha256_file(path) != facts["sha256"] else ""
+        )
     except OSError as error:  # what a dying disk says
         return error.strerror or str(error)
 
 
 def difference(facts: dict[str, Any], size: int | None) -> str:
-    """What a file's size says against its facts in the manifest, empty where nothing; None is a file that is not there."""
+    """What a file's size says against its facts in the manifest, empty where nothing; None is a file that is
+    not there.
+    """
     if size is None:
         return "the file is missing"
     return "" if size == facts["bytes"] else f"{size} bytes instead of {facts['bytes']}"
@@ -258,7 +294,12 @@ def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> d
         UserError: `corrupt-artefact`, naming the first file that is missing, cut, changed or not listed.
     """
     for name, cause in damaged(folder, select):
-        raise UserError("corrupt-artefact", f"cannot use {folder / name}", cause, f"delete {folder} and run again to make it anew")
+        raise UserError(
+            "corrupt-artefact",
+            f"cannot use {folder / name}",
+            cause,
+            f"delete {folder} and run again to make it anew",
+        )
     return parse_manifest((folder / MANIFEST).read_bytes())[0]
 
 
@@ -285,7 +326,12 @@ class FolderLock:
             self._file.seek(0)
             owner = self._file.read().strip() or "another process"
             self._file.close()
-            raise UserError("busy-folder", f"{self.path.parent} is in use", f"{owner} is writing to it", "wait for it to end or choose another folder") from error
+            raise UserError(
+                "busy-folder",
+                f"{self.path.parent} is in use",
+                f"{owner} is writing to it",
+                "wait for it to end or choose another folder",
+            ) from error
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._file.flush()

@@ -1,8 +1,9 @@
 """audio file -> waveform: any file libsndfile reads becomes 16 kHz mono int16.
 
-In: a file, bytes or a seekable stream, and the stretch wanted. Out: `Decoded`, whose samples over 32 768 are the waveform. These integers are the
-canonical audio of beatline: a file tagged directly and the same clip read from a store give the same bits. Read in blocks, mean of the
-channels, resampled as a stream, rounded: memory follows the result, never what a header promises. Imports no torch.
+In: a file, bytes or a seekable stream, and the stretch wanted. Out: `Decoded`, whose samples over 32 768 are
+the waveform. These integers are the canonical audio of beatline: a file tagged directly and the same clip
+read from a store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded:
+memory follows the result, never what a header promises. Imports no torch.
 """
 
 import io
@@ -102,20 +103,27 @@ def to_waveform(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def decode(source: Path | bytes | BinaryIO, start: float = 0.0, end: float | None = None, max_seconds: float = LIMITS.max_clip_seconds) -> Decoded:
+def decode(
+    source: Path | bytes | BinaryIO,
+    start: float = 0.0,
+    end: float | None = None,
+    max_seconds: float = LIMITS.max_clip_seconds,
+) -> Decoded:
     """The stretch from `start` to `end` as 16 kHz mono int16.
 
-    A file that breaks off in the middle gives what decodes before the break, with a note; so does a recording that ends before `end`.
+    A file that breaks off in the middle gives what decodes before the break, with a note; so does a recording
+    that ends before `end`.
 
     Args:
-        source: A file (never a pipe or a device), its bytes, or a seekable binary stream. The name's extension means nothing.
+        source: A file (never a pipe or a device), its bytes, or a seekable binary stream. The name's
+            extension means nothing.
         start: Seconds, exact to a sample of the source.
         end: Seconds; None is the end of the recording.
         max_seconds: Longest stretch accepted.
 
     Raises:
-        UserError: `missing-file`, `not-a-file`, `empty-file`, `not-audio`, `broken-audio`, `not-finite`, `too-many-channels`, `bad-sample-rate`,
-            `too-short` (nothing there after `start`), `too-long`.
+        UserError: `missing-file`, `not-a-file`, `empty-file`, `not-audio`, `broken-audio`, `not-finite`,
+            `too-many-channels`, `bad-sample-rate`, `too-short` (nothing there after `start`), `too-long`.
     """
     with refusals_about(str(source) if isinstance(source, Path) else "audio"), opened(source) as file:
         return collect(Stretch(file, start, end, max_seconds))
@@ -135,7 +143,9 @@ def refusals_about(name: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        raise UserError(refused.code, f"cannot use {name}", refused.cause, refused.remedy) from refused.__cause__
+        raise UserError(
+            refused.code, f"cannot use {name}", refused.cause, refused.remedy
+        ) from refused.__cause__
 
 
 class Source(Protocol):
@@ -150,7 +160,9 @@ class Source(Protocol):
         """Lets the first block begin this many frames into the recording."""
 
     def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
-        """Blocks of the channels' mean, float32, up to `most` frames; the last one comes with the decoder's trouble, if any."""
+        """Blocks of the channels' mean, float32, up to `most` frames; the last one comes with the decoder's
+        trouble, if any.
+        """
 
     def broken_promise(self, frames: int) -> str:
         """A note where the header promised more than these frames, which were all there is; else empty."""
@@ -164,7 +176,10 @@ def opened(source: Path | bytes | BinaryIO) -> Iterator[Source]:
         Refused: `missing-file`, `not-a-file`, `empty-file`, `not-audio`, `broken-audio`.
     """
     if isinstance(source, Path):
-        with open_regular(source) as file, _sound_file(file.fileno(), os.pread(file.fileno(), 512, 0)) as sound:
+        with (
+            open_regular(source) as file,
+            _sound_file(file.fileno(), os.pread(file.fileno(), 512, 0)) as sound,
+        ):
             yield sound
         return
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -179,12 +194,16 @@ def opened(source: Path | bytes | BinaryIO) -> Iterator[Source]:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """The file opened for reading; asks what it is first, because opening a pipe waits and opening a device may do anything."""
+    """The file opened for reading; asks what it is first, because opening a pipe waits and opening a device
+    may do anything.
+    """
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
             if stat.S_ISDIR(facts.st_mode):
-                os.scandir(path).close()  # raises for one that cannot be read, which is why it is asked for here
+                os.scandir(
+                    path
+                ).close()  # raises for one that cannot be read, which is why it is asked for here
             kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, a socket or a device"
             raise Refused("not-a-file", f"it is {kind}, not a file", "give an audio file")
         if facts.st_size == 0:
@@ -196,7 +215,9 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 class _Sequential(soundfile.SoundFile):
-    """A file read from front to back: soundfile seeks after each read of a seekable one, and MP3 decoding is not the same after a jump."""
+    """A file read from front to back: soundfile seeks after each read of a seekable one, and MP3 decoding is
+    not the same after a jump.
+    """
 
     def seekable(self) -> bool:
         return False
@@ -212,7 +233,11 @@ def _sound_file(file: Any, first: bytes) -> Iterator[Source]:
         form, readable = looks_like(first)
         if readable:
             raise Refused("broken-audio", f"it looks like {form}, but its header cannot be read") from error
-        raise Refused("not-audio", f"it looks like {form}, which cannot be read", "convert it to WAV or FLAC, or leave it out") from error
+        raise Refused(
+            "not-audio",
+            f"it looks like {form}, which cannot be read",
+            "convert it to WAV or FLAC, or leave it out",
+        ) from error
     with sound:
         yield _SoundFile(sound)
 
@@ -227,7 +252,9 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def looks_like(first: bytes) -> tuple[str, bool]:
-    """What a file that begins with these bytes seems to be, and whether that is a form of audio that can be read."""
+    """What a file that begins with these bytes seems to be, and whether that is a form of audio that can be
+    read.
+    """
     for offset, signature, form, readable in SIGNATURES:
         if first[offset:].startswith(signature):
             return form, readable
@@ -248,7 +275,10 @@ def looks_like(first: bytes) -> tuple[str, bool]:
 def check_form(rate: int, channels: int) -> None:
     """Raises `Refused` (`bad-sample-rate`, `too-many-channels`) for sound of a form that is not read."""
     if not LIMITS.min_sample_rate <= rate <= LIMITS.max_sample_rate:
-        raise Refused("bad-sample-rate", f"{rate} Hz is not between {LIMITS.min_sample_rate} and {LIMITS.max_sample_rate}")
+        raise Refused(
+            "bad-sample-rate",
+            f"{rate} Hz is not between {LIMITS.min_sample_rate} and {LIMITS.max_sample_rate}",
+        )
     if channels > LIMITS.max_channels:
         raise Refused("too-many-channels", f"{channels} channels, at most {LIMITS.max_channels} are read")
 
@@ -268,13 +298,22 @@ class Stretch:
     def __init__(self, source: Source, start: float, end: float | None, max_seconds: float):
         rate = source.rate
         check_form(rate, source.channels)
-        self.source, self._start, self._begin, self._max_seconds = source, start, round(start * rate), max_seconds
+        self.source, self._start, self._begin, self._max_seconds = (
+            source,
+            start,
+            round(start * rate),
+            max_seconds,
+        )
         self._wanted = math.inf if end is None else round(end * rate) - self._begin
         if self._begin:
             try:
                 source.skip(self._begin)
             except (soundfile.LibsndfileError, OSError, OverflowError) as error:
-                raise Refused("too-short", f"nothing can be read at its start, {start:g} s into the recording", "correct the clip's start or leave it out") from error
+                raise Refused(
+                    "too-short",
+                    f"nothing can be read at its start, {start:g} s into the recording",
+                    "correct the clip's start or leave it out",
+                ) from error
 
     def __iter__(self) -> Iterator[np.ndarray]:
         rate, count = self.source.rate, 0
@@ -288,12 +327,16 @@ class Stretch:
             if trouble:
                 self.note = f"decoding stopped after {self.frames / rate:.3f} s ({trouble})"
         if self.frames > longest:
-            raise Refused("too-long", f"it is longer than {self._max_seconds:g} s", "cut it into shorter clips")
+            raise Refused(
+                "too-long", f"it is longer than {self._max_seconds:g} s", "cut it into shorter clips"
+            )
         if self.frames == 0:
             raise self._nothing_there()
         piece = resampler.finish()
         if count + len(piece) == 0:
-            raise Refused("too-short", f"{self.frames} frames at {rate} Hz are less than one sample at {SAMPLE_RATE} Hz")
+            raise Refused(
+                "too-short", f"{self.frames} frames at {rate} Hz are less than one sample at {SAMPLE_RATE} Hz"
+            )
         yield piece
         if not self.note and self.frames < self._wanted < math.inf:
             self.note = f"ends {(self._wanted - self.frames) / rate:.3f} s before the clip's end"
@@ -304,7 +347,11 @@ class Stretch:
         if self.note:
             return Refused("broken-audio", f"nothing in it can be decoded ({self.note.split('(', 1)[1]}")
         if self._begin:
-            return Refused("too-short", f"the recording ends before the clip's start at {self._start:g} s", "correct the clip's start or leave it out")
+            return Refused(
+                "too-short",
+                f"the recording ends before the clip's start at {self._start:g} s",
+                "correct the clip's start or leave it out",
+            )
         return Refused("empty-file", "it has a header and no samples")
 
 
@@ -315,7 +362,13 @@ def collect(stretch: Stretch) -> Decoded:
         Refused: as `Stretch`.
     """
     samples = np.concatenate(list(stretch))
-    return Decoded(samples, stretch.source.rate, stretch.source.channels, stretch.frames / stretch.source.rate, stretch.note)
+    return Decoded(
+        samples,
+        stretch.source.rate,
+        stretch.source.channels,
+        stretch.frames / stretch.source.rate,
+        stretch.note,
+    )
 
 
 def mean_of(channels: Sequence[np.ndarray]) -> np.ndarray:
@@ -332,7 +385,9 @@ def mean_of(channels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def channels_of(samples: np.ndarray) -> list[np.ndarray]:
-    """Each channel, float32 in [-1, 1], of `(samples, channels)` floats, or integers of a type of `FULL_SCALES`."""
+    """Each channel, float32 in [-1, 1], of `(samples, channels)` floats, or integers of a type of
+    `FULL_SCALES`.
+    """
     middle, full = FULL_SCALES.get(samples.dtype.name, (0, 1))
     return list(((samples.astype(np.float32) - np.float32(middle)) / np.float32(full)).T)
 
@@ -341,7 +396,8 @@ class Samples:
     """A `Source` that is in memory already.
 
     Args:
-        samples: `(samples,)` or `(samples, channels)`; floats in [-1, 1], or integers of a type of `FULL_SCALES`.
+        samples: `(samples,)` or `(samples, channels)`; floats in [-1, 1], or integers of a type of
+            `FULL_SCALES`.
         rate: Samples a second.
 
     Raises:
@@ -349,12 +405,22 @@ class Samples:
     """
 
     def __init__(self, samples: np.ndarray, rate: int):
-        if samples.ndim not in (1, 2) or not (samples.dtype.name in FULL_SCALES or np.issubdtype(samples.dtype, np.floating)):
-            raise Refused("not-audio", f"an array of {samples.dtype} with shape {samples.shape}", "give floats in [-1, 1], int16, int32 or uint8, (samples,) or (samples, channels)")
+        if samples.ndim not in (1, 2) or not (
+            samples.dtype.name in FULL_SCALES or np.issubdtype(samples.dtype, np.floating)
+        ):
+            raise Refused(
+                "not-audio",
+                f"an array of {samples.dtype} with shape {samples.shape}",
+                "give floats in [-1, 1], int16, int32 or uint8, (samples,) or (samples, channels)",
+            )
         if not samples.size:
             raise Refused("empty-file", "it has no samples")
         if samples.ndim == 2 and samples.shape[0] <= LIMITS.max_channels < samples.shape[1]:
-            raise Refused("too-many-channels", f"an array of {samples.shape[1]} channels of {samples.shape[0]} samples", "give (samples, channels), as array.T")
+            raise Refused(
+                "too-many-channels",
+                f"an array of {samples.shape[1]} channels of {samples.shape[0]} samples",
+                "give (samples, channels), as array.T",
+            )
         self._samples = samples[:, None] if samples.ndim == 1 else samples
         self.rate, self.channels = rate, self._samples.shape[1]
 
@@ -377,7 +443,9 @@ class _SoundFile:
         self._file, self.rate, self.channels = file, file.samplerate, file.channels
 
     def skip(self, frames: int) -> None:
-        run_up = min(frames, self.rate) if self._file.format == "MP3" else 0  # its first frames after a jump lack what earlier ones left for them
+        run_up = (
+            min(frames, self.rate) if self._file.format == "MP3" else 0
+        )  # its first frames after a jump lack what earlier ones left for them
         self._file.seek(frames - run_up)
         self._file.read(run_up, dtype="float32")
 
@@ -387,7 +455,11 @@ class _SoundFile:
         if corrected:
             return f"the header promises {corrected[1]} bytes of audio, {corrected[2]} are there"
         unknown = 2**63 - 1  # what libsndfile says of a FLAC stream without a length
-        return f"the header promises {self._file.frames} frames, {frames} are there" if frames < self._file.frames < unknown else ""
+        return (
+            f"the header promises {self._file.frames} frames, {frames} are there"
+            if frames < self._file.frames < unknown
+            else ""
+        )
 
     def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
         block = np.empty((BLOCK, self.channels), np.float32)
@@ -409,10 +481,14 @@ class _SoundFile:
 
 
 class Resampler:
-    """float32 at any rate in, int16 at 16 kHz out; the result does not depend on how the input was cut into blocks."""
+    """float32 at any rate in, int16 at 16 kHz out; the result does not depend on how the input was cut into
+    blocks.
+    """
 
     def __init__(self, rate: int):
-        self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+        self._stream = (
+            None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+        )
 
     def push(self, mono: np.ndarray, last: bool = False) -> np.ndarray:
         """The next samples that are certain by now; all of them with the last block."""

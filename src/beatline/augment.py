@@ -1,7 +1,9 @@
-"""batches -> augment: mixup and roll on waveforms, time warp and masks on the fbank, as the AS-20K recipe does.
+"""batches -> augment: mixup and roll on waveforms, time warp and masks on the fbank, as the AS-20K recipe
+does.
 
-In: a batch and its draws. Out: the batch changed. Every draw is a pure function of (seed, epoch, clip) or (seed, epoch, batch), made here
-with NumPy's counter-based Philox, so neither workers nor devices nor a resume can change it. The tensor work runs wherever the batch is.
+In: a batch and its draws. Out: the batch changed. Every draw is a pure function of (seed, epoch, clip) or
+(seed, epoch, batch), made here with NumPy's counter-based Philox, so neither workers nor devices nor a resume
+can change it. The tensor work runs wherever the batch is.
 """
 
 import hashlib
@@ -24,7 +26,9 @@ def generator(*key: object) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class ClipDraws:
-    """What happens to one clip in one epoch; fractions are turned into samples and frames where lengths are known."""
+    """What happens to one clip in one epoch; fractions are turned into samples and frames where lengths are
+    known.
+    """
 
     mixed: bool
     weight: float
@@ -65,12 +69,16 @@ def batch_draws(seed: int, epoch: int, batch: int, clips: int) -> BatchDraws:
 
 
 def mixup(waveforms: Tensor, partners: Tensor, weights: Tensor) -> Tensor:
-    """Each row times its weight plus its partner times the rest; both `(batch, samples)`, weights `(batch,)`."""
+    """Each row times its weight plus its partner times the rest; both `(batch, samples)`, weights
+    `(batch,)`.
+    """
     return torch.lerp(partners, waveforms, weights[:, None])
 
 
 def roll(waveforms: Tensor, lengths: Tensor, shifts: Tensor) -> Tensor:
-    """Shifts each clip circularly within its length by its number of samples; `(batch, samples)`, zero after each end stays zero."""
+    """Shifts each clip circularly within its length by its number of samples; `(batch, samples)`, zero after
+    each end stays zero.
+    """
     place = torch.arange(waveforms.shape[1], device=waveforms.device)
     within = place < lengths[:, None]
     source = torch.where(within, (place - shifts[:, None]) % lengths[:, None], place)
@@ -92,13 +100,17 @@ def warp_frames(draws: tuple[float, float], frames: int, window: int) -> tuple[i
 
 
 def time_warp(fbank: Tensor, centre: int, target: int) -> Tensor:
-    """Stretches the frames before `centre` to end at `target` and the rest to fill; bicubic. `(batch, frames, mels)`.
+    """Stretches the frames before `centre` to end at `target` and the rest to fill; bicubic. `(batch, frames,
+    mels)`.
 
     Source: SpecAugment (arXiv 1904.08779) as ESPnet does it, one warp for the batch.
     """
     frames, mels = fbank.shape[1:]
     parts = ((fbank[:, None, :centre], target), (fbank[:, None, centre:], frames - target))
-    return torch.cat([F.interpolate(part, (size, mels), mode="bicubic", align_corners=False) for part, size in parts], dim=2)[:, 0]
+    return torch.cat(
+        [F.interpolate(part, (size, mels), mode="bicubic", align_corners=False) for part, size in parts],
+        dim=2,
+    )[:, 0]
 
 
 def mask_ranges(draws: tuple[tuple[float, float], ...], size: int, longest: int) -> list[tuple[int, int]]:
@@ -111,9 +123,14 @@ def mask_ranges(draws: tuple[tuple[float, float], ...], size: int, longest: int)
     return ranges
 
 
-def apply_masks(fbank: Tensor, time_ranges: list[list[tuple[int, int]]], mel_ranges: list[list[tuple[int, int]]]) -> Tensor:
+def apply_masks(
+    fbank: Tensor, time_ranges: list[list[tuple[int, int]]], mel_ranges: list[list[tuple[int, int]]]
+) -> Tensor:
     """Sets each row's ranges of frames and mels to 0; `(batch, frames, mels)`."""
-    frames, mels = (_within(ranges, size).to(fbank.device) for ranges, size in zip((time_ranges, mel_ranges), fbank.shape[1:], strict=True))
+    frames, mels = (
+        _within(ranges, size).to(fbank.device)
+        for ranges, size in zip((time_ranges, mel_ranges), fbank.shape[1:], strict=True)
+    )
     return fbank.masked_fill(frames[:, :, None] | mels[:, None, :], 0.0)
 
 

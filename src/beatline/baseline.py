@@ -1,7 +1,8 @@
 """store -> scores: a classical baseline, so that a score has something to stand beside.
 
-Mean and standard deviation over time of the log-mel energies and of their frame-to-frame change, standardised, then one regularised logistic
-regression per label. In: a store and clip indices. Out: scores as `predict` gives them.
+Mean and standard deviation over time of the log-mel energies and of their frame-to-frame change,
+standardised, then one regularised logistic regression per label. In: a store and clip indices. Out: scores as
+`predict` gives them.
 """
 
 import numpy as np
@@ -13,7 +14,9 @@ from beatline.fbank import log_mel
 from beatline.store import Store
 from beatline.windows import tiled_length
 
-PENALTY = 1e-3  # weight of the squared coefficients; chosen once on the embedded train clips by cross-validation
+PENALTY = (
+    1e-3  # weight of the squared coefficients; chosen once on the embedded train clips by cross-validation
+)
 
 
 def statistics(store: Store, clips: np.ndarray) -> torch.Tensor:
@@ -21,7 +24,9 @@ def statistics(store: Store, clips: np.ndarray) -> torch.Tensor:
     rows = []
     for index in clips:
         width = int(tiled_length(store.lengths[[index]])[0])
-        energies = log_mel(to_waveforms(read_clips(store, np.array([index]), width), torch.device("cpu")))[0].double()
+        energies = log_mel(to_waveforms(read_clips(store, np.array([index]), width), torch.device("cpu")))[
+            0
+        ].double()
         change = energies.diff(dim=0)
         rows.append(torch.cat([energies.mean(0), energies.std(0), change.mean(0), change.std(0)]))
     return torch.stack(rows)

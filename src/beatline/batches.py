@@ -1,7 +1,8 @@
 """store -> batches: which clips make a step, read ahead by threads.
 
-In: a store and the indices of a split. Out: `Batch`es in an order that is a pure function of (seed, epoch), each with its augmentation draws
-already turned into numbers. Threads only read; their number cannot change anything. `augmented_fbank` applies the draws, on the device.
+In: a store and the indices of a split. Out: `Batch`es in an order that is a pure function of (seed, epoch),
+each with its augmentation draws already turned into numbers. Threads only read; their number cannot change
+anything. `augmented_fbank` applies the draws, on the device.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from beatline.windows import tile_short, tiled_length
 
 
 def read_clips(store: Store, indices: np.ndarray, width: int) -> Tensor:
-    """Clips of a store as one zero-padded tensor `(clips, width)` int16, in pinned memory where this process computes on a GPU, which then copies meanwhile."""
+    """Clips of a store as one zero-padded tensor `(clips, width)` int16, in pinned memory where this process
+    computes on a GPU, which then copies meanwhile.
+    """
     block = torch.zeros(len(indices), width, dtype=torch.int16, pin_memory=torch.cuda.is_initialized())
     for row, index in zip(block.numpy(), indices, strict=True):
         samples = tile_short(store.samples(int(index)))
@@ -35,8 +38,8 @@ def to_waveforms(samples: Tensor, device: torch.device) -> Tensor:
 def epoch_batches(store: Store, clips: np.ndarray, config: TrainConfig, epoch: int) -> list[np.ndarray]:
     """The clip indices of each step of an epoch.
 
-    `fresh`: clips shuffled anew, `batch` at a time. `fixed-batches`: made once in order of length (ESPnet's folded batches), only their order is
-    shuffled. The last batch may be smaller.
+    `fresh`: clips shuffled anew, `batch` at a time. `fixed-batches`: made once in order of length (ESPnet's
+    folded batches), only their order is shuffled. The last batch may be smaller.
     """
     rng = augment.generator(config.seed, epoch, "order")
     if config.order == "fresh":
@@ -45,7 +48,11 @@ def epoch_batches(store: Store, clips: np.ndarray, config: TrainConfig, epoch: i
     by_length = clips[np.argsort(store.lengths[clips], kind="stable")]
     batches, begin = [], 0
     while begin < len(by_length):
-        fold = int(store.lengths[by_length[begin]] / (config.fold_seconds * SAMPLE_RATE)) if config.fold_seconds else 0
+        fold = (
+            int(store.lengths[by_length[begin]] / (config.fold_seconds * SAMPLE_RATE))
+            if config.fold_seconds
+            else 0
+        )
         size = max(1, config.batch // (1 + fold))
         batches.append(by_length[begin : begin + size])
         begin += size
@@ -81,7 +88,13 @@ class Batch:
 
 
 def make_batch(
-    store: Store, clips: np.ndarray, share: slice, augmentation: AugmentConfig, seed: int, epoch: int, number: int
+    store: Store,
+    clips: np.ndarray,
+    share: slice,
+    augmentation: AugmentConfig,
+    seed: int,
+    epoch: int,
+    number: int,
 ) -> Batch:
     """Reads the rows `share` of a step's clips, with partners from the whole step.
 
@@ -109,9 +122,18 @@ def make_batch(
         partners=torch.from_numpy(partners),
         weights=torch.from_numpy(weights.astype(np.float32)),
         lengths=torch.from_numpy(mixed_lengths.astype(np.int64)),
-        shifts=torch.tensor([augment.shift_samples(draws[i].shift, int(n), augmentation.roll_step) if augmentation.roll else 0 for i, n in zip(mine, mixed_lengths, strict=True)]),
+        shifts=torch.tensor(
+            [
+                augment.shift_samples(draws[i].shift, int(n), augmentation.roll_step)
+                if augmentation.roll
+                else 0
+                for i, n in zip(mine, mixed_lengths, strict=True)
+            ]
+        ),
         gains=torch.tensor([draws[i].gain for i in mine], dtype=torch.float32),
-        targets=torch.from_numpy((weights[:, None] * targets[rows] + (1 - weights[:, None]) * targets[partners]).astype(np.float32)),
+        targets=torch.from_numpy(
+            (weights[:, None] * targets[rows] + (1 - weights[:, None]) * targets[partners]).astype(np.float32)
+        ),
         warp=augment.warp_frames(together.warp, frames, augmentation.time_warp),
         time_ranges=[augment.mask_ranges(draws[i].time_masks, frames, longest) for i in mine],
         mel_ranges=[augment.mask_ranges(draws[i].mel_masks, 128, augmentation.mel_mask_bins) for i in mine],
@@ -121,10 +143,14 @@ def make_batch(
 
 
 def augmented_fbank(batch: Batch, tagger: Tagger, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The batch on the device, augmented: fbank `(rows, frames, 128)` and its padding `(rows, tokens)` or None."""
+    """The batch on the device, augmented: fbank `(rows, frames, 128)` and its padding `(rows, tokens)` or
+    None.
+    """
     clips = to_waveforms(batch.samples, device)
     lengths, place = batch.lengths.to(device), torch.arange(clips.shape[1], device=device)
-    waveforms = augment.mixup(clips[batch.rows.to(device)], clips[batch.partners.to(device)], batch.weights.to(device))
+    waveforms = augment.mixup(
+        clips[batch.rows.to(device)], clips[batch.partners.to(device)], batch.weights.to(device)
+    )
     waveforms = waveforms * batch.gains.to(device)[:, None] * (place < lengths[:, None])
     waveforms = augment.roll(waveforms, lengths, batch.shifts.to(device))
     fbank = tagger.fbank(waveforms)

@@ -1,7 +1,8 @@
 """prepare and verify over many machines: jobs on Ray, a shard being the unit of work.
 
-In: what `prepare` and `verification` take, and places: folders that all machines see, or addresses that fsspec knows (`s3://bucket/store`). Out: the same
-bytes. A task says all that its shard depends on (`shards.Task`), so a worker that dies costs only its shard, which Ray gives to another one; a job that ends
+In: what `prepare` and `verification` take, and places: folders that all machines see, or addresses that
+fsspec knows (`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on
+(`shards.Task`), so a worker that dies costs only its shard, which Ray gives to another one; a job that ends
 early goes on where it was. Extra `bulk`. Imports no torch.
 """
 
@@ -28,23 +29,36 @@ BLOCK = 1 << 22
 HASHED_TOGETHER = 16  # files of one task of verification
 
 
-def prepare_store(manifest: Manifest, place: str, workers: int = 1, progress: prepare.Progress = lambda count: None, source: str = "") -> dict[str, Any]:
-    """The summary of the store in `place`, made by Ray; its bytes are those that `prepare.prepare` makes of the same files.
+def prepare_store(
+    manifest: Manifest,
+    place: str,
+    workers: int = 1,
+    progress: prepare.Progress = lambda count: None,
+    source: str = "",
+) -> dict[str, Any]:
+    """The summary of the store in `place`, made by Ray; its bytes are those that `prepare.prepare` makes of
+    the same files.
 
     Args:
-        place: A folder that all machines see, or an address for fsspec; there every object appears whole, and the manifest last.
+        place: A folder that all machines see, or an address for fsspec; there every object appears whole, and
+            the manifest last.
         workers: Processors of a local Ray; a cluster named by RAY_ADDRESS has its own.
-        source: Where the machines find what is below the manifest's root, folder or address; the root itself when empty.
+        source: Where the machines find what is below the manifest's root, folder or address; the root itself
+            when empty.
 
     Raises:
-        UserError: as `prepare.prepare`; `missing-package`; `not-writable` where an address holds a store of other data.
+        UserError: as `prepare.prepare`; `missing-package`; `not-writable` where an address holds a store of
+            other data.
     """
     plan = prepare.plan_of(manifest, _state_of(source, manifest.root) if source else prepare.state)
 
     def make(missing: list[int], work: str) -> None:
         progress(len(manifest.clips) - prepare.clips_in(manifest, missing))
         same = {"root": str(manifest.root.absolute()), "source": source, "work": work}
-        tasks = [{"task": zlib.compress(_absolute(task).to_json().encode())} | same for task in shards.tasks(manifest, plan, missing)]
+        tasks = [
+            {"task": zlib.compress(_absolute(task).to_json().encode())} | same
+            for task in shards.tasks(manifest, plan, missing)
+        ]
         for made in cluster.each(tasks, _make_shard, workers):
             progress(made["clips"])
 
@@ -68,14 +82,23 @@ def _absolute(task: shards.Task) -> shards.Task:
     return replace(task, jobs=tuple(replace(job, path=job.path.absolute()) for job in task.jobs))
 
 
-def _prepare_far(manifest: Manifest, place: str, plan: str, make: Callable[[list[int], str], None]) -> dict[str, Any]:
-    """As `prepare_store` at an address: no folder can be renamed there, so the store grows in its place, and is one when its manifest is written."""
+def _prepare_far(
+    manifest: Manifest, place: str, plan: str, make: Callable[[list[int], str], None]
+) -> dict[str, Any]:
+    """As `prepare_store` at an address: no folder can be renamed there, so the store grows in its place, and
+    is one when its manifest is written.
+    """
     system, root = places.system(place)
     there = {name: facts["size"] for name, facts in places.listing(system, root).items()}
     if artefact.MANIFEST in there:
         about, _, good = artefact.parse_manifest(places.content(system, f"{root}/{artefact.MANIFEST}"))
         if not good or about.get("plan") != plan:
-            raise UserError("not-writable", f"cannot write {place}", "a store of other data is there, or a damaged one", "verify it; remove its damaged files and its manifest, or choose another address")
+            raise UserError(
+                "not-writable",
+                f"cannot write {place}",
+                "a store of other data is there, or a damaged one",
+                "verify it; remove its damaged files and its manifest, or choose another address",
+            )
         return json.loads(places.content(system, f"{root}/summary.json"))
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
         work, numbers = Path(scratch), range(shards.count(manifest))
@@ -100,7 +123,12 @@ def _prepare_far(manifest: Manifest, place: str, plan: str, make: Callable[[list
 
 
 def _not_there(place: str) -> UserError:
-    return UserError("not-writable", f"cannot write {place}", "shards that other machines wrote are not there", "name a folder or an address that is the same for all machines")
+    return UserError(
+        "not-writable",
+        f"cannot write {place}",
+        "shards that other machines wrote are not there",
+        "name a folder or an address that is the same for all machines",
+    )
 
 
 def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
@@ -118,15 +146,24 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
         return
     if not good:
         yield artefact.MANIFEST, "the manifest does not match its own hash"
-    found = {name: cause for name, facts in files.items() if (cause := artefact.difference(facts, there[name]["size"] if name in there else None))}
+    found = {
+        name: cause
+        for name, facts in files.items()
+        if (cause := artefact.difference(facts, there[name]["size"] if name in there else None))
+    }
     names = [name for name in files if name not in found]
-    tasks = [{"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": place} for i in range(0, len(names), HASHED_TOGETHER)]
+    tasks = [
+        {"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": place}
+        for i in range(0, len(names), HASHED_TOGETHER)
+    ]
     for row in cluster.each(tasks, _hash_files, workers):
         for name, hash_or_cause in json.loads(row["hashes"]).items():
             if hash_or_cause != files[name]["sha256"]:
                 found[name] = artefact.CHANGED if len(hash_or_cause) == 64 else hash_or_cause
     yield from ((name, found[name]) for name in files if name in found)
-    yield from ((name, artefact.UNLISTED) for name in sorted(there) if name not in files and name != artefact.MANIFEST)
+    yield from (
+        (name, artefact.UNLISTED) for name in sorted(there) if name not in files and name != artefact.MANIFEST
+    )
 
 
 # --- on a worker
@@ -143,7 +180,10 @@ def _make_shard(row: Task) -> dict[str, Any]:
                 list(shards.make([task], made, fetch=fetch))
             if folder is None:
                 system, root = places.system(row["work"])
-                for name in (shard_name(task.number), shards.facts_name(task.number)):  # the facts last: without them there is no shard
+                for name in (
+                    shard_name(task.number),
+                    shards.facts_name(task.number),
+                ):  # the facts last: without them there is no shard
                     places.put(system, made / name, f"{root}/{name}")
         except UserError as error:
             return {"clips": 0, "error": cluster.failure(error)}
@@ -151,7 +191,9 @@ def _make_shard(row: Task) -> dict[str, Any]:
 
 
 class _Fetch:
-    """A job with its source where this machine can read it; keeps the last few files fetched, as an archive holds many clips in a row."""
+    """A job with its source where this machine can read it; keeps the last few files fetched, as an archive
+    holds many clips in a row.
+    """
 
     def __init__(self, source: str, root: Path, scratch: Path):
         self._folder, self._source, self._root, self._scratch = places.folder(source), source, root, scratch
@@ -197,7 +239,9 @@ def _state_of(source: str, root: Path) -> Callable[[Path], list[Any]]:
     """As `prepare.state`, of the files at the source."""
     folder = places.folder(source)
     if folder is not None:
-        return lambda path: prepare.state(folder / path.relative_to(root) if path.is_relative_to(root) else path)
+        return lambda path: prepare.state(
+            folder / path.relative_to(root) if path.is_relative_to(root) else path
+        )
     listing = places.listing(*places.system(source))
 
     def state(path: Path) -> list[Any]:

@@ -1,8 +1,10 @@
-"""audio anywhere -> tables of scores: `tag` on Ray, over folders, archives and object storage; and a tagger for other programs' batches.
+"""audio anywhere -> tables of scores: `tag` on Ray, over folders, archives and object storage; and a tagger
+for other programs' batches.
 
-In: places (`places`) with audio files, tar, Parquet or HDF5 archives. Out: a place with partitioned Parquet, one row for each file or member of an archive, refused
-ones too. Inputs are cut into parts; a part is named by what it is a function of and appears whole, so a job that was killed does only the rest.
-Decoding happens in bounded children (`children`). Extra `bulk`. Imports no torch.
+In: places (`places`) with audio files, tar, Parquet or HDF5 archives. Out: a place with partitioned Parquet,
+one row for each file or member of an archive, refused ones too. Inputs are cut into parts; a part is named by
+what it is a function of and appears whole, so a job that was killed does only the rest. Decoding happens in
+bounded children (`children`). Extra `bulk`. Imports no torch.
 """
 
 import json
@@ -38,34 +40,58 @@ Input = tuple[str, list[Any]]
 # --- the job
 
 
-def tag_inputs(inputs: list[Input], settings: Settings, place: str, workers: int = 1, progress: Callable[[int], Any] = lambda count: None) -> dict[str, Any]:
-    """Facts about the tables in `place`, which Ray makes or completes: `rows`, `refused` by code, `seconds` of sound, `core_seconds` of work.
+def tag_inputs(
+    inputs: list[Input],
+    settings: Settings,
+    place: str,
+    workers: int = 1,
+    progress: Callable[[int], Any] = lambda count: None,
+) -> dict[str, Any]:
+    """Facts about the tables in `place`, which Ray makes or completes: `rows`, `refused` by code, `seconds`
+    of sound, `core_seconds` of work.
 
     Args:
         inputs: Of `find`; an archive is one input.
-        place: A folder that all machines see, or an address; `tags/*.parquet` are the rows, `labels.csv` the order of their scores.
+        place: A folder that all machines see, or an address; `tags/*.parquet` are the rows, `labels.csv` the
+            order of their scores.
         workers: Processors of a local Ray.
         progress: Called with the number of inputs done since the last call.
 
     Raises:
-        UserError: `not-writable` where the place holds something else; `missing-package`; `download-failed`; as `Settings.tagger`.
+        UserError: `not-writable` where the place holds something else; `missing-package`; `download-failed`;
+            as `Settings.tagger`.
     """
     parts = _parts(inputs, settings)
     plan, tagger = artefact.hash_json(sorted(parts)), settings.tagger()
     needs = {"num_gpus": 1} if getattr(getattr(tagger.engine, "device", None), "type", "") == "cuda" else {}
     done = _begin(place, plan, parts)
     progress(sum(len(parts[name]) for name in done))
-    tasks = [{"settings": settings.to_json(), "inputs": json.dumps(some), "name": name, "place": str(places.folder(place) or place)} for name, some in parts.items() if name not in done]
+    tasks = [
+        {
+            "settings": settings.to_json(),
+            "inputs": json.dumps(some),
+            "name": name,
+            "place": str(places.folder(place) or place),
+        }
+        for name, some in parts.items()
+        if name not in done
+    ]
     for made in cluster.each(tasks, _make_part, workers, **needs):
         progress(made["inputs"])
     facts = _facts(place, parts)
     if len(facts) < len(parts):
-        raise UserError("not-writable", f"cannot write {place}", "parts that other machines wrote are not there", "name a folder or an address that is the same for all machines")
+        raise UserError(
+            "not-writable",
+            f"cannot write {place}",
+            "parts that other machines wrote are not there",
+            "name a folder or an address that is the same for all machines",
+        )
     return _finish(place, plan, settings, tagger.labels.to_csv(), facts)
 
 
 def find(sources: Iterable[str], place: str) -> list[Input]:
-    """All inputs in order of name, each once: audio files and archives in folders, and files as they are named; nothing that is below `place`.
+    """All inputs in order of name, each once: audio files and archives in folders, and files as they are
+    named; nothing that is below `place`.
 
     Raises:
         UserError: `missing-file`, `download-failed`.
@@ -75,7 +101,12 @@ def find(sources: Iterable[str], place: str) -> list[Input]:
         folder = places.folder(source)
         some = dict(_below_address(source) if folder is None else _below_folder(folder))
         if not some:
-            raise UserError("missing-file", f"nothing to tag in {source}", "no audio file and no archive there", "check the path or the address")
+            raise UserError(
+                "missing-file",
+                f"nothing to tag in {source}",
+                "no audio file and no archive there",
+                "check the path or the address",
+            )
         found |= some
     own = f"{places.folder(place) or place.rstrip('/')}/"
     return sorted((name, state) for name, state in found.items() if not name.startswith(own))
@@ -86,7 +117,11 @@ def _below_folder(path: Path) -> Iterator[Input]:
         if match.is_dir():
             tree = walk(match)
             unread = [folder for folder, _ in tree.unread]  # for decoding to say why
-            for name in [*(f"{folder}/{name}" for folder, names in tree.folders() for name in names), *tree.archives, *unread]:
+            for name in [
+                *(f"{folder}/{name}" for folder, names in tree.folders() for name in names),
+                *tree.archives,
+                *unread,
+            ]:
                 yield name, prepare.state(Path(name))
         elif match.exists():
             yield str(match.absolute()), prepare.state(match)
@@ -95,12 +130,26 @@ def _below_folder(path: Path) -> Iterator[Input]:
 def _below_address(address: str) -> Iterator[Input]:
     system, root = places.system(address)
     with suppress(FileNotFoundError), places.reaching(address):
-        named = system.glob(root, detail=True) if any(sign in root for sign in "*?[") else {root: system.info(root)}
+        named = (
+            system.glob(root, detail=True)
+            if any(sign in root for sign in "*?[")
+            else {root: system.info(root)}
+        )
         for name, facts in named.items():
             below = system.find(name, detail=True) if facts["type"] == "directory" else {name: facts}
             for file, about in below.items():
                 relative = file.removeprefix(name).strip("/").lower()
-                if about["type"] == "file" and not places.is_marker(file) and (not relative or ((relative.endswith(EXTENSIONS) or archives.kind(relative)) and not f"/{relative}".count("/."))):
+                if (
+                    about["type"] == "file"
+                    and not places.is_marker(file)
+                    and (
+                        not relative
+                        or (
+                            (relative.endswith(EXTENSIONS) or archives.kind(relative))
+                            and not f"/{relative}".count("/.")
+                        )
+                    )
+                ):
                     yield _address(address.rstrip("/"), root, file, system), places.stamp(about)
 
 
@@ -131,9 +180,18 @@ def _begin(place: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
     own = left | {LABELS, artefact.MANIFEST, f"{LABELS}.partial", f"{artefact.MANIFEST}.partial"}
     left -= {name for part in done for name in (_table(part), _about(part))}
     whole = artefact.MANIFEST in there and _plan(places.content(system, f"{root}/{artefact.MANIFEST}"))
-    if there.keys() - own or (whole and whole != plan) or (not done and any(name.endswith(".json") for name in left)):
-        cause = "something else is there, such as the tags of other inputs, by another model or with other options"
-        raise UserError("not-writable", f"cannot write {place}", cause, "choose another place, or remove what is there")
+    if (
+        there.keys() - own
+        or (whole and whole != plan)
+        or (not done and any(name.endswith(".json") for name in left))
+    ):
+        cause = (
+            "something else is there, such as the tags of other inputs, by another model or with other "
+            "options"
+        )
+        raise UserError(
+            "not-writable", f"cannot write {place}", cause, "choose another place, or remove what is there"
+        )
     for name in left:
         places.remove(system, f"{root}/{name}")
     return done
@@ -156,7 +214,9 @@ def _about(part: str) -> str:
     return f"{FACTS}/{part}.json"
 
 
-def _facts(place: str, parts: Iterable[str], there: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def _facts(
+    place: str, parts: Iterable[str], there: dict[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """What is known of each part that is there."""
     system, root = places.system(place)
     there = places.listing(system, root) if there is None else there
@@ -181,14 +241,29 @@ def _parse(content: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _finish(place: str, plan: str, settings: Settings, labels: str, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _finish(
+    place: str, plan: str, settings: Settings, labels: str, facts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     """Writes the labels' order and, last, the manifest of the whole; what it says about it."""
     system, root = places.system(place)
     refused = sum((Counter(one["refused"]) for one in facts.values()), Counter())
-    sums = {name: round(sum(one[name] for one in facts.values()), 3) for name in ("rows", "seconds", "core_seconds")}
-    about = {"kind": "tags", "plan": plan, "model": settings.model, "state": settings.state, "refused": dict(sorted(refused.items()))} | sums
+    sums = {
+        name: round(sum(one[name] for one in facts.values()), 3)
+        for name in ("rows", "seconds", "core_seconds")
+    }
+    about = {
+        "kind": "tags",
+        "plan": plan,
+        "model": settings.model,
+        "state": settings.state,
+        "refused": dict(sorted(refused.items())),
+    } | sums
     known = {_table(part): {"bytes": one["bytes"], "sha256": one["sha256"]} for part, one in facts.items()}
-    known |= {_about(part): {"bytes": len(text), "sha256": sha256(text).hexdigest()} for part, one in facts.items() if (text := _text(one))}
+    known |= {
+        _about(part): {"bytes": len(text), "sha256": sha256(text).hexdigest()}
+        for part, one in facts.items()
+        if (text := _text(one))
+    }
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
         (Path(scratch) / LABELS).write_text(labels, encoding="utf-8")
         artefact.seal(Path(scratch), about, known)
@@ -218,7 +293,12 @@ def _make_part(task: Task) -> dict[str, Any]:
         tagger, (system, root) = settings.tagger(), places.system(task["place"])
         with tempfile.TemporaryDirectory(prefix="beatline-") as name:
             scratch, table, about = Path(name), Path(name) / "part.parquet", Path(name) / "facts.json"
-            facts = rows.write(table, _rows(tagger, _units(inputs, scratch), settings.event_options()), tagger, settings.events is not None)
+            facts = rows.write(
+                table,
+                _rows(tagger, _units(inputs, scratch), settings.event_options()),
+                tagger,
+                settings.events is not None,
+            )
             about.write_bytes(_text(facts | {"core_seconds": round(time.monotonic() - begun, 3)}))
             places.put(system, table, f"{root}/{_table(task['name'])}")
             places.put(system, about, f"{root}/{_about(task['name'])}")  # last: without it there is no part
@@ -239,13 +319,24 @@ def _units(inputs: list[Input], scratch: Path) -> Iterator[_Unit]:
         for entry in archives.listing(job.path, EXTENSIONS):
             empty = False
             position = int(entry.member.partition(":")[0]) if entry.member else None
-            source = rows.refusal(*entry.problem) if entry.problem else Job(job.path, entry.member, name=f"{address} ({entry.name})")
+            source = (
+                rows.refusal(*entry.problem)
+                if entry.problem
+                else Job(job.path, entry.member, name=f"{address} ({entry.name})")
+            )
             yield _Unit(as_text(address), as_text(entry.name) if entry.member else None, position, source)
         if empty:
-            yield _Unit(as_text(address), None, None, rows.refusal("not-audio", "no audio is in the archive", "leave it out"))
+            yield _Unit(
+                as_text(address),
+                None,
+                None,
+                rows.refusal("not-audio", "no audio is in the archive", "leave it out"),
+            )
 
 
-def _rows(tagger: AudioTagger, units: Iterable[_Unit], events: EventOptions | None) -> Iterator[dict[str, Any]]:
+def _rows(
+    tagger: AudioTagger, units: Iterable[_Unit], events: EventOptions | None
+) -> Iterator[dict[str, Any]]:
     """A row for each recording, in order."""
     ahead: deque[_Unit] = deque()
 

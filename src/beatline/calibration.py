@@ -1,7 +1,9 @@
-"""logits of labelled clips -> a temperature and thresholds, so that scores mean probabilities and decisions are as good as they can be.
+"""logits of labelled clips -> a temperature and thresholds, so that scores mean probabilities and decisions
+are as good as they can be.
 
-In: `Evidence`, a model's logits of clips that neither trained nor test it. Out: a `Calibration`, and a published folder beside the model: `calibration.json`, to which
-`calibration_page` adds a page. What is reported of it comes from clips that had no part in it (`cross_fitted`). NumPy only.
+In: `Evidence`, a model's logits of clips that neither trained nor test it. Out: a `Calibration`, and a
+published folder beside the model: `calibration.json`, to which `calibration_page` adds a page. What is
+reported of it comes from clips that had no part in it (`cross_fitted`). NumPy only.
 """
 
 import json
@@ -26,7 +28,9 @@ LEAST = 1e-7  # probability that a score is taken for at least, so that one clip
 BINS = 15
 
 State = Literal["learned", "default", "unreached"]
-"""Of a threshold: learned; the default, for want of positives; or above every score, because none reached the precision wanted."""
+"""Of a threshold: learned; the default, for want of positives; or above every score, because none reached the
+precision wanted.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,15 @@ class Calibration:
             UserError: `disk-full` or `not-writable`.
         """
         columns = (self.labels.labels, self.thresholds.tolist(), self.positives.tolist(), self.states)
-        rows = [{"mid": label.mid, "name": label.name, "threshold": threshold, "positives": count, "state": state} for label, threshold, count, state in zip(*columns, strict=True)]
+        rows = [
+            {"mid": label.mid, "name": label.name, "threshold": threshold, "positives": count, "state": state}
+            for label, threshold, count, state in zip(*columns, strict=True)
+        ]
         with artefact.publish(folder, {"kind": "calibration", "labels_hash": self.labels.hash}) as partial:
-            (partial / FILE).write_text(json.dumps({"temperature": self.temperature, "labels": rows, "about": self.about}, indent=1) + "\n")
+            (partial / FILE).write_text(
+                json.dumps({"temperature": self.temperature, "labels": rows, "about": self.about}, indent=1)
+                + "\n"
+            )
             page(partial)
 
     @staticmethod
@@ -62,28 +72,49 @@ class Calibration:
         """The calibration in a folder, or the one that belongs to a model.
 
         Args:
-            source: Such a folder; or a model or run folder, checkpoint file or export, for the calibration in its `place`.
+            source: Such a folder; or a model or run folder, checkpoint file or export, for the calibration in
+                its `place`.
             labels: Those of the model it is for.
 
         Raises:
-            UserError: `missing-file`, `corrupt-artefact`; `label-mismatch` where it is for other labels; `missing-stage` where it is for a model that was in
-                this place before.
+            UserError: `missing-file`, `corrupt-artefact`; `label-mismatch` where it is for other labels;
+                `missing-stage` where it is for a model that was in this place before.
         """
         source = Path(source)
         own = _is_calibration(source)
         folder = source if own else place(source)
         if not _is_calibration(folder):
-            raise UserError("missing-file", f"no calibration in {folder}", "nothing was learned there" if not folder.exists() else "it is no folder of a calibration", "run `beatline calibrate` for this model first")
+            raise UserError(
+                "missing-file",
+                f"no calibration in {folder}",
+                "nothing was learned there" if not folder.exists() else "it is no folder of a calibration",
+                "run `beatline calibrate` for this model first",
+            )
         artefact.verify(folder)
         content = json.loads((folder / FILE).read_text())
         rows, about = content["labels"], content["about"]
         found = LabelSet(tuple(Label(row["mid"], row["name"]) for row in rows))
         if labels is not None and labels.hash != found.hash:
-            raise UserError("label-mismatch", f"cannot use {folder}", "it is for a model of other labels", "run `beatline calibrate` for this model")
+            raise UserError(
+                "label-mismatch",
+                f"cannot use {folder}",
+                "it is for a model of other labels",
+                "run `beatline calibrate` for this model",
+            )
         if not own and about.get("model_hash") != model_hash(source):
-            raise UserError("missing-stage", f"cannot use {folder}", f"it was made for another model than what {source} is now", "run `beatline calibrate` again")
-        thresholds, positives = np.array([row["threshold"] for row in rows], np.float32), np.array([row["positives"] for row in rows], np.int64)
-        return Calibration(found, thresholds, content["temperature"], tuple(row["state"] for row in rows), positives, about)
+            raise UserError(
+                "missing-stage",
+                f"cannot use {folder}",
+                f"it was made for another model than what {source} is now",
+                "run `beatline calibrate` again",
+            )
+        thresholds, positives = (
+            np.array([row["threshold"] for row in rows], np.float32),
+            np.array([row["positives"] for row in rows], np.int64),
+        )
+        return Calibration(
+            found, thresholds, content["temperature"], tuple(row["state"] for row in rows), positives, about
+        )
 
 
 def _is_calibration(folder: Path) -> bool:
@@ -95,7 +126,9 @@ def _model(source: Path) -> Path:
 
 
 def place(source: Path) -> Path:
-    """Where a model's calibration lies: `RUN/calibration` of a run, `MODEL/calibration` of one packed for a hub, `MODEL.calibration` beside any other folder or file."""
+    """Where a model's calibration lies: `RUN/calibration` of a run, `MODEL/calibration` of one packed for a
+    hub, `MODEL.calibration` beside any other folder or file.
+    """
     model = _model(source)
     if _is_calibration(model / "calibration"):
         return model / "calibration"
@@ -105,12 +138,16 @@ def place(source: Path) -> Path:
 
 
 def model_hash(source: Path) -> str:
-    """SHA-256 that changes with what a model folder, export, checkpoint file or folder of checkpoint files holds."""
+    """SHA-256 that changes with what a model folder, export, checkpoint file or folder of checkpoint files
+    holds.
+    """
     model = _model(source)
     manifest = model / artefact.MANIFEST
     if model.is_file() or manifest.exists():
         return artefact.sha256_file(manifest if manifest.exists() else model)
-    return artefact.hash_json(sorted((path.name, artefact.sha256_file(path)) for path in model.iterdir() if path.is_file()))
+    return artefact.hash_json(
+        sorted((path.name, artefact.sha256_file(path)) for path in model.iterdir() if path.is_file())
+    )
 
 
 # --- learning
@@ -125,7 +162,9 @@ class Evidence:
     targets: np.ndarray
     """`(clips, labels)` bool."""
     known: np.ndarray
-    """Labels that the clips were labelled with, `(labels,)` bool; of the others nobody said that they are absent."""
+    """Labels that the clips were labelled with, `(labels,)` bool; of the others nobody said that they are
+    absent.
+    """
     score: Callable[[np.ndarray], np.ndarray]
     """Logits to scores, as the model does."""
     merge: windows.Merge = "mean"
@@ -133,10 +172,14 @@ class Evidence:
 
     def part(self, rows: np.ndarray) -> "Evidence":
         """Some of the clips."""
-        return Evidence([self.logits[i] for i in rows], self.targets[rows], self.known, self.score, self.merge, self.task)
+        return Evidence(
+            [self.logits[i] for i in rows], self.targets[rows], self.known, self.score, self.merge, self.task
+        )
 
     def scores(self, temperature: float) -> np.ndarray:
-        """The clips' scores at a temperature, `(clips, labels)` float32, merged over windows as a tagger does."""
+        """The clips' scores at a temperature, `(clips, labels)` float32, merged over windows as a tagger
+        does.
+        """
         scores = self.score(np.concatenate(self.logits) / np.float32(temperature))
         if len(scores) == len(self.logits):
             return scores
@@ -145,18 +188,25 @@ class Evidence:
 
 
 def loss(scores: np.ndarray, targets: np.ndarray, task: str) -> float:
-    """Mean surprise: binary cross-entropy over clips and labels, or cross-entropy over the clips that have a label."""
+    """Mean surprise: binary cross-entropy over clips and labels, or cross-entropy over the clips that have a
+    label.
+    """
     scores = np.clip(scores.astype(np.float64), LEAST, 1 - LEAST)
     if task == "multi-label":
         return float(-np.log(np.where(targets, scores, 1 - scores)).mean()) if scores.size else 0.0
     counts = targets.sum(axis=1)
-    return float(-np.where(targets, np.log(scores), 0.0).sum(axis=1)[counts > 0].dot(1 / counts[counts > 0]) / max(1, (counts > 0).sum()))
+    return float(
+        -np.where(targets, np.log(scores), 0.0).sum(axis=1)[counts > 0].dot(1 / counts[counts > 0])
+        / max(1, (counts > 0).sum())
+    )
 
 
 def fit_temperature(evidence: Evidence) -> float:
-    """The temperature of the least loss on the labels that are known, between `COLDEST` and `HOTTEST`: a grid, then golden sections of the best part of it.
+    """The temperature of the least loss on the labels that are known, between `COLDEST` and `HOTTEST`: a
+    grid, then golden sections of the best part of it.
 
-    Source: temperature scaling of Guo et al., arXiv 1706.04599; with several labels a clip all share the one temperature.
+    Source: temperature scaling of Guo et al., arXiv 1706.04599; with several labels a clip all share the one
+    temperature.
     """
     targets = evidence.targets[:, evidence.known]
 
@@ -185,13 +235,16 @@ def golden_section(cost: Callable[[float], float], low: float, high: float, with
     return (low + high) / 2
 
 
-def fit_thresholds(scores: np.ndarray, targets: np.ndarray, precision: float | None = None) -> tuple[np.ndarray, tuple[State, ...]]:
+def fit_thresholds(
+    scores: np.ndarray, targets: np.ndarray, precision: float | None = None
+) -> tuple[np.ndarray, tuple[State, ...]]:
     """A threshold for each label, `(labels,)` float32, and what each one is.
 
     Args:
         scores: `(clips, labels)` float32.
         targets: `(clips, labels)` bool.
-        precision: Take the lowest threshold whose precision is at least this; None is the one of the highest F1, the higher of equal ones.
+        precision: Take the lowest threshold whose precision is at least this; None is the one of the highest
+            F1, the higher of equal ones.
     """
     found = [_threshold(scores[:, k], targets[:, k], precision) for k in range(scores.shape[1])]
     return np.array([threshold for threshold, _ in found], np.float32), tuple(state for _, state in found)
@@ -220,11 +273,15 @@ def _threshold(scores: np.ndarray, targets: np.ndarray, precision: float | None)
 # --- what it is worth
 
 
-def cross_fitted(evidence: Evidence, parts: np.ndarray, precision: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and decisions `(clips, labels)`, each clip's by temperature and thresholds learned from the other parts' clips alone.
+def cross_fitted(
+    evidence: Evidence, parts: np.ndarray, precision: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and decisions `(clips, labels)`, each clip's by temperature and thresholds learned from the
+    other parts' clips alone.
 
     Args:
-        parts: Which part each clip belongs to, `(clips,)`; with one part there are no others, and the clips' own are taken.
+        parts: Which part each clip belongs to, `(clips,)`; with one part there are no others, and the clips'
+            own are taken.
         precision: As `fit_thresholds`.
     """
     scores, decisions = np.zeros(evidence.targets.shape, np.float32), np.zeros(evidence.targets.shape, bool)
@@ -240,7 +297,9 @@ def cross_fitted(evidence: Evidence, parts: np.ndarray, precision: float | None 
 
 @dataclass(frozen=True)
 class Worth:
-    """What a calibration gains on clips that had no part in it; of each pair the first is without it, decided at `DEFAULT`."""
+    """What a calibration gains on clips that had no part in it; of each pair the first is without it, decided
+    at `DEFAULT`.
+    """
 
     bins: tuple[np.ndarray, np.ndarray]
     """`reliability` of the scores."""
@@ -264,12 +323,15 @@ def worth(evidence: Evidence, parts: np.ndarray, precision: float | None = None)
     pairs = ((raw, raw >= DEFAULT), (scores, decisions))
     bins = [reliability(some[:, known], targets[:, known], evidence.task) for some, _ in pairs]
     whole = [decided(made[:, known], targets[:, known]) for _, made in pairs]
-    each = [np.array([decided(made[:, k], targets[:, k])["f1"] for k in range(len(known))]) for _, made in pairs]
+    each = [
+        np.array([decided(made[:, k], targets[:, k])["f1"] for k in range(len(known))]) for _, made in pairs
+    ]
     return Worth((bins[0], bins[1]), (whole[0], whole[1]), (each[0], each[1]), len(np.unique(parts)))
 
 
 def reliability(scores: np.ndarray, targets: np.ndarray, task: str) -> np.ndarray:
-    """Of each of `BINS` stretches of scores that has some: their mean, the share that is right, their count, which stretch it is; `(bins, 4)` float64.
+    """Of each of `BINS` stretches of scores that has some: their mean, the share that is right, their count,
+    which stretch it is; `(bins, 4)` float64.
 
     What counts is every score with several labels a clip, and each clip's highest score with one.
     """
@@ -285,12 +347,14 @@ def reliability(scores: np.ndarray, targets: np.ndarray, task: str) -> np.ndarra
 
 
 def expected_error(bins: np.ndarray) -> float:
-    """Expected calibration error: the mean over scores of how far their bin's mean score lies from its share that is right.
+    """Expected calibration error: the mean over scores of how far their bin's mean score lies from its share
+    that is right.
 
     Args:
         bins: As `reliability`.
 
-    Source: Guo et al., arXiv 1706.04599, equation 3, with bins of equal width; there the highest score of a clip counts, with several labels a clip here all do.
+    Source: Guo et al., arXiv 1706.04599, equation 3, with bins of equal width; there the highest score of a
+    clip counts, with several labels a clip here all do.
     """
     return float(np.abs(bins[:, 0] - bins[:, 1]).dot(bins[:, 2]) / max(1, bins[:, 2].sum()))
 
@@ -299,4 +363,8 @@ def decided(decisions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Precision, recall and F1 of decisions, all clips and labels together."""
     hits = int((decisions & targets).sum())
     said, there = int(decisions.sum()), int(targets.sum())
-    return {"precision": hits / said if said else float("nan"), "recall": hits / there if there else float("nan"), "f1": 2 * hits / (said + there) if said + there else float("nan")}
+    return {
+        "precision": hits / said if said else float("nan"),
+        "recall": hits / there if there else float("nan"),
+        "f1": 2 * hits / (said + there) if said + there else float("nan"),
+    }

@@ -1,8 +1,9 @@
 """Decoding in bounded child processes: a file that crashes, hangs or swells its decoder costs one job.
 
-In: jobs. Out: `Decoded` or the `UserError` that belongs to it, in the jobs' order. A child imports no torch and is told one job at a time over a
-pipe; it may take so much memory and time, write no file, and dies with its parent; a child that is gone is replaced. Messages are JSON and raw
-samples: nothing is pickled, and the caller's main module is not run again. The child's side is `decoder`.
+In: jobs. Out: `Decoded` or the `UserError` that belongs to it, in the jobs' order. A child imports no torch
+and is told one job at a time over a pipe; it may take so much memory and time, write no file, and dies with
+its parent; a child that is gone is replaced. Messages are JSON and raw samples: nothing is pickled, and the
+caller's main module is not run again. The child's side is `decoder`.
 """
 
 import json
@@ -34,7 +35,8 @@ START_UP = 60.0  # seconds a child may take to say that it is ready, on a busy m
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # glibc keeps some memory from one job to the next: asking for it anew each time costs a tenth of the speed
+    # glibc keeps some memory from one job to the next: asking for it anew each time costs a tenth of the
+    # speed
     "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
 }
@@ -95,7 +97,8 @@ class Stream(Future[str]):
 
 
 class Decoders:
-    """A pool of child processes that decode; a context manager. Children are started when there is work for them.
+    """A pool of child processes that decode; a context manager. Children are started when there is work for
+    them.
 
     Args:
         workers: Child processes, at least 1.
@@ -103,23 +106,36 @@ class Decoders:
         max_bytes: Memory one job may take.
     """
 
-    def __init__(self, workers: int = 1, max_wait: float = LIMITS.max_decode_wait, max_bytes: int = LIMITS.max_decoder_bytes):
+    def __init__(
+        self,
+        workers: int = 1,
+        max_wait: float = LIMITS.max_decode_wait,
+        max_bytes: int = LIMITS.max_decoder_bytes,
+    ):
         self._limits, self._workers = (max_wait, max_bytes), workers
-        self._jobs: queue.SimpleQueue[tuple[Callable[[_Child], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[_Child], Any], Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
         self._children: set[_Child] = set()
         self._closed = False
-        self._threads = [threading.Thread(target=self._work, name=f"decoder {i}", daemon=True) for i in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._work, name=f"decoder {i}", daemon=True) for i in range(workers)
+        ]
         for thread in self._threads:
             thread.start()
 
     def submit(self, job: Job) -> "Future[Decoded]":
-        """The job's result, or its `UserError` as exception: those of `media.decode` and `archives.read`, `decode-timeout`, `decoder-crashed`."""
+        """The job's result, or its `UserError` as exception: those of `media.decode` and `archives.read`,
+        `decode-timeout`, `decoder-crashed`.
+        """
         future: Future[Decoded] = Future()
         self._put(lambda child: child.decode(job), future)
         return future
 
     def stream(self, job: Job, seconds: float, take: Callable[[np.ndarray], object]) -> Stream:
-        """Gives the recording to `take` in blocks of `seconds`, as `media.blocks`, in a thread of the pool; fails as `submit`, or with what `take` raises."""
+        """Gives the recording to `take` in blocks of `seconds`, as `media.blocks`, in a thread of the pool;
+        fails as `submit`, or with what `take` raises.
+        """
         future = Stream()
 
         def work(child: _Child) -> str:
@@ -159,7 +175,9 @@ class Decoders:
         self._jobs.put((work, future))
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Decoded | UserError]:
-        """The result of each job, in order; takes jobs and holds results only so far ahead as keeps the children busy."""
+        """The result of each job, in order; takes jobs and holds results only so far ahead as keeps the
+        children busy.
+        """
         pending: deque[Future[Decoded]] = deque()
         try:
             for job in jobs:
@@ -222,8 +240,14 @@ class Decoders:
             child.end()
 
 
-def blocks(job: Job, seconds: float, max_wait: float = LIMITS.max_decode_wait, max_bytes: int = LIMITS.max_decoder_bytes) -> Generator[np.ndarray, None, str]:
-    """`media.blocks` of a job, decoded in a child process of its own; `max_wait` holds for each block, and `max_seconds` for none.
+def blocks(
+    job: Job,
+    seconds: float,
+    max_wait: float = LIMITS.max_decode_wait,
+    max_bytes: int = LIMITS.max_decoder_bytes,
+) -> Generator[np.ndarray, None, str]:
+    """`media.blocks` of a job, decoded in a child process of its own; `max_wait` holds for each block, and
+    `max_seconds` for none.
 
     Raises:
         UserError: as `Decoders.submit`.
@@ -267,7 +291,9 @@ class _Child:
             stderr=self._errors,
             bufsize=0,
             process_group=0,  # Ctrl-C is the parent's to handle
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))},
+            env=os.environ
+            | ENVIRONMENT
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))},
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests, self._replies = self._process.stdin, self._process.stdout
@@ -280,12 +306,16 @@ class _Child:
         except (EOFError, TimeoutError) as error:
             self.gone = True
             self._errors.seek(0)
-            raise RuntimeError(f"a decoder process did not start: {os.fsdecode(self._errors.read()).strip() or error}") from error
+            raise RuntimeError(
+                f"a decoder process did not start: {os.fsdecode(self._errors.read()).strip() or error}"
+            ) from error
 
     def decode(self, job: Job) -> Decoded:
         """As `Decoders.submit`."""
         message, samples = next(self.ask(job, 0.0))
-        return Decoded(samples, message["rate_in"], message["channels_in"], message["seconds_in"], message["note"])
+        return Decoded(
+            samples, message["rate_in"], message["channels_in"], message["seconds_in"], message["note"]
+        )
 
     def stream(self, job: Job, block_seconds: float, take: Callable[[np.ndarray], object]) -> str:
         """As `Decoders.stream`."""
@@ -300,7 +330,9 @@ class _Child:
         return note
 
     def ask(self, job: Job, block_seconds: float) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        """What the child says of the job: one message with all samples, or one for each block and one with the note."""
+        """What the child says of the job: one message with all samples, or one for each block and one with
+        the note.
+        """
         request = asdict(job) | {"path": str(job.path.absolute()), "block_seconds": block_seconds}
         what = f"cannot use {job}"
         try:
@@ -316,7 +348,9 @@ class _Child:
                     return
         except TimeoutError:
             self.gone = True
-            raise UserError("decode-timeout", what, f"decoding it takes longer than {self._max_wait:g} s", REMEDY) from None
+            raise UserError(
+                "decode-timeout", what, f"decoding it takes longer than {self._max_wait:g} s", REMEDY
+            ) from None
         except EOFError:
             self.gone = True
             raise UserError("decoder-crashed", what, f"its decoder ended {self._ending()}", REMEDY) from None

@@ -1,7 +1,8 @@
 """Every setting of a run: frozen dataclasses, their checks, and YAML in and out.
 
-Outside the straight line: each room takes the dataclass that bears its name. A YAML file holds only what differs from the defaults here;
-`jsonargparse` turns the same dataclasses into `--help`, dotted overrides (`--optim.lr 1e-4`) and errors that name the nearest key.
+Outside the straight line: each room takes the dataclass that bears its name. A YAML file holds only what
+differs from the defaults here; `jsonargparse` turns the same dataclasses into `--help`, dotted overrides
+(`--optim.lr 1e-4`) and errors that name the nearest key.
 """
 
 import ast
@@ -21,7 +22,9 @@ from beatline.errors import UserError
 
 def _check(condition: bool, name: str, cause: str) -> None:
     if not condition:
-        raise UserError("bad-config", f"setting {name}", cause, "correct it in the YAML file or on the command line")
+        raise UserError(
+            "bad-config", f"setting {name}", cause, "correct it in the YAML file or on the command line"
+        )
 
 
 def _fraction(value: float, name: str) -> None:
@@ -30,7 +33,9 @@ def _fraction(value: float, name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """The architecture of a BEATs encoder; the field names are those of the released checkpoints' `cfg`. Defaults: Base."""
+    """The architecture of a BEATs encoder; the field names are those of the released checkpoints' `cfg`.
+    Defaults: Base.
+    """
 
     input_patch_size: int = 16
     """Side of a patch, frames and mels; 16, on which windows, steps and events stand."""
@@ -80,16 +85,50 @@ class EncoderConfig:
     """They are then divided by twice this."""
 
     def __post_init__(self) -> None:
-        for name in ("embed_dim", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "conv_pos", "conv_pos_groups"):
+        for name in (
+            "embed_dim",
+            "encoder_layers",
+            "encoder_embed_dim",
+            "encoder_ffn_embed_dim",
+            "encoder_attention_heads",
+            "conv_pos",
+            "conv_pos_groups",
+        ):
             _check(getattr(self, name) >= 1, name, "must be at least 1")
-        _check(self.input_patch_size == 16, "input_patch_size", f"{self.input_patch_size} is not 16, as all released checkpoints have it")
-        _check(self.encoder_embed_dim % self.encoder_attention_heads == 0, "encoder_embed_dim", "not a multiple of encoder_attention_heads")
-        _check(self.encoder_embed_dim % self.conv_pos_groups == 0, "encoder_embed_dim", "not a multiple of conv_pos_groups")
-        _check(self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even and at least 4")
-        _check(self.max_distance > self.num_buckets // 4, "max_distance", "must exceed a quarter of num_buckets")
-        for name in ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop"):
+        _check(
+            self.input_patch_size == 16,
+            "input_patch_size",
+            f"{self.input_patch_size} is not 16, as all released checkpoints have it",
+        )
+        _check(
+            self.encoder_embed_dim % self.encoder_attention_heads == 0,
+            "encoder_embed_dim",
+            "not a multiple of encoder_attention_heads",
+        )
+        _check(
+            self.encoder_embed_dim % self.conv_pos_groups == 0,
+            "encoder_embed_dim",
+            "not a multiple of conv_pos_groups",
+        )
+        _check(
+            self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even and at least 4"
+        )
+        _check(
+            self.max_distance > self.num_buckets // 4, "max_distance", "must exceed a quarter of num_buckets"
+        )
+        for name in (
+            "dropout",
+            "attention_dropout",
+            "activation_dropout",
+            "dropout_input",
+            "encoder_layerdrop",
+        ):
             _fraction(getattr(self, name), name)
-        _check(0.0 < self.layer_wise_gradient_decay_ratio <= 1.0, "layer_wise_gradient_decay_ratio", "must be above 0 and at most 1")
+        _check(
+            0.0 < self.layer_wise_gradient_decay_ratio <= 1.0,
+            "layer_wise_gradient_decay_ratio",
+            "must be above 0 and at most 1",
+        )
         _check(self.fbank_std > 0, "fbank_std", "must be above 0")
 
 
@@ -98,31 +137,48 @@ class DataConfig:
     """Which recordings, labels and splits; one of audioset, dataset, kaldi, csv, folder."""
 
     audioset: Path | None = None
-    """Folder with AudioSet's audio in any layout: files named after their ids, tar, Parquet or HDF5 files, lists of files."""
+    """Folder with AudioSet's audio in any layout: files named after their ids, tar, Parquet or HDF5 files,
+    lists of files.
+    """
     audioset_csv: Path | None = None
     """Folder of the official tables; looked for below the audioset folder when left out."""
     audioset_train: tuple[str, ...] = ("balanced",)
-    """Tables of train: `balanced`, `unbalanced`, `strong`, or names or paths of CSVs of the same form; AS-2M is `[balanced, unbalanced]`."""
+    """Tables of train: `balanced`, `unbalanced`, `strong`, or names or paths of CSVs of the same form; AS-2M
+    is `[balanced, unbalanced]`.
+    """
     audioset_eval: str = "eval"
     """Table of test: `eval`, `strong-eval`, or the name or path of a CSV of the same form."""
-    dataset: Literal["esc50", "fsd50k", "urbansound8k", "speech-commands-v1", "speech-commands-v2", "vggsound"] | None = None
-    """A data set with its official splits, from the local copy in root; Speech Commands V1 is KS1 (12 classes), V2 is KS2 (35)."""
+    dataset: (
+        Literal["esc50", "fsd50k", "urbansound8k", "speech-commands-v1", "speech-commands-v2", "vggsound"]
+        | None
+    ) = None
+    """A data set with its official splits, from the local copy in root; Speech Commands V1 is KS1 (12
+    classes), V2 is KS2 (35).
+    """
     root: Path | None = None
     """Folder of the data set's local copy, as its publisher packs it."""
     fold: int | None = None
-    """Fold held out for test: 1 to 5 of ESC-50, 1 to 10 of UrbanSound8K; the official figure is the mean over all."""
+    """Fold held out for test: 1 to 5 of ESC-50, 1 to 10 of UrbanSound8K; the official figure is the mean over
+    all.
+    """
     kaldi: Path | None = None
     """Folder with `train`, `val` and `test` folders of `wav.scp` and `text`."""
     csv: Path | None = None
-    """Table with columns `file,labels` and optionally `split,id,recording,start,end`; the word `mini` is the embedded data set."""
+    """Table with columns `file,labels` and optionally `split,id,recording,start,end`; the word `mini` is the
+    embedded data set.
+    """
     folder: Path | None = None
     """Folder with one folder per class, or `<split>/<class>` folders."""
     labels: Path | None = None
     """Label table `mid,display_name`; found beside the data or derived from it when left out."""
     validation: Literal["given", "clean", "inside-eval"] = "given"
-    """Validation split: as the data gives it, a stratified part of train, or (AudioSet) the first tenth of eval as in the recipe."""
+    """Validation split: as the data gives it, a stratified part of train, or (AudioSet) the first tenth of
+    eval as in the recipe.
+    """
     validation_list: Path | None = None
-    """List of validation clips, a clip's or a recording's id a line; with validation `given` only, and instead of the data's own val."""
+    """List of validation clips, a clip's or a recording's id a line; with validation `given` only, and
+    instead of the data's own val.
+    """
     validation_fraction: float = 0.1
     """Share of train that a clean validation split takes, 0 to 1."""
     test_fraction: float = 0.2
@@ -132,20 +188,38 @@ class DataConfig:
     min_seconds: float = 0.1
     """Shorter training and validation clips are rejected, seconds."""
     max_seconds: float = 12.0
-    """Longer training and validation clips are rejected, longer test clips scored in windows of this, seconds."""
+    """Longer training and validation clips are rejected, longer test clips scored in windows of this,
+    seconds.
+    """
     strict: bool = False
     """Whether a rejected input is an error (exit code 3), once everything else is prepared."""
 
     def __post_init__(self) -> None:
-        sources = [name for name in ("audioset", "dataset", "kaldi", "csv", "folder") if getattr(self, name) is not None]
+        sources = [
+            name
+            for name in ("audioset", "dataset", "kaldi", "csv", "folder")
+            if getattr(self, name) is not None
+        ]
         _check(len(sources) <= 1, "data", f"{' and '.join(sources)} are given, but a run has one source")
         _check(len(self.audioset_train) > 0, "data.audioset_train", "must name at least one table")
-        _check(self.dataset is not None or (self.root is None and self.fold is None), "data.dataset", "root and fold are given, but no dataset")
-        _check(self.validation_list is None or self.validation == "given", "data.validation_list", "cannot be combined with validation clean or inside-eval")
+        _check(
+            self.dataset is not None or (self.root is None and self.fold is None),
+            "data.dataset",
+            "root and fold are given, but no dataset",
+        )
+        _check(
+            self.validation_list is None or self.validation == "given",
+            "data.validation_list",
+            "cannot be combined with validation clean or inside-eval",
+        )
 
         _fraction(self.validation_fraction, "data.validation_fraction")
         _fraction(self.test_fraction, "data.test_fraction")
-        _check(0.0 <= self.min_seconds < self.max_seconds, "data.min_seconds", "must be at least 0 and below max_seconds")
+        _check(
+            0.0 <= self.min_seconds < self.max_seconds,
+            "data.min_seconds",
+            "must be at least 0 and below max_seconds",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,15 +227,21 @@ class ModelConfig:
     """The tagger: where its encoder comes from and how it is trained."""
 
     init: Path | None = None
-    """Checkpoint file or folder to start from, or a name that `beatline fetch checkpoint` knows; random weights when left out."""
+    """Checkpoint file or folder to start from, or a name that `beatline fetch checkpoint` knows; random
+    weights when left out.
+    """
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Architecture for random weights; a checkpoint brings its own."""
     task: Literal["multi-label", "single-label"] = "multi-label"
     """Sigmoid and binary cross-entropy, or softmax and cross-entropy."""
     padding: Literal["exact", "upstream"] = "exact"
-    """Which tokens count as padding: `exact` equals the clip alone, `upstream` is the BEATs release's rule."""
+    """Which tokens count as padding: `exact` equals the clip alone, `upstream` is the BEATs release's
+    rule.
+    """
     gradient_decay: Literal["release", "espnet-cut"] = "release"
-    """How a decay ratio below 1 is executed: scaled at each layer's input, or cut there as ESPnet 202511 does."""
+    """How a decay ratio below 1 is executed: scaled at each layer's input, or cut there as ESPnet 202511
+    does.
+    """
     gradient_decay_ratio: float | None = None
     """Overrides the checkpoint's layer_wise_gradient_decay_ratio, above 0 up to 1."""
     dropout: float | None = None
@@ -174,17 +254,29 @@ class ModelConfig:
             _fraction(self.dropout, "model.dropout")
         if self.layerdrop is not None:
             _fraction(self.layerdrop, "model.layerdrop")
-        _check(self.gradient_decay_ratio is None or 0 < self.gradient_decay_ratio <= 1, "model.gradient_decay_ratio", "must be above 0 and at most 1")
+        _check(
+            self.gradient_decay_ratio is None or 0 < self.gradient_decay_ratio <= 1,
+            "model.gradient_decay_ratio",
+            "must be above 0 and at most 1",
+        )
 
     def apply(self, encoder: EncoderConfig) -> EncoderConfig:
         """The encoder's configuration with this run's overrides."""
-        wanted: dict[str, Any] = {"layer_wise_gradient_decay_ratio": self.gradient_decay_ratio, "dropout": self.dropout, "encoder_layerdrop": self.layerdrop}
-        return dataclasses.replace(encoder, **{name: value for name, value in wanted.items() if value is not None})
+        wanted: dict[str, Any] = {
+            "layer_wise_gradient_decay_ratio": self.gradient_decay_ratio,
+            "dropout": self.dropout,
+            "encoder_layerdrop": self.layerdrop,
+        }
+        return dataclasses.replace(
+            encoder, **{name: value for name, value in wanted.items() if value is not None}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What training does to a clip, in this order: mixup and roll on the waveform, warp and masks on the fbank."""
+    """What training does to a clip, in this order: mixup and roll on the waveform, warp and masks on the
+    fbank.
+    """
 
     mixup_probability: float = 0.8
     """Share of clips that are mixed with another of their batch, 0 to 1."""
@@ -238,10 +330,20 @@ class OptimConfig:
     """Largest global gradient norm, above 0."""
 
     def __post_init__(self) -> None:
-        _check(self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0 and not below min_lr")
+        _check(
+            self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0 and not below min_lr"
+        )
         _check(self.warmup_steps >= 0, "optim.warmup_steps", "must not be negative")
-        _check(self.cycle_steps == 0 or self.cycle_steps > self.warmup_steps, "optim.cycle_steps", "must exceed warmup_steps")
-        _check(self.weight_decay >= 0 and self.eps > 0 and self.clip_norm > 0, "optim", "weight_decay must not be negative; eps and clip_norm must be above 0")
+        _check(
+            self.cycle_steps == 0 or self.cycle_steps > self.warmup_steps,
+            "optim.cycle_steps",
+            "must exceed warmup_steps",
+        )
+        _check(
+            self.weight_decay >= 0 and self.eps > 0 and self.clip_norm > 0,
+            "optim",
+            "weight_decay must not be negative; eps and clip_norm must be above 0",
+        )
         for beta in self.betas:
             _check(0 <= beta < 1, "optim.betas", f"{beta} is not in [0, 1)")
 
@@ -257,13 +359,17 @@ class TrainConfig:
     fold_seconds: float = 0.0
     """ESPnet's folded batches: `batch` is divided by 1 + floor(longest clip / this), seconds; 0 is off."""
     order: Literal["fresh", "fixed-batches"] = "fresh"
-    """Shuffle clips anew each epoch, or make batches once by length and shuffle only their order, as ESPnet does."""
+    """Shuffle clips anew each epoch, or make batches once by length and shuffle only their order, as ESPnet
+    does.
+    """
     accumulate: int = 1
     """Microsteps a step is cut into, at least 1."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the encoder; filter bank, softmax, loss and weights stay float32."""
     compile: bool = False
-    """Whether each layer goes through torch.compile, which takes a minute or two at the start: meant for a GPU; on a CPU beatline's own way is faster."""
+    """Whether each layer goes through torch.compile, which takes a minute or two at the start: meant for a
+    GPU; on a CPU beatline's own way is faster.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
     workers: int = 2
@@ -280,7 +386,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
             _check(getattr(self, name) >= 1, f"train.{name}", "must be at least 1")
-        _check(self.workers >= 0 and self.average >= 0 and self.fold_seconds >= 0, "train", "workers, average and fold_seconds must not be negative")
+        _check(
+            self.workers >= 0 and self.average >= 0 and self.fold_seconds >= 0,
+            "train",
+            "workers, average and fold_seconds must not be negative",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,7 +450,11 @@ def dump_yaml(config: Config) -> str:
 
 def shipped() -> dict[str, Path]:
     """The configurations in the package, by name."""
-    return {Path(str(f)).stem: Path(str(f)) for f in (files("beatline") / "conf").iterdir() if f.name.endswith(".yaml")}
+    return {
+        Path(str(f)).stem: Path(str(f))
+        for f in (files("beatline") / "conf").iterdir()
+        if f.name.endswith(".yaml")
+    }
 
 
 def find(name: str) -> Path:
@@ -352,11 +466,15 @@ def find(name: str) -> Path:
     path, known = Path(name), shipped()
     if path.is_file():
         return path
-    if path.stem in known and path.suffix in ("", ".yaml") and str(path.parent) in (".", "conf"):  # another folder is a path that is mistyped
+    if (
+        path.stem in known and path.suffix in ("", ".yaml") and str(path.parent) in (".", "conf")
+    ):  # another folder is a path that is mistyped
         return known[path.stem]
     near = difflib.get_close_matches(path.stem, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(sorted(known))}"
-    raise UserError("missing-file", f"configuration {name}", "no such file, and none shipped has this name", hint)
+    raise UserError(
+        "missing-file", f"configuration {name}", "no such file, and none shipped has this name", hint
+    )
 
 
 def settings_parser(**options: Any) -> Any:
@@ -364,7 +482,9 @@ def settings_parser(**options: Any) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False, default_env=False, **options)
-    parser.add_argument("--settings", action="config", help="YAML file with settings that differ from the defaults")
+    parser.add_argument(
+        "--settings", action="config", help="YAML file with settings that differ from the defaults"
+    )
     parser.add_class_arguments(Config, nested_key=None)
     return parser
 
@@ -385,7 +505,11 @@ def _docs(kind: type = Config, prefix: str = "") -> dict[str, str]:
     found = {}
     body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
     for node, after in pairwise(body):
-        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
             found[f"{prefix}{node.target.id}"] = str(after.value.value).rstrip(".").replace("%", "%%")  # type: ignore[union-attr]
     for f in dataclasses.fields(kind):
         if dataclasses.is_dataclass(f.default_factory):
@@ -397,7 +521,11 @@ def _keys(kind: type = Config, prefix: str = "") -> list[str]:
     names = []
     for f in dataclasses.fields(kind):
         nested = f.default_factory if f.default_factory is not dataclasses.MISSING else None
-        names += _keys(nested, f"{prefix}{f.name}.") if isinstance(nested, type) and dataclasses.is_dataclass(nested) else [prefix + f.name]
+        names += (
+            _keys(nested, f"{prefix}{f.name}.")
+            if isinstance(nested, type) and dataclasses.is_dataclass(nested)
+            else [prefix + f.name]
+        )
     return names
 
 
@@ -439,5 +567,14 @@ def _parsed(parser: Any, arguments: list[str], what: str) -> Any:
         cause = " ".join(str(error).split())
         names = {name for key in _keys() for name in (key, key.split(".")[-1])}
         words = re.findall(r"--([\w.]+)|'([\w.]+)'", cause)
-        near = [] if "Expected" in cause else [match for pair in words for match in difflib.get_close_matches("".join(pair), names, n=1)]
-        raise UserError("bad-config", what, cause, f"did you mean {near[0]}?" if near else "`beatline run --help` lists every setting") from error
+        near = (
+            []
+            if "Expected" in cause
+            else [match for pair in words for match in difflib.get_close_matches("".join(pair), names, n=1)]
+        )
+        raise UserError(
+            "bad-config",
+            what,
+            cause,
+            f"did you mean {near[0]}?" if near else "`beatline run --help` lists every setting",
+        ) from error

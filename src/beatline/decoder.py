@@ -1,7 +1,8 @@
 """The child process that decodes for `children`: jobs in, samples out, within bounds that the kernel keeps.
 
-In: lines of JSON on the standard input. Out, on the standard output: for each message its length, JSON, and as many int16 samples as that says. The process
-writes no file, opens few, takes so much memory for a job, and ends with its parent. `python -m beatline.decoder BYTES`; imports no torch.
+In: lines of JSON on the standard input. Out, on the standard output: for each message its length, JSON, and
+as many int16 samples as that says. The process writes no file, opens few, takes so much memory for a job, and
+ends with its parent. `python -m beatline.decoder BYTES`; imports no torch.
 """
 
 import ctypes
@@ -61,17 +62,29 @@ def _send(replies: BinaryIO, message: dict[str, Any], samples: np.ndarray | None
 
 
 def _answers(request: dict[str, Any], max_bytes: int) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
-    """Messages and their samples: one with the facts of the whole, or one for each block and one with the note; or one refusal."""
+    """Messages and their samples: one with the facts of the whole, or one for each block and one with the
+    note; or one refusal.
+    """
     try:
         source = _source(Path(request["path"]), request["member"], max_bytes)
         start, end = request["start"], request["end"]
-        with _memory(max_bytes + min(_size(source), 3 * max_bytes)):  # an index of its content grows with an honest file
+        with _memory(
+            max_bytes + min(_size(source), 3 * max_bytes)
+        ):  # an index of its content grows with an honest file
             if request["block_seconds"]:
                 note = yield from _without_words(media.blocks(source, request["block_seconds"], start, end))
                 yield {"note": note}, None
             else:
                 decoded = media.decode(source, start, end, request["max_seconds"])
-                yield {"rate_in": decoded.rate_in, "channels_in": decoded.channels_in, "seconds_in": decoded.seconds_in, "note": decoded.note}, decoded.samples
+                yield (
+                    {
+                        "rate_in": decoded.rate_in,
+                        "channels_in": decoded.channels_in,
+                        "seconds_in": decoded.seconds_in,
+                        "note": decoded.note,
+                    },
+                    decoded.samples,
+                )
     except UserError as error:
         yield {"code": error.code, "cause": error.cause, "remedy": error.remedy}, None
     except MemoryError:
@@ -86,7 +99,9 @@ def _source(path: Path, member: str, max_bytes: int) -> Path | bytes:
         return path
     from beatline import archives
 
-    with _memory(max_bytes + LIMITS.max_row_group_bytes):  # the most that an honest archive makes its reader hold
+    with _memory(
+        max_bytes + LIMITS.max_row_group_bytes
+    ):  # the most that an honest archive makes its reader hold
         return archives.read(path, member)
 
 
@@ -99,7 +114,9 @@ def _size(source: Path | bytes) -> int:
         return 0
 
 
-def _without_words(pieces: Generator[np.ndarray, None, str]) -> Generator[tuple[dict[str, Any], np.ndarray], None, str]:
+def _without_words(
+    pieces: Generator[np.ndarray, None, str],
+) -> Generator[tuple[dict[str, Any], np.ndarray], None, str]:
     while True:
         try:
             yield {}, next(pieces)
@@ -114,7 +131,9 @@ def _memory(max_bytes: int) -> Iterator[None]:
         yield
         return
     held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_DATA)  # not the address space, which libraries reserve in plenty and do not use
+    before = resource.getrlimit(
+        resource.RLIMIT_DATA
+    )  # not the address space, which libraries reserve in plenty and do not use
     resource.setrlimit(resource.RLIMIT_DATA, (held + max_bytes, before[1]))
     try:
         yield

@@ -1,7 +1,8 @@
 """waveforms -> scores by one of three runtimes: PyTorch, onnxruntime, OpenVINO. The same numbers from each.
 
-In: waveforms `(batch, samples)` float32 with lengths, as arrays. Out: scores, logits and embeddings. PyTorch runs any checkpoint; the other two
-run the folder that `export` writes and need neither PyTorch nor the checkpoint. Imports no torch before it is needed.
+In: waveforms `(batch, samples)` float32 with lengths, as arrays. Out: scores, logits and embeddings. PyTorch
+runs any checkpoint; the other two run the folder that `export` writes and need neither PyTorch nor the
+checkpoint. Imports no torch before it is needed.
 """
 
 import json
@@ -28,7 +29,8 @@ ONNX, INT8, OPENVINO = "model.onnx", "model.int8.onnx", "model.xml"
 RUNS: dict[Literal["onnx", "openvino"], tuple[str, ...]] = {"onnx": (ONNX,), "openvino": (OPENVINO, ONNX)}
 """Which files of an export each runtime takes, the one it prefers first."""
 EXTRA = {"onnx": "onnxruntime", "openvino": "openvino"}
-STEP = 8_000  # samples; graphs take clips padded to a multiple of this, since a runtime prepares itself for each new shape
+# samples; graphs take clips padded to a multiple of this, since a runtime prepares itself for each new shape
+STEP = 8_000
 CLIPS_AT_ONCE = 4  # on a CPU: more do not fit its cache
 READERS = 16  # at most beside a GPU, for each of which a machine may have as many processors
 
@@ -44,9 +46,13 @@ class Outputs:
     embeddings: np.ndarray
     """`(batch, width)`: the mean of a clip's tokens."""
     tokens: np.ndarray | None = None
-    """`(batch, tokens, width)` where detail was asked for, `windows.TOKENS_OF_A_STEP` for each time step; zero after a clip's `windows.steps`."""
+    """`(batch, tokens, width)` where detail was asked for, `windows.TOKENS_OF_A_STEP` for each time step;
+    zero after a clip's `windows.steps`.
+    """
     step_logits: np.ndarray | None = None
-    """`(batch, steps, labels)` where detail was asked for: what the head says of each time step alone; with a linear head their mean over a clip's steps is its logits."""
+    """`(batch, steps, labels)` where detail was asked for: what the head says of each time step alone; with a
+    linear head their mean over a clip's steps is its logits.
+    """
 
 
 NAMES = tuple(field.name for field in fields(Outputs))
@@ -64,7 +70,9 @@ class Engine(ABC):
     clips_at_once: int = CLIPS_AT_ONCE
     """Clips of one pass; a larger batch is cut."""
     readers: int = 0
-    """Threads that begin to read recordings ahead of their turn; none where the model is slower than whoever reads one after the other."""
+    """Threads that begin to read recordings ahead of their turn; none where the model is slower than whoever
+    reads one after the other.
+    """
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()  # a pass takes every core, and not every runtime bears two
@@ -73,14 +81,23 @@ class Engine(ABC):
         """What the tagger says of a batch; any thread may call it.
 
         Args:
-            waveforms: `(batch, samples)` float32 in [-1, 1], 16 kHz, zero after each clip's end; at least `windows.MIN_SAMPLES` long.
-            lengths: Samples of each clip, `(batch,)` int64, each at least `windows.MIN_SAMPLES`; None when nothing is padded.
+            waveforms: `(batch, samples)` float32 in [-1, 1], 16 kHz, zero after each clip's end; at least
+                `windows.MIN_SAMPLES` long.
+            lengths: Samples of each clip, `(batch,)` int64, each at least `windows.MIN_SAMPLES`; None when
+                nothing is padded.
             detail: Also tokens and the logits of each time step.
         """
-        whole = np.full(len(waveforms), waveforms.shape[1], np.int64) if lengths is None else lengths.astype(np.int64)
+        whole = (
+            np.full(len(waveforms), waveforms.shape[1], np.int64)
+            if lengths is None
+            else lengths.astype(np.int64)
+        )
         size, names = self.clips_at_once, NAMES if detail else NAMES[:3]
         with self._one_at_a_time:
-            parts = [self._pass(waveforms[i : i + size], whole[i : i + size], names) for i in range(0, len(waveforms), size)]
+            parts = [
+                self._pass(waveforms[i : i + size], whole[i : i + size], names)
+                for i in range(0, len(waveforms), size)
+            ]
         return Outputs(*(np.concatenate(some) for some in zip(*parts, strict=True)))
 
     def scores(self, waveforms: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
@@ -120,7 +137,12 @@ class TorchEngine(Engine):
         from beatline import products
 
         super().__init__()
-        self.device, self.precision, self.labels, self.task = torch.device(device), precision, labels, tagger.task
+        self.device, self.precision, self.labels, self.task = (
+            torch.device(device),
+            precision,
+            labels,
+            tagger.task,
+        )
         self.tagger = tagger.to(self.device).eval()
         if self.device.type != "cpu":
             products.keep_gpu_exact()
@@ -130,42 +152,77 @@ class TorchEngine(Engine):
         import torch
 
         clips, ends = torch.from_numpy(waveforms).to(self.device), torch.from_numpy(lengths).to(self.device)
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
             logits, *rest = self.tagger.outputs(clips, self.tagger.is_padding(ends, clips.shape[1]))
-            scores = torch.cat([self.tagger.score(clip) for clip in logits.split(1)])  # one by one: a sigmoid's last bit depends on its place in memory
+            scores = torch.cat(
+                [self.tagger.score(clip) for clip in logits.split(1)]
+            )  # one by one: a sigmoid's last bit depends on its place in memory
         return [tensor.float().cpu().numpy() for tensor in (scores, logits, *rest)[: len(names)]]
 
 
 class GraphEngine(Engine):
-    """An exported folder on onnxruntime or OpenVINO; see `export`. Whether the folder is whole is for `load_export` to say.
+    """An exported folder on onnxruntime or OpenVINO; see `export`. Whether the folder is whole is for
+    `load_export` to say.
 
     Raises:
-        UserError: `missing-package`; `bad-config` where the export holds nothing for this runtime or precision.
+        UserError: `missing-package`; `bad-config` where the export holds nothing for this runtime or
+            precision.
     """
 
-    def __init__(self, folder: Path, runtime: Literal["onnx", "openvino"], precision: Precision = "float32", threads: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        runtime: Literal["onnx", "openvino"],
+        precision: Precision = "float32",
+        threads: int = 0,
+    ):
         files = (INT8,) if precision == "int8" else RUNS[runtime]
         there = [folder / file for file in files if (folder / file).exists()]
         if not there:
             remedy = "export it again with `--to onnx" + (" --int8`" if precision == "int8" else "`")
-            raise UserError("bad-config", f"cannot run {folder} on {EXTRA[runtime]} in {precision}", f"it holds no {' or '.join(files)}", remedy)
+            raise UserError(
+                "bad-config",
+                f"cannot run {folder} on {EXTRA[runtime]} in {precision}",
+                f"it holds no {' or '.join(files)}",
+                remedy,
+            )
         if find_spec(EXTRA[runtime]) is None:
-            raise UserError("missing-package", f"engine {runtime}", f"{EXTRA[runtime]} is not installed", "pip install 'beatline[export]'")
+            raise UserError(
+                "missing-package",
+                f"engine {runtime}",
+                f"{EXTRA[runtime]} is not installed",
+                "pip install 'beatline[export]'",
+            )
         super().__init__()
         self.name, self.file = runtime, there[0]
         self.task = json.loads((folder / "config.json").read_text())["task"]
         self.labels = LabelSet.from_csv((folder / LABELS).read_text(encoding="utf-8"), str(folder / LABELS))
-        self._call = _onnxruntime(self.file, threads) if runtime == "onnx" else _openvino(self.file, precision, threads)
+        self._call = (
+            _onnxruntime(self.file, threads)
+            if runtime == "onnx"
+            else _openvino(self.file, precision, threads)
+        )
 
     def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         padding = -waveforms.shape[1] % STEP
-        got: list[np.ndarray] = self._call(np.pad(waveforms.astype(np.float32, copy=False), ((0, 0), (0, padding))), lengths, names)
+        got: list[np.ndarray] = self._call(
+            np.pad(waveforms.astype(np.float32, copy=False), ((0, 0), (0, padding))), lengths, names
+        )
         steps = int(windows.steps(np.array(waveforms.shape[1])))  # without those of the padding
-        return [*got[:3], got[3][:, :windows.TOKENS_OF_A_STEP * steps], got[4][:, :steps]] if len(got) > 3 else got
+        return (
+            [*got[:3], got[3][:, : windows.TOKENS_OF_A_STEP * steps], got[4][:, :steps]]
+            if len(got) > 3
+            else got
+        )
 
 
 def quiet_onnxruntime() -> None:
-    """To be called before onnxruntime is imported: from 1.29 on it reports to its maker, with an identifier of this machine, unless this is set by then."""
+    """To be called before onnxruntime is imported: from 1.29 on it reports to its maker, with an identifier
+    of this machine, unless this is set by then.
+    """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
@@ -175,7 +232,9 @@ def _onnxruntime(file: Path, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # busy waiting makes two threads slower than one on a shared machine
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # busy waiting makes two threads slower than one on a shared machine
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda waveforms, lengths, names: session.run(names, {"waveforms": waveforms, "lengths": lengths})
 
@@ -184,14 +243,21 @@ def _openvino(file: Path, precision: Precision, threads: int) -> Any:
     import openvino
 
     core = openvino.Core()
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"} | (
+        {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    )
 
     def compiled(model: Any, hint: str) -> Any:
         return core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": hint})
 
     model, bank = core.read_model(str(file)), None
-    narrow = any(node.get_type_name() == "GroupConvolution" and node.get_input_shape(1)[2] < 16 for node in model.get_ops())  # its bfloat16 is wrong there, on CPUs with AMX
-    if precision == "bfloat16" and not narrow:  # but not the filter bank, whose faint bins would be lost: it becomes a graph of its own
+    narrow = any(
+        node.get_type_name() == "GroupConvolution" and node.get_input_shape(1)[2] < 16
+        for node in model.get_ops()
+    )  # its bfloat16 is wrong there, on CPUs with AMX
+    if (
+        precision == "bfloat16" and not narrow
+    ):  # but not the filter bank, whose faint bins would be lost: it becomes a graph of its own
         patches = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution")
         energies, inputs = patches.input_value(0), model.get_parameters()
         bank = compiled(openvino.Model([energies], inputs), "f32")
@@ -202,7 +268,9 @@ def _openvino(file: Path, precision: Precision, threads: int) -> Any:
 
     def call(waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         inputs = [waveforms, lengths]
-        results = encoder([*inputs, *([bank(inputs, share_inputs=True)[0]] if bank else [])], share_inputs=True)
+        results = encoder(
+            [*inputs, *([bank(inputs, share_inputs=True)[0]] if bank else [])], share_inputs=True
+        )
         return [np.array(results[name]) for name in names]
 
     return call
@@ -221,50 +289,99 @@ def is_export(source: Path) -> bool:
 
 
 def reduced(name: Name, precision: Precision) -> Precision:
-    """The precision that is run: for int8 `auto` takes bfloat16 on a CPU with AMX, which is faster there and nearer to float32 (`docs/decisions/0013`)."""
-    return "bfloat16" if (name, precision) == ("auto", "int8") and find_spec(EXTRA["openvino"]) and _has_amx() else precision
+    """The precision that is run: for int8 `auto` takes bfloat16 on a CPU with AMX, which is faster there and
+    nearer to float32 (`docs/decisions/0013`).
+    """
+    return (
+        "bfloat16"
+        if (name, precision) == ("auto", "int8") and find_spec(EXTRA["openvino"]) and _has_amx()
+        else precision
+    )
 
 
 def check_cpu(device: str) -> None:
     """Refuses a device that no export runs on."""
     if device not in ("auto", "cpu"):
-        raise UserError("bad-config", f"device {device}", "onnxruntime and OpenVINO run on the CPU here", "leave --device out, or give a checkpoint and leave --engine out")
+        raise UserError(
+            "bad-config",
+            f"device {device}",
+            "onnxruntime and OpenVINO run on the CPU here",
+            "leave --device out, or give a checkpoint and leave --engine out",
+        )
 
 
-def load_export(folder: Path, name: Name = "auto", precision: Precision = "float32", threads: int = 0, device: str = "auto") -> GraphEngine:
-    """An exported folder as an engine; `auto` takes OpenVINO for float32 and bfloat16 where it is installed or all the export is for, else onnxruntime.
+def load_export(
+    folder: Path,
+    name: Name = "auto",
+    precision: Precision = "float32",
+    threads: int = 0,
+    device: str = "auto",
+) -> GraphEngine:
+    """An exported folder as an engine; `auto` takes OpenVINO for float32 and bfloat16 where it is installed
+    or all the export is for, else onnxruntime.
 
     Args:
         precision: See `reduced`.
         threads: CPU threads; 0 leaves it to the runtime.
 
     Raises:
-        UserError: As `GraphEngine`; `bad-config` for an engine that cannot run it, or a device other than the CPU.
+        UserError: As `GraphEngine`; `bad-config` for an engine that cannot run it, or a device other than the
+            CPU.
     """
     check_cpu(device)
     if name == "torch":
-        raise UserError("bad-config", "setting engine", f"{folder} is an export, which PyTorch does not run", "leave --engine out, or give the checkpoint")
+        raise UserError(
+            "bad-config",
+            "setting engine",
+            f"{folder} is an export, which PyTorch does not run",
+            "leave --engine out, or give the checkpoint",
+        )
     precision = reduced(name, precision)
     if name == "auto":
-        name = "openvino" if precision != "int8" and (find_spec(EXTRA["openvino"]) or not (folder / ONNX).exists()) else "onnx"
+        name = (
+            "openvino"
+            if precision != "int8" and (find_spec(EXTRA["openvino"]) or not (folder / ONNX).exists())
+            else "onnx"
+        )
     if (name, precision) == ("onnx", "bfloat16"):
-        raise UserError("bad-config", "setting precision", "onnxruntime runs float32 and int8 here", "install openvino (extra `export`) and leave --engine out, or take int8")
-    artefact.verify(folder, select=lambda file: file not in (ONNX, INT8) or file == (INT8 if precision == "int8" else ONNX))
+        raise UserError(
+            "bad-config",
+            "setting precision",
+            "onnxruntime runs float32 and int8 here",
+            "install openvino (extra `export`) and leave --engine out, or take int8",
+        )
+    artefact.verify(
+        folder,
+        select=lambda file: file not in (ONNX, INT8) or file == (INT8 if precision == "int8" else ONNX),
+    )
     return GraphEngine(folder, name, precision, threads)
 
 
-def load_checkpoint(source: Path | str, precision: Precision = "float32", device: str = "auto", head: bool = True, threads: int = 0) -> TorchEngine:
+def load_checkpoint(
+    source: Path | str,
+    precision: Precision = "float32",
+    device: str = "auto",
+    head: bool = True,
+    threads: int = 0,
+) -> TorchEngine:
     """A checkpoint of any family on PyTorch.
 
     Args:
         threads: CPU threads of all that PyTorch does in this process from now on; 0 leaves them as they are.
-        head: Whether it must have one; without it there is one label that means nothing, and embeddings as ever.
+        head: Whether it must have one; without it there is one label that means nothing, and embeddings as
+            ever.
 
     Raises:
-        UserError: See `model.checkpoint.load_checkpoint`; `bad-config` for int8 and for a device that is not there.
+        UserError: See `model.checkpoint.load_checkpoint`; `bad-config` for int8 and for a device that is not
+            there.
     """
     if precision == "int8":
-        raise UserError("bad-config", "setting precision", "PyTorch runs float32 and bfloat16 here", "leave --engine out: int8 runs on onnxruntime")
+        raise UserError(
+            "bad-config",
+            "setting precision",
+            "PyTorch runs float32 and bfloat16 here",
+            "leave --engine out: int8 runs on onnxruntime",
+        )
     import torch
 
     from beatline.model import checkpoint
@@ -272,15 +389,26 @@ def load_checkpoint(source: Path | str, precision: Precision = "float32", device
     loaded = checkpoint.load_checkpoint(source)
     if not head and loaded.labels is None:
         width = loaded.config.encoder_embed_dim
-        loaded = loaded.with_head({"weight": torch.zeros(1, width), "bias": torch.zeros(1)}, LabelSet.from_names(["none"]), "multi-label")
+        loaded = loaded.with_head(
+            {"weight": torch.zeros(1, width), "bias": torch.zeros(1)},
+            LabelSet.from_names(["none"]),
+            "multi-label",
+        )
     tagger, labels = loaded.tagger(), loaded.labels
     assert labels is not None  # tagger() refuses a model without a head
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UserError("bad-config", f"device {device!r}", "there is no such device", "give auto, cpu or cuda")
+        raise UserError(
+            "bad-config", f"device {device!r}", "there is no such device", "give auto, cpu or cuda"
+        )
     elif device != "cpu" and not torch.cuda.is_available():
-        raise UserError("bad-config", f"device {device}", "PyTorch sees no GPU", "leave it out, or install PyTorch for your GPU")
+        raise UserError(
+            "bad-config",
+            f"device {device}",
+            "PyTorch sees no GPU",
+            "leave it out, or install PyTorch for your GPU",
+        )
     if threads:
         torch.set_num_threads(threads)
     return TorchEngine(tagger, labels, device, precision)

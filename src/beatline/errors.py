@@ -1,7 +1,8 @@
 """Errors that a user can act on.
 
-Outside the straight line: every room raises `UserError`; the command line prints it as one line and exits by its class. The table
-`EXIT_CODES` is the whole list of codes. What is not here is a bug and keeps its traceback.
+Outside the straight line: every room raises `UserError`; the command line prints it as one line and exits by
+its class. The table `EXIT_CODES` is the whole list of codes. What is not here is a bug and keeps its
+traceback.
 """
 
 USAGE, INPUT, CORRUPT, RESOURCE = 2, 3, 4, 5
@@ -72,10 +73,14 @@ class UserError(Exception):
     """
 
     def __init__(self, code: str, what: str, cause: str, remedy: str):
-        super().__init__(code, what, cause, remedy)  # all four, so that the error survives pickling between processes
+        super().__init__(
+            code, what, cause, remedy
+        )  # all four, so that the error survives pickling between processes
         self.code, self.what, self.cause, self.remedy = code, what, cause, remedy
         self.exit_code = EXIT_CODES[code]
 
     def __str__(self) -> str:
         line = " ".join(f"{self.what}: {self.cause}; {self.remedy} [{self.code}]".split())
-        return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)  # a file's name must not steer a terminal
+        return "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
+        )  # a file's name must not steer a terminal

@@ -1,7 +1,8 @@
 """tagger -> one file in the form that ESPnet's `pack` writes, and its `unpack` and model zoo read.
 
-In: a tagger and its labels. Out: a zip archive with `config.yaml`, `model.pth` and `meta.yaml`, which says which is which by the names of ESPnet's inference class'
-arguments. What is in the first two is `model.checkpoint`'s.
+In: a tagger and its labels. Out: a zip archive with `config.yaml`, `model.pth` and `meta.yaml`, which says
+which is which by the names of ESPnet's inference class' arguments. What is in the first two is
+`model.checkpoint`'s.
 """
 
 import sys
@@ -25,7 +26,8 @@ ESPNET = "202511"
 def write(path: Path, tagger: Tagger, labels: LabelSet) -> None:
     """Writes the archive, whole or not at all.
 
-    Source: `espnet2/main_funcs/pack_funcs.py` and `espnet2/bin/pack.py` (`cls`) of ESPnet 202511; the folder's name in the archive is ours.
+    Source: `espnet2/main_funcs/pack_funcs.py` and `espnet2/bin/pack.py` (`cls`) of ESPnet 202511; the
+    folder's name in the archive is ours.
 
     Raises:
         UserError: `disk-full` or `not-writable`.
@@ -39,7 +41,10 @@ def write(path: Path, tagger: Tagger, labels: LabelSet) -> None:
         "torch": str(torch.__version__),
         "yaml_files": {"classification_train_config": config},
     }
-    with artefact.replacing(path) as file, tempfile.TemporaryDirectory(dir=path.parent, prefix=".packing-") as folder:
+    with (
+        artefact.replacing(path) as file,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".packing-") as folder,
+    ):
         write_espnet(Path(folder), tagger, labels)
         with zipfile.ZipFile(file, "w") as archive:  # stored: weights do not compress
             archive.writestr("meta.yaml", yaml.safe_dump(about))

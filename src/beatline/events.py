@@ -1,8 +1,9 @@
 """scores of time steps -> events: what sounds from when to when.
 
-In: a recording's windows in order, each with its scores. Out: `Event`s, as soon as they are over. Windows that overlap are averaged on one grid of steps of 0.16 s;
-then a median filter, a threshold to begin and a lower one to go on, gaps that are joined, and a least length. Memory holds a window and what sounds
-now, however long the recording is. Imports no torch.
+In: a recording's windows in order, each with its scores. Out: `Event`s, as soon as they are over. Windows
+that overlap are averaged on one grid of steps of 0.16 s; then a median filter, a threshold to begin and a
+lower one to go on, gaps that are joined, and a least length. Memory holds a window and what sounds now,
+however long the recording is. Imports no torch.
 """
 
 import math
@@ -33,23 +34,43 @@ class EventOptions:
     level: Level = "steps"
     """Whose scores: those of each `steps` of 0.16 s, or those of the `windows` that a time lies in."""
     threshold: float | None = None
-    """What a label's score reaches somewhere in each of its events, in [0, 1]; None is the calibration's for each label, or else 0.5."""
+    """What a label's score reaches somewhere in each of its events, in [0, 1]; None is the calibration's for
+    each label, or else 0.5.
+    """
     low: float = 0.5
-    """An event goes on for as long as the score is at least this share of the threshold, above 0 up to 1; 1 is no hysteresis."""
+    """An event goes on for as long as the score is at least this share of the threshold, above 0 up to 1; 1
+    is no hysteresis.
+    """
     median: float = 0.48
-    """Length of the median filter over the scores, seconds, up to 60; an odd number of steps is taken, one of them is no filter."""
+    """Length of the median filter over the scores, seconds, up to 60; an odd number of steps is taken, one of
+    them is no filter.
+    """
     gap: float = 0.32
     """Two events of a label with no longer pause between them are one, seconds."""
     shortest: float = 0.0
     """Events shorter than this are left out, seconds."""
 
     def __post_init__(self) -> None:
-        bounds = {"threshold": (0.0, 1.0), "low": (math.ulp(0.0), 1.0), "median": (0.0, MOST_MEDIAN), "gap": (0.0, math.inf), "shortest": (0.0, math.inf)}
+        bounds = {
+            "threshold": (0.0, 1.0),
+            "low": (math.ulp(0.0), 1.0),
+            "median": (0.0, MOST_MEDIAN),
+            "gap": (0.0, math.inf),
+            "shortest": (0.0, math.inf),
+        }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                span = f"above 0 up to {most:g}" if least else f"from 0 to {most:g}" if most < math.inf else "of at least 0"
-                raise UserError("bad-usage", f"{name} of events", f"{value:g} is no number {span}", "give another")
+                span = (
+                    f"above 0 up to {most:g}"
+                    if least
+                    else f"from 0 to {most:g}"
+                    if most < math.inf
+                    else "of at least 0"
+                )
+                raise UserError(
+                    "bad-usage", f"{name} of events", f"{value:g} is no number {span}", "give another"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +99,8 @@ class _Run:
 class Events:
     """The events of one recording: `add` its windows in order, then `finish`. Not for several threads.
 
-    Times count from the recording's begin. Steps lie on a grid of 0.16 s: those of a window that does not begin on it are moved by up to half a step.
+    Times count from the recording's begin. Steps lie on a grid of 0.16 s: those of a window that does not
+    begin on it are moved by up to half a step.
 
     Args:
         labels: In the order of the scores.
@@ -87,18 +109,28 @@ class Events:
         after: What is done to averaged scores `(steps, labels)` before anything else.
     """
 
-    def __init__(self, labels: LabelSet, options: EventOptions, thresholds: np.ndarray | None = None, after: Callable[[np.ndarray], np.ndarray] | None = None):
+    def __init__(
+        self,
+        labels: LabelSet,
+        options: EventOptions,
+        thresholds: np.ndarray | None = None,
+        after: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
         self._labels, self._options, self._after = labels, options, after
         if options.threshold is None and thresholds is not None:
             self._high = np.asarray(thresholds, np.float32)
         else:
-            self._high = np.full(len(labels), THRESHOLD if options.threshold is None else options.threshold, np.float32)
+            self._high = np.full(
+                len(labels), THRESHOLD if options.threshold is None else options.threshold, np.float32
+            )
         self._low = self._high * np.float32(options.low)
         self._average = _Average(len(labels))
         self._smooth = _Median(_steps(options.median) // 2)
         self._step = 0  # what is filtered by now
         self._open: dict[int, _Run] = {}  # by label: the last run, which the next steps may continue
-        self._held: dict[int, _Run] = {}  # and before it one that reached the threshold, which the next may join
+        self._held: dict[
+            int, _Run
+        ] = {}  # and before it one that reached the threshold, which the next may join
 
     def add(self, begin: int, length: int, scores: np.ndarray) -> list[Event]:
         """The events that are over by now.
@@ -137,7 +169,9 @@ class Events:
         for run in [run for run in self._open.values() if run.end < self._step]:
             events += self._close(self._open.pop(run.column))
         next_begin = {column: run.begin for column, run in self._open.items()}
-        for run in [run for run in self._held.values() if self._apart(run.end, next_begin.get(run.column, self._step))]:
+        for run in [
+            run for run in self._held.values() if self._apart(run.end, next_begin.get(run.column, self._step))
+        ]:
             events += self._event(self._held.pop(run.column))
         return events
 
@@ -165,7 +199,9 @@ class Events:
 
 def in_order(events: list[Event]) -> tuple[Event, ...]:
     """Events by onset, then offset, then name."""
-    return tuple(sorted(events, key=lambda event: (event.onset, event.offset, event.label.name, event.label.mid)))
+    return tuple(
+        sorted(events, key=lambda event: (event.onset, event.offset, event.label.name, event.label.mid))
+    )
 
 
 def _steps(seconds: float) -> int:
@@ -173,7 +209,9 @@ def _steps(seconds: float) -> int:
 
 
 def _runs(rows: np.ndarray, low: np.ndarray, first: int) -> Iterator[_Run]:
-    """Stretches of scores `(steps, labels)` that are at least `low`, label by label; the first row is step `first`."""
+    """Stretches of scores `(steps, labels)` that are at least `low`, label by label; the first row is step
+    `first`.
+    """
     sounding = rows >= low
     columns = np.flatnonzero(sounding.any(axis=0)) if len(rows) else np.empty(0, np.int64)
     edges = np.diff(sounding[:, columns].T.astype(np.int8), axis=1, prepend=0, append=0)
@@ -192,14 +230,18 @@ class _Average:
 
     def add(self, begin: int, length: int, scores: np.ndarray) -> np.ndarray:
         """Takes a window's scores, as `Events.add`; the rows of steps that no later window touches."""
-        middles = np.arange(begin + -(begin - STEP_SAMPLES // 2) % STEP_SAMPLES, begin + length, STEP_SAMPLES)  # of the steps whose middle lies in the window
+        middles = np.arange(
+            begin + -(begin - STEP_SAMPLES // 2) % STEP_SAMPLES, begin + length, STEP_SAMPLES
+        )  # of the steps whose middle lies in the window
         if begin == 0 and not len(middles):
             middles = np.zeros(1, np.int64)  # a recording shorter than half a step
         first = (begin + STEP_SAMPLES // 2 - 1) // STEP_SAMPLES
         done = self._release(first)
         missing = first + len(middles) - self._first - len(self._sum)
         if missing > 0:
-            self._sum, self._count = (np.pad(rows, ((0, missing), (0, 0))) for rows in (self._sum, self._count))
+            self._sum, self._count = (
+                np.pad(rows, ((0, missing), (0, 0))) for rows in (self._sum, self._count)
+            )
         place = slice(first - self._first, first - self._first + len(middles))
         self._sum[place] += scores[np.minimum((middles - begin) // STEP_SAMPLES, len(scores) - 1)]
         self._count[place] += 1
@@ -217,7 +259,8 @@ class _Average:
 
 
 class _Median:
-    """A median filter over time for rows that come bit by bit; the first and the last row are repeated beyond the ends.
+    """A median filter over time for rows that come bit by bit; the first and the last row are repeated beyond
+    the ends.
 
     Args:
         half: Rows on either side of the one whose median it is.

@@ -1,7 +1,9 @@
-"""tagger -> a folder that runs without beatline: a graph from waveform to scores in one of three forms, its labels, and what it was checked on.
+"""tagger -> a folder that runs without beatline: a graph from waveform to scores in one of three forms, its
+labels, and what it was checked on.
 
-In: a tagger. Out: a published folder with the form's files, `class_labels_indices.csv` and `config.json`. The filter bank, the padding rule and the head are
-inside the graph; batch and length are free; labels and preprocessing are in the file too. Published only if its outputs agree with PyTorch's on real clips.
+In: a tagger. Out: a published folder with the form's files, `class_labels_indices.csv` and `config.json`. The
+filter bank, the padding rule and the head are inside the graph; batch and length are free; labels and
+preprocessing are in the file too. Published only if its outputs agree with PyTorch's on real clips.
 """
 
 import csv
@@ -40,7 +42,8 @@ INPUT = {
     "sample_rate": SAMPLE_RATE,
     "channels": 1,
     "min_samples": MIN_SAMPLES,
-    "preprocessing": "waveforms: float32 in [-1, 1], zero after each clip's end; lengths: its samples; a clip shorter than min_samples is repeated until it is not; the filter bank is inside",
+    "preprocessing": "waveforms: float32 in [-1, 1], zero after each clip's end; lengths: its samples; a "
+    "clip shorter than min_samples is repeated until it is not; the filter bank is inside",
 }
 BATCH = Dim("batch", min=1)
 SHAPES = {"waveforms": {0: BATCH, 1: Dim("samples", min=MIN_SAMPLES)}, "lengths": {0: BATCH}}
@@ -62,37 +65,81 @@ class Graph(nn.Module):
         return self.tagger.score(logits), logits, *rest
 
 
-def export(tagger: Tagger, labels: LabelSet, folder: Path, int8: bool = False, about: dict[str, Any] | None = None, to: "Target" = "onnx") -> dict[str, dict[str, float]]:
-    """The differences of the exported graphs from PyTorch, by name of file: `worst` and `mean` over all scores of the clips tried.
+def export(
+    tagger: Tagger,
+    labels: LabelSet,
+    folder: Path,
+    int8: bool = False,
+    about: dict[str, Any] | None = None,
+    to: "Target" = "onnx",
+) -> dict[str, dict[str, float]]:
+    """The differences of the exported graphs from PyTorch, by name of file: `worst` and `mean` over all
+    scores of the clips tried.
 
     Args:
-        int8: Also write a graph with int8 weights and activations quantised as they come (dynamic), one scale for each output; for `onnx` alone.
+        int8: Also write a graph with int8 weights and activations quantised as they come (dynamic), one scale
+            for each output; for `onnx` alone.
         to: A key of `TARGETS`.
 
     Raises:
-        UserError: `missing-package`; `bad-usage` for int8 in another form; `export-differs` where a graph does not agree, and then nothing is
-            published; `bad-config` for a tagger with `padding: upstream`, whose rule depends on the batch; `disk-full`, `not-writable`.
+        UserError: `missing-package`; `bad-usage` for int8 in another form; `export-differs` where a graph
+            does not agree, and then nothing is published; `bad-config` for a tagger with `padding: upstream`,
+            whose rule depends on the batch; `disk-full`, `not-writable`.
     """
     file, packages, write = TARGETS[to]
     for package in packages:
         if find_spec(package) is None:
-            raise UserError("missing-package", "beatline export", f"{package} is not installed", "pip install 'beatline[export]'")
+            raise UserError(
+                "missing-package",
+                "beatline export",
+                f"{package} is not installed",
+                "pip install 'beatline[export]'",
+            )
     if int8 and to != "onnx":
-        raise UserError("bad-usage", "option --int8", f"{to} is written in float32 only", "leave it out, or export --to onnx")
+        raise UserError(
+            "bad-usage",
+            "option --int8",
+            f"{to} is written in float32 only",
+            "leave it out, or export --to onnx",
+        )
     engine.quiet_onnxruntime()
     tagger = tagger.cpu().eval()
-    facts = {"encoder": to_dict(tagger.config), "task": tagger.task, "labels": len(labels), "opset": OPSET, "torch": version("torch")} | INPUT | (about or {})
+    facts = (
+        {
+            "encoder": to_dict(tagger.config),
+            "task": tagger.task,
+            "labels": len(labels),
+            "opset": OPSET,
+            "torch": version("torch"),
+        }
+        | INPUT
+        | (about or {})
+    )
     table = {"label_mids": list(labels.mids), "label_names": list(labels.names)}
-    with artefact.publish(folder, {"kind": "export", "labels_hash": labels.hash}) as partial, artefact.disk_errors(folder):
+    with (
+        artefact.publish(folder, {"kind": "export", "labels_hash": labels.hash}) as partial,
+        artefact.disk_errors(folder),
+    ):
         (partial / engine.LABELS).write_text(_label_table(labels), encoding="utf-8", newline="")
         (partial / "config.json").write_text(json.dumps(facts))  # an engine asks it
-        write(_program(tagger), partial / file, {key: value if isinstance(value, str) else json.dumps(value) for key, value in (facts | table).items()})
+        write(
+            _program(tagger),
+            partial / file,
+            {
+                key: value if isinstance(value, str) else json.dumps(value)
+                for key, value in (facts | table).items()
+            },
+        )
         engines = [_Program(partial / file, tagger, labels)] if to == "torch-export" else _engines(partial)
         differences = {file: _difference(tagger, labels, partial, engines)}
         if int8:
             _quantise(partial / ONNX, partial / INT8, tagger)
-            differences[INT8] = _difference(tagger, labels, partial, [GraphEngine(partial, "onnx", "int8")], "int8")
-        (partial / "config.json").write_text(json.dumps(facts | {"differences": differences}, indent=1) + "\n")
+            differences[INT8] = _difference(
+                tagger, labels, partial, [GraphEngine(partial, "onnx", "int8")], "int8"
+            )
+        (partial / "config.json").write_text(
+            json.dumps(facts | {"differences": differences}, indent=1) + "\n"
+        )
     return differences
 
 
@@ -100,7 +147,9 @@ def _label_table(labels: LabelSet) -> str:
     """`LabelSet.to_csv` as sherpa-onnx wants it: every name in quotes."""
     out = io.StringIO("index,mid,display_name\n")
     out.seek(0, io.SEEK_END)
-    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows([i, label.mid, label.name] for i, label in enumerate(labels.labels))
+    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(
+        [i, label.mid, label.name] for i, label in enumerate(labels.labels)
+    )
     return out.getvalue()
 
 
@@ -110,11 +159,18 @@ def _program(tagger: Tagger) -> ExportedProgram:
     with torch.no_grad():
         tagger(waveforms, lengths)  # fills the filter bank's cache of matrices before tracing could
         with _quiet(), _any_size():
-            return torch.export.export(Graph(tagger), (waveforms, lengths), dynamic_shapes=SHAPES, prefer_deferred_runtime_asserts_over_guards=True)
+            return torch.export.export(
+                Graph(tagger),
+                (waveforms, lengths),
+                dynamic_shapes=SHAPES,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
 
 
 def _any_size() -> Any:
-    """Without it a clip of one time step, or a batch of one, would be a case of its own. `torch.onnx` sets it too."""
+    """Without it a clip of one time step, or a batch of one, would be a case of its own. `torch.onnx` sets it
+    too.
+    """
     from torch.fx.experimental import _config  # the one setting here that PyTorch does not document
 
     return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
@@ -128,7 +184,15 @@ def _write_program(program: ExportedProgram, file: Path, facts: dict[str, str]) 
 
 def _write_onnx(program: ExportedProgram, file: Path, facts: dict[str, str]) -> None:
     with _quiet(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        written = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=OPSET, dynamic_shapes=SHAPES, input_names=list(SHAPES), output_names=list(engine.NAMES))
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            dynamic_shapes=SHAPES,
+            input_names=list(SHAPES),
+            output_names=list(engine.NAMES),
+        )
     assert written is not None
     model = written.model_proto
     for key, value in facts.items():
@@ -148,7 +212,12 @@ def _write_openvino(program: ExportedProgram, file: Path, facts: dict[str, str])
     try:
         openvino.save_model(model, file, compress_to_fp16=False)
     except RuntimeError as error:
-        raise UserError("disk-full", f"cannot write {file}", str(error), "free some space or choose another folder and run again") from error
+        raise UserError(
+            "disk-full",
+            f"cannot write {file}",
+            str(error),
+            "free some space or choose another folder and run again",
+        ) from error
     del model  # it holds the graph's file
     graph.unlink()
 
@@ -176,19 +245,38 @@ def _quiet() -> Iterator[None]:
 
 
 def _quantise(source: Path, target: Path, tagger: Tagger) -> None:
-    """int8 weights for every product of tokens with a weight; the filter bank, the convolution and the head stay float32.
+    """int8 weights for every product of tokens with a weight; the filter bank, the convolution and the head
+    stay float32.
 
-    The weights take seven of the eight bits: on CPUs without VNNI onnxruntime adds two products of eight bits in sixteen, which overflow.
+    The weights take seven of the eight bits: on CPUs without VNNI onnxruntime adds two products of eight bits
+    in sixteen, which overflow.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     graph = onnx.load(source).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    stored = [tuple(tagger.head.examples.t().shape), tuple(tagger.head.targets.shape)] if isinstance(tagger.head, Neighbours) else []
-    kept = [node.name for node in graph.node if node.op_type == "MatMul" and (shapes.get(node.input[1], (0, 0))[0] in (400, 256) or shapes.get(node.input[1]) in stored)]
+    stored = (
+        [tuple(tagger.head.examples.t().shape), tuple(tagger.head.targets.shape)]
+        if isinstance(tagger.head, Neighbours)
+        else []
+    )
+    kept = [
+        node.name
+        for node in graph.node
+        if node.op_type == "MatMul"
+        and (shapes.get(node.input[1], (0, 0))[0] in (400, 256) or shapes.get(node.input[1]) in stored)
+    ]
     with _quiet():
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True, op_types_to_quantize=["MatMul"], nodes_to_exclude=kept)
+        quantize_dynamic(
+            source,
+            target,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=kept,
+        )
 
 
 def check_clips() -> list[np.ndarray]:
@@ -201,7 +289,9 @@ def check_clips() -> list[np.ndarray]:
 
 
 class _Program(Engine):
-    """A written program, for its check alone: PyTorch reads such a file with pickle, so that one from elsewhere is not for us to open."""
+    """A written program, for its check alone: PyTorch reads such a file with pickle, so that one from
+    elsewhere is not for us to open.
+    """
 
     name = "torch"
 
@@ -213,7 +303,10 @@ class _Program(Engine):
 
     def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         with torch.no_grad():
-            return [tensor.numpy() for tensor in self._call(torch.from_numpy(waveforms), torch.from_numpy(lengths))[: len(names)]]
+            return [
+                tensor.numpy()
+                for tensor in self._call(torch.from_numpy(waveforms), torch.from_numpy(lengths))[: len(names)]
+            ]
 
 
 def _engines(folder: Path) -> Iterator[Engine]:
@@ -223,7 +316,13 @@ def _engines(folder: Path) -> Iterator[Engine]:
             yield GraphEngine(folder, runtime)
 
 
-def _difference(tagger: Tagger, labels: LabelSet, folder: Path, engines: Iterable[Engine], precision: Precision = "float32") -> dict[str, float]:
+def _difference(
+    tagger: Tagger,
+    labels: LabelSet,
+    folder: Path,
+    engines: Iterable[Engine],
+    precision: Precision = "float32",
+) -> dict[str, float]:
     """The graph against PyTorch on each clip alone and on all in one padded batch."""
     clips = check_clips()
     lengths = np.array([len(clip) for clip in clips])
@@ -234,27 +333,53 @@ def _difference(tagger: Tagger, labels: LabelSet, folder: Path, engines: Iterabl
     wanted = np.concatenate([reference.scores(clip[None]) for clip in clips])
     worst = mean = 0.0
     for graph in engines:
-        got = np.stack([np.concatenate([graph.scores(clip[None]) for clip in clips]), graph.scores(padded, lengths)])
-        worst, mean = max(worst, float(np.abs(got - wanted).max())), max(mean, float(np.abs(got - wanted).mean()))
+        got = np.stack(
+            [np.concatenate([graph.scores(clip[None]) for clip in clips]), graph.scores(padded, lengths)]
+        )
+        worst, mean = (
+            max(worst, float(np.abs(got - wanted).max())),
+            max(mean, float(np.abs(got - wanted).mean())),
+        )
     if not (worst if precision == "float32" else mean) <= BOUNDS[precision]:
-        raise UserError("export-differs", f"cannot export {folder.with_suffix('')}", f"{precision} scores differ from PyTorch's by up to {worst:.2g}, {mean:.2g} in the mean", "report it with the checkpoint's family; nothing was written")
+        raise UserError(
+            "export-differs",
+            f"cannot export {folder.with_suffix('')}",
+            f"{precision} scores differ from PyTorch's by up to {worst:.2g}, {mean:.2g} in the mean",
+            "report it with the checkpoint's family; nothing was written",
+        )
     return {"worst": worst, "mean": mean}
 
 
 def cached(source: Path, int8: bool) -> Path:
-    """Where the export of a checkpoint lies in the user's cache, named by what the checkpoint holds; it may not be there yet."""
+    """Where the export of a checkpoint lies in the user's cache, named by what the checkpoint holds; it may
+    not be there yet.
+    """
     about = source / artefact.MANIFEST
-    content = artefact.sha256_file(about if about.exists() else source) if source.is_file() or about.exists() else artefact.hash_json(sorted((p.name, artefact.sha256_file(p)) for p in source.iterdir() if p.is_file()))
+    content = (
+        artefact.sha256_file(about if about.exists() else source)
+        if source.is_file() or about.exists()
+        else artefact.hash_json(
+            sorted((p.name, artefact.sha256_file(p)) for p in source.iterdir() if p.is_file())
+        )
+    )
     key = artefact.hash_json([content, FORMAT, OPSET, version("torch"), version("beatline")])[:24]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "beatline/exports" / (key + ("-int8" if int8 else ""))
 
 
-def load(source: Path | str, name: engine.Name = "auto", precision: Precision = "float32", device: str = "auto", threads: int = 0, head: bool = True) -> engine.Engine:
+def load(
+    source: Path | str,
+    name: engine.Name = "auto",
+    precision: Precision = "float32",
+    device: str = "auto",
+    threads: int = 0,
+    head: bool = True,
+) -> engine.Engine:
     """Any checkpoint or export as the engine that `name` says.
 
-    `auto`: an export runs on the fastest runtime that is installed; a checkpoint runs on the GPU, or else on its export where the user's cache
-    holds one, or else on PyTorch. A named runtime, and int8, export a checkpoint into the cache first, once. `head` as `engine.load_checkpoint`.
+    `auto`: an export runs on the fastest runtime that is installed; a checkpoint runs on the GPU, or else on
+    its export where the user's cache holds one, or else on PyTorch. A named runtime, and int8, export a
+    checkpoint into the cache first, once. `head` as `engine.load_checkpoint`.
 
     Raises:
         UserError: See `engine.load_export`, `engine.load_checkpoint` and `export`.
@@ -262,10 +387,18 @@ def load(source: Path | str, name: engine.Name = "auto", precision: Precision = 
     source = Path(source)
     if engine.is_export(source):
         return engine.load_export(source, name, precision, threads, device)
-    graph_wanted, int8 = name in ("onnx", "openvino") or precision == "int8", engine.reduced(name, precision) == "int8"
+    graph_wanted, int8 = (
+        name in ("onnx", "openvino") or precision == "int8",
+        engine.reduced(name, precision) == "int8",
+    )
     if graph_wanted:
         engine.check_cpu(device)
-    folder = cached(source, int8) if source.exists() and (graph_wanted or (name == "auto" and device in ("auto", "cpu") and find_spec("openvino"))) else None
+    folder = (
+        cached(source, int8)
+        if source.exists()
+        and (graph_wanted or (name == "auto" and device in ("auto", "cpu") and find_spec("openvino")))
+        else None
+    )
     if folder is not None and graph_wanted and artefact.read_manifest(folder) is None:
         with artefact.FolderLock(folder.parent, wait=True):
             if artefact.read_manifest(folder) is None:  # nobody has made it meanwhile
@@ -273,6 +406,10 @@ def load(source: Path | str, name: engine.Name = "auto", precision: Precision = 
                 tagger, labels = loaded.tagger("exact"), loaded.labels
                 assert labels is not None
                 export(tagger, labels, folder, int8=int8, about={"source": str(loaded.source)})
-    if folder is not None and artefact.read_manifest(folder) is not None and (graph_wanted or not torch.cuda.is_available()):
+    if (
+        folder is not None
+        and artefact.read_manifest(folder) is not None
+        and (graph_wanted or not torch.cuda.is_available())
+    ):
         return engine.load_export(folder, name, precision, threads)
     return engine.load_checkpoint(source, precision, device, head, threads)

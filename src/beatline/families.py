@@ -1,7 +1,7 @@
 """label set + ontology -> which labels are meant by a word, and which are kinds of another.
 
-Outside the straight line: for results. A word is a label's name or mid, or a branch of AudioSet's ontology: `Dog/` is the dog and every kind of it.
-Imports no torch.
+Outside the straight line: for results. A word is a label's name or mid, or a branch of AudioSet's ontology:
+`Dog/` is the dog and every kind of it. Imports no torch.
 """
 
 import difflib
@@ -21,8 +21,8 @@ def find(labels: LabelSet, words: Iterable[str]) -> list[int]:
     """Indices of the labels that the words mean, in label order.
 
     Args:
-        words: Names in any case, or mids, of labels; or of nodes of AudioSet's ontology: with `/` at the end, or where it is no label, a node stands for
-            itself and all below it.
+        words: Names in any case, or mids, of labels; or of nodes of AudioSet's ontology: with `/` at the end,
+            or where it is no label, a node stands for itself and all below it.
 
     Raises:
         UserError: `unknown-label` with the nearest name.
@@ -32,25 +32,53 @@ def find(labels: LabelSet, words: Iterable[str]) -> list[int]:
 
 def _meant(labels: LabelSet, word: str) -> set[int]:
     branch = word.removesuffix("/").strip()
-    named = {index for index, label in enumerate(labels.labels) if word.strip() == label.mid or word.strip().lower() == label.name.lower()}
+    named = {
+        index
+        for index, label in enumerate(labels.labels)
+        if word.strip() == label.mid or word.strip().lower() == label.name.lower()
+    }
     if named:
         return named
-    nodes = [node for node in ontology().values() if branch == node.mid or branch.lower() == node.name.lower()]
-    found = {labels.index_of_mid[mid] for node in nodes for mid in (node.mid, *below(node.mid)) if mid in labels.index_of_mid}
+    nodes = [
+        node for node in ontology().values() if branch == node.mid or branch.lower() == node.name.lower()
+    ]
+    found = {
+        labels.index_of_mid[mid]
+        for node in nodes
+        for mid in (node.mid, *below(node.mid))
+        if mid in labels.index_of_mid
+    }
     if found:
         return found
     if nodes:
-        raise UserError("unknown-label", f"label {word!r}", "neither it nor a kind of it is a label of this model", "give another")
-    nodes = [node for node in ontology().values() if not labels.index_of_mid.keys().isdisjoint((node.mid, *below(node.mid)))]
+        raise UserError(
+            "unknown-label",
+            f"label {word!r}",
+            "neither it nor a kind of it is a label of this model",
+            "give another",
+        )
+    nodes = [
+        node
+        for node in ontology().values()
+        if not labels.index_of_mid.keys().isdisjoint((node.mid, *below(node.mid)))
+    ]
     names = {name.lower(): name for name in (*(node.name for node in nodes), *labels.names)}
     near = difflib.get_close_matches(branch.lower(), names, n=1)
-    raise UserError("unknown-label", f"label {word!r}", "this model has none of that name or mid", f"did you mean {names[near[0]]!r}?" if near else "see the model's label table")
+    raise UserError(
+        "unknown-label",
+        f"label {word!r}",
+        "this model has none of that name or mid",
+        f"did you mean {names[near[0]]!r}?" if near else "see the model's label table",
+    )
 
 
 def families(labels: LabelSet) -> Families:
     """Which of these labels have kinds among them, by AudioSet's ontology."""
     nodes = ((index, below(mid)) for index, mid in enumerate(labels.mids) if mid in ontology())
-    kinds = ((index, tuple(labels.index_of_mid[mid] for mid in sorted(mids) if mid in labels.index_of_mid)) for index, mids in nodes)
+    kinds = (
+        (index, tuple(labels.index_of_mid[mid] for mid in sorted(mids) if mid in labels.index_of_mid))
+        for index, mids in nodes
+    )
     return tuple((index, some) for index, some in kinds if some)
 
 

@@ -1,8 +1,9 @@
 """What libsndfile does not read, opened by FFmpeg (PyAV, extra `media`) as an `audio.Source`.
 
-In: a stream that can seek. Out: a source of frames, for `media`. The demuxer is chosen by the first bytes from `FORMS`, never by a name and never by
-FFmpeg's own guess; the codec must be in `CODECS`; every further address that a file could name is refused: no protocols, no playlists, no second
-file. Frames come in order from the first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
+In: a stream that can seek. Out: a source of frames, for `media`. The demuxer is chosen by the first bytes
+from `FORMS`, never by a name and never by FFmpeg's own guess; the codec must be in `CODECS`; every further
+address that a file could name is refused: no protocols, no playlists, no second file. Frames come in order
+from the first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
 """
 
 import struct
@@ -18,7 +19,8 @@ HEAD = 512  # bytes that decide about a form
 MOST_PARTS = 1000  # of a RIFF file
 MOST_PLANES = 8  # from here on PyAV 18.1 counts planes past the end of their list, and crashes
 
-# What a file begins with, by offset, and FFmpeg's demuxer for it. Forms that libsndfile reads are here where it knows only some of their codecs.
+# What a file begins with, by offset, and FFmpeg's demuxer for it. Forms that libsndfile reads are here where
+# it knows only some of their codecs.
 FORMS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftyp", "mov"),
     (4, b"moov", "mov"),
@@ -45,14 +47,77 @@ FORMS: tuple[tuple[int, bytes, str], ...] = (
 )
 
 # Decoders of sound that may run: those of today's files and of the archives people have.
-CODECS = frozenset({
-    "aac", "aac_latm", "ac3", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms", "adpcm_swf", "adpcm_yamaha", "alac", "amrnb", "amrwb", "ape", "cook",
-    "dca", "dsd_lsbf", "dsd_lsbf_planar", "dsd_msbf", "dsd_msbf_planar", "eac3", "flac", "g722", "g726", "gsm", "gsm_ms", "ilbc", "mlp", "mp1",
-    "mp1float", "mp2", "mp2float", "mp3", "mp3float", "mpc7", "mpc8", "nellymoser", "opus", "pcm_alaw", "pcm_bluray", "pcm_dvd", "pcm_f32be",
-    "pcm_f32le", "pcm_f64be", "pcm_f64le", "pcm_mulaw", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be", "pcm_s32le", "pcm_s8",
-    "pcm_u8", "ralf", "real_144", "real_288", "sipr", "speex", "tak", "truehd", "tta", "vorbis", "wavpack", "wmalossless", "wmapro", "wmav1",
-    "wmav2", "wmavoice",
-})
+CODECS = frozenset(
+    {
+        "aac",
+        "aac_latm",
+        "ac3",
+        "adpcm_ima_qt",
+        "adpcm_ima_wav",
+        "adpcm_ms",
+        "adpcm_swf",
+        "adpcm_yamaha",
+        "alac",
+        "amrnb",
+        "amrwb",
+        "ape",
+        "cook",
+        "dca",
+        "dsd_lsbf",
+        "dsd_lsbf_planar",
+        "dsd_msbf",
+        "dsd_msbf_planar",
+        "eac3",
+        "flac",
+        "g722",
+        "g726",
+        "gsm",
+        "gsm_ms",
+        "ilbc",
+        "mlp",
+        "mp1",
+        "mp1float",
+        "mp2",
+        "mp2float",
+        "mp3",
+        "mp3float",
+        "mpc7",
+        "mpc8",
+        "nellymoser",
+        "opus",
+        "pcm_alaw",
+        "pcm_bluray",
+        "pcm_dvd",
+        "pcm_f32be",
+        "pcm_f32le",
+        "pcm_f64be",
+        "pcm_f64le",
+        "pcm_mulaw",
+        "pcm_s16be",
+        "pcm_s16le",
+        "pcm_s24be",
+        "pcm_s24le",
+        "pcm_s32be",
+        "pcm_s32le",
+        "pcm_s8",
+        "pcm_u8",
+        "ralf",
+        "real_144",
+        "real_288",
+        "sipr",
+        "speex",
+        "tak",
+        "truehd",
+        "tta",
+        "vorbis",
+        "wavpack",
+        "wmalossless",
+        "wmapro",
+        "wmav1",
+        "wmav2",
+        "wmavoice",
+    }
+)
 
 
 @contextmanager
@@ -71,14 +136,22 @@ def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
     try:
         import av
     except ImportError:
-        raise Refused(refused.code, refused.cause, "pip install 'beatline[media]' to read it, convert it to WAV or FLAC, or leave it out") from None
+        raise Refused(
+            refused.code,
+            refused.cause,
+            "pip install 'beatline[media]' to read it, convert it to WAV or FLAC, or leave it out",
+        ) from None
     form, known = looks_like(first)
     try:
         container = av.open(
             _From(stream, begin),
             "r",
             format=demuxer,
-            options={"format_whitelist": demuxer, "codec_whitelist": ",".join(sorted(CODECS)), "protocol_whitelist": "none"},
+            options={
+                "format_whitelist": demuxer,
+                "codec_whitelist": ",".join(sorted(CODECS)),
+                "protocol_whitelist": "none",
+            },
             metadata_errors="replace",
             io_open=_nothing_else,
         )
@@ -98,7 +171,9 @@ def too_much_memory() -> Refused:
 
 
 class _From:
-    """The stream from a place on, as PyAV wants it: without a name, which FFmpeg would take for an address; and it says -1 of a place that cannot be, since PyAV prints a traceback of an exception in there."""
+    """The stream from a place on, as PyAV wants it: without a name, which FFmpeg would take for an address;
+    and it says -1 of a place that cannot be, since PyAV prints a traceback of an exception in there.
+    """
 
     def __init__(self, stream: BinaryIO, begin: int):
         self._stream, self._begin, self.read = stream, begin, stream.read
@@ -123,8 +198,14 @@ def _demuxer(stream: BinaryIO) -> tuple[bytes, int, str]:
     stream.seek(0)
     first = deciding = stream.read(HEAD)
     begin = 0
-    if first.startswith(b"ID3") and len(first) > 10:  # what follows the tag decides; its length is four times seven bits. FFmpeg never sees it: some unpack to gigabytes
-        begin = 10 + sum((byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True))
+    if (
+        first.startswith(b"ID3") and len(first) > 10
+        # what follows the tag decides; its length is four times seven bits. FFmpeg never sees it: some unpack
+        # to gigabytes
+    ):
+        begin = 10 + sum(
+            (byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True)
+        )
         stream.seek(begin)
         deciding = stream.read(HEAD)
     stream.seek(0)
@@ -132,7 +213,9 @@ def _demuxer(stream: BinaryIO) -> tuple[bytes, int, str]:
 
 
 def _lies(stream: BinaryIO) -> bool:
-    """Whether a RIFF file has words about itself that would end after it, for which FFmpeg takes as much memory as they claim; or more parts than can be looked through."""
+    """Whether a RIFF file has words about itself that would end after it, for which FFmpeg takes as much
+    memory as they claim; or more parts than can be looked through.
+    """
     end, place = stream.seek(0, 2), 12
     for _ in range(MOST_PARTS):
         if place + 12 > end:
@@ -157,7 +240,9 @@ def _demuxer_for(first: bytes) -> str:
         return "ac3" if first[5] >> 3 <= 10 else "eac3"
     if len(first) > 376 and first[0] == first[188] == first[376] == 0x47:
         return "mpegts"
-    if len(first) > 1 and first[0] == 0xFF and first[1] & 0xE0 == 0xE0:  # a frame's first eleven bits; layer 0 is AAC's
+    if (
+        len(first) > 1 and first[0] == 0xFF and first[1] & 0xE0 == 0xE0
+    ):  # a frame's first eleven bits; layer 0 is AAC's
         return "mp3" if first[1] & 0x06 else "aac" if first[1] & 0xF0 == 0xF0 else ""
     if len(first) > 1 and first[0] == 0x56 and first[1] & 0xE0 == 0xE0:
         return "loas"
@@ -165,7 +250,9 @@ def _demuxer_for(first: bytes) -> str:
 
 
 class _Container:
-    """A `Source` read by FFmpeg: the sound track that players would choose, its time counted from its first frame."""
+    """A `Source` read by FFmpeg: the sound track that players would choose, its time counted from its first
+    frame.
+    """
 
     def __init__(self, container: Any, form: str):
         import av
@@ -176,7 +263,11 @@ class _Container:
         codec = stream.codec_context
         if codec is None or codec.name not in CODECS:
             name = codec.name if codec is not None else "unknown"
-            raise Refused("not-audio", f"it looks like {form}, with a sound track that cannot be read ({name})", "convert it to WAV or FLAC, or leave it out")
+            raise Refused(
+                "not-audio",
+                f"it looks like {form}, with a sound track that cannot be read ({name})",
+                "convert it to WAV or FLAC, or leave it out",
+            )
         codec.thread_count = 1
         # of other forms the duration is an estimate, or the picture's
         promised = stream.duration if container.format.name.startswith("mov") else None
@@ -186,14 +277,20 @@ class _Container:
         self._frames = self._decoded(lambda: container.demux(stream))
         first = next(self._frames, None)
         if first is None:
-            raise Refused("broken-audio", f"nothing in it can be decoded ({self._trouble})") if self._trouble else Refused("empty-file", "it has a header and no samples")
+            raise (
+                Refused("broken-audio", f"nothing in it can be decoded ({self._trouble})")
+                if self._trouble
+                else Refused("empty-file", "it has a header and no samples")
+            )
         self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
 
     def skip(self, frames: int) -> None:
         self._skip = frames
 
     def broken_promise(self, frames: int) -> str:
-        if self._promised is None or frames / self.rate > self._promised - 0.1:  # some encoders count their padding
+        if (
+            self._promised is None or frames / self.rate > self._promised - 0.1
+        ):  # some encoders count their padding
             return ""
         return f"the header promises {self._promised:.3f} s, {frames / self.rate:.3f} s are there"
 
@@ -220,7 +317,9 @@ class _Container:
             frame = next(self._frames, None)
 
     def _decoded(self, demux: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """Frames up to the first trouble; but trouble before the first of them is passed over, as streams may begin anywhere."""
+        """Frames up to the first trouble; but trouble before the first of them is passed over, as streams may
+        begin anywhere.
+        """
         import av
 
         begun, packets = False, demux()
@@ -229,7 +328,8 @@ class _Container:
                 frames = next(packets).decode()
             except (StopIteration, EOFError):
                 return
-            except IndexError:  # a packet of a stream that appeared on the way, which PyAV does not know; the next one is good
+            # a packet of a stream that appeared on the way, which PyAV does not know; the next one is good
+            except IndexError:
                 packets = demux()
                 continue
             except MemoryError as error:
@@ -247,14 +347,20 @@ class _Container:
 
 
 def _mono(frame: Any, interleaver: Any) -> np.ndarray:
-    """The mean of a frame's channels, float32 with full scale 1; `interleaver` changes the form of samples only."""
+    """The mean of a frame's channels, float32 with full scale 1; `interleaver` changes the form of samples
+    only.
+    """
     channels, form = frame.layout.nb_channels, frame.format.name
     try:
         if frame.format.is_planar and channels >= MOST_PLANES:
             (frame,) = interleaver.resample(frame)
         samples = frame.to_ndarray()
     except ValueError as error:
-        raise Refused("not-audio", f"its form of samples cannot be read ({form})", "convert it to WAV or FLAC, or leave it out") from error
+        raise Refused(
+            "not-audio",
+            f"its form of samples cannot be read ({form})",
+            "convert it to WAV or FLAC, or leave it out",
+        ) from error
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
     with np.errstate(all="ignore"):

@@ -1,8 +1,10 @@
-"""samples -> fingerprint -> near-duplicates: which clips hold the same recording, whatever was done to it on the way.
+"""samples -> fingerprint -> near-duplicates: which clips hold the same recording, whatever was done to it on
+the way.
 
-In: 16 kHz int16 samples of one clip at a time. Out: its `contrast` (where the sound stands out from its surroundings in time and frequency), a
-`sketch` of 256 bytes, and over all sketches the pairs worth comparing. Gain drops out of the contrast; coding, resampling and noise leave the
-strongest peaks; a shift moves all of them alike. Time and memory grow with the number of clips, never with its square. NumPy only.
+In: 16 kHz int16 samples of one clip at a time. Out: its `contrast` (where the sound stands out from its
+surroundings in time and frequency), a `sketch` of 256 bytes, and over all sketches the pairs worth comparing.
+Gain drops out of the contrast; coding, resampling and noise leave the strongest peaks; a shift moves all of
+them alike. Time and memory grow with the number of clips, never with its square. NumPy only.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,17 +30,22 @@ TIME_STEP = 4  # frames: distances in time are rounded down to 64 ms
 SKETCH = 64  # landmarks kept of a clip: those of the lowest hash, so that two copies keep the same
 ABSENT = np.uint32(0xFFFFFFFF)
 
-PARTS = 16  # landmarks are matched a part at a time, and pairs counted in rounds: bounds the memory for millions of clips
+# landmarks are matched a part at a time, and pairs counted in rounds: bounds the memory for millions of clips
+PARTS = 16
 ROUND = 1 << 25  # landmarks per round
 NEIGHBOURS = 8  # clips that a clip is linked with for one landmark
 CROWD = 16  # a landmark of more clips links only those that have it at nearly the same time
 VOTES = 2  # landmarks at one distance in time that make a pair worth comparing
-SAME = 0.8  # similarity from which two clips are near-duplicates; `docs/decisions/0009-near-duplicates.md` shows what lies on both sides
+# similarity from which two clips are near-duplicates; `docs/decisions/0009-near-duplicates.md` shows what
+# lies on both sides
+SAME = 0.8
 OVERLAP = 0.5  # of the shorter clip, at least
 
 
 def band_power(samples: np.ndarray) -> np.ndarray:
-    """Power of int16 samples, `(frames, 24 bands)` float32, full scale 1; a clip shorter than a window is one frame."""
+    """Power of int16 samples, `(frames, 24 bands)` float32, full scale 1; a clip shorter than a window is one
+    frame.
+    """
     waveform = np.pad(samples, (0, max(0, WINDOW - len(samples)))).astype(np.float32) / np.float32(FULL_SCALE)
     frames = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW)[::HOP]
     taper = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
@@ -46,7 +53,9 @@ def band_power(samples: np.ndarray) -> np.ndarray:
     power = np.empty((len(frames), BANDS), np.float32)
     for begin in range(0, len(frames), BLOCK):
         spectrum = np.fft.rfft(frames[begin : begin + BLOCK] * taper, axis=1)[:, : borders[-1]]
-        power[begin : begin + BLOCK] = np.add.reduceat(spectrum.real**2 + spectrum.imag**2, borders[:-1], axis=1)
+        power[begin : begin + BLOCK] = np.add.reduceat(
+            spectrum.real**2 + spectrum.imag**2, borders[:-1], axis=1
+        )
     return power / (np.diff(borders) * np.sum(taper**2)).astype(np.float32)
 
 
@@ -57,7 +66,9 @@ def _borders() -> np.ndarray:
 
 
 def contrast(power: np.ndarray) -> np.ndarray:
-    """How far each point of `band_power` stands out from what is before and after it, in nats, `(frames, bands)` float32."""
+    """How far each point of `band_power` stands out from what is before and after it, in nats, `(frames,
+    bands)` float32.
+    """
     smooth = _blur(power, SMOOTH)
     level = np.log(smooth + FLOOR * smooth.mean() + np.float32(1e-12))
     return level - _blur(level, SURROUND)
@@ -72,7 +83,8 @@ def _blur(values: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def sketch(seen: np.ndarray) -> np.ndarray:
-    """The clip's landmarks of the lowest hash, `(64,)` uint32, `ABSENT` where it has fewer: 24 bits of hash, then 8 bits of time in 128 ms.
+    """The clip's landmarks of the lowest hash, `(64,)` uint32, `ABSENT` where it has fewer: 24 bits of hash,
+    then 8 bits of time in 128 ms.
 
     Args:
         seen: As from `contrast`.
@@ -98,7 +110,9 @@ def _peaks(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Frame and band of the strongest peaks, in the order of time."""
     highest = seen
     for axis, reach in enumerate(PEAK_REACH):
-        padded = np.pad(highest, [(reach, reach) if axis == k else (0, 0) for k in (0, 1)], constant_values=-np.inf)
+        padded = np.pad(
+            highest, [(reach, reach) if axis == k else (0, 0) for k in (0, 1)], constant_values=-np.inf
+        )
         highest = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis).max(axis=-1)
     time, band = np.nonzero((seen == highest) & (seen > PEAK_LEAST))
     most = max(8, PEAKS_PER_SECOND * len(seen) * HOP // SAMPLE_RATE)
@@ -114,7 +128,8 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 
 def candidates(sketches: np.ndarray) -> np.ndarray:
-    """Pairs of clips that share landmarks at one distance in time, `(pairs, 2)` int64, the lower clip first, in order.
+    """Pairs of clips that share landmarks at one distance in time, `(pairs, 2)` int64, the lower clip first,
+    in order.
 
     A recording that occurs many times is linked as a chain with its neighbours, not each with each.
 
@@ -124,16 +139,22 @@ def candidates(sketches: np.ndarray) -> np.ndarray:
     clips, rounds = max(1, len(sketches)), 1 + sketches.size // ROUND
     found = []
     for turn in range(rounds):
-        votes = np.concatenate([some[some // 256 % rounds == turn] for part in range(PARTS) for some in _votes(sketches, part)])
+        votes = np.concatenate(
+            [some[some // 256 % rounds == turn] for part in range(PARTS) for some in _votes(sketches, part)]
+        )
         votes.sort()
-        enough = votes[VOTES - 1 :] == votes[: len(votes) - VOTES + 1]  # a vote cast often enough stands beside itself
+        enough = (
+            votes[VOTES - 1 :] == votes[: len(votes) - VOTES + 1]
+        )  # a vote cast often enough stands beside itself
         found.append(np.unique(votes[VOTES - 1 :][enough] // 256))
     pair = np.sort(np.concatenate(found))
     return np.stack([pair // clips, pair % clips], axis=1)
 
 
 def _votes(sketches: np.ndarray, part: int) -> Iterator[np.ndarray]:
-    """For each landmark that two clips share: the pair and its shift in half seconds as one number, in arrays of int64."""
+    """For each landmark that two clips share: the pair and its shift in half seconds as one number, in arrays
+    of int64.
+    """
     clip, column = np.nonzero((sketches >> np.uint32(28) == part) & (sketches != ABSENT))
     landmarks = sketches[clip, column]
     order = np.argsort(landmarks, kind="stable")
@@ -152,7 +173,8 @@ def _votes(sketches: np.ndarray, part: int) -> Iterator[np.ndarray]:
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
-    """How alike two clips are where they fit best, at most 1: the correlation of their contrasts over all shifts that overlap enough.
+    """How alike two clips are where they fit best, at most 1: the correlation of their contrasts over all
+    shifts that overlap enough.
 
     Args:
         a: As from `contrast`.
@@ -161,8 +183,12 @@ def similarity(a: np.ndarray, b: np.ndarray) -> float:
     size = 1 << (len(a) + len(b) - 1).bit_length()
 
     def slide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Sum of products of x with y moved along it, for each shift, `(size,)`; negative shifts are at the end."""
-        return np.fft.irfft((np.fft.rfft(x, size, axis=0) * np.fft.rfft(y, size, axis=0).conj()).sum(axis=1), size)
+        """Sum of products of x with y moved along it, for each shift, `(size,)`; negative shifts are at the
+        end.
+        """
+        return np.fft.irfft(
+            (np.fft.rfft(x, size, axis=0) * np.fft.rfft(y, size, axis=0).conj()).sum(axis=1), size
+        )
 
     def energy(x: np.ndarray) -> np.ndarray:
         return (x.astype(np.float64) ** 2).sum(axis=1, keepdims=True)

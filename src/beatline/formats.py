@@ -1,7 +1,8 @@
 """results -> text and tables, for people and for the programs of the field.
 
-In: `Tagged`s as they come. Out: pieces of text, or a Parquet file, each result written before the next is asked for. What is a table has the columns of `tagged.Row`;
-what is for annotation programs holds events. Imports no torch, and pyarrow only for Parquet.
+In: `Tagged`s as they come. Out: pieces of text, or a Parquet file, each result written before the next is
+asked for. What is a table has the columns of `tagged.Row`; what is for annotation programs holds events.
+Imports no torch, and pyarrow only for Parquet.
 """
 
 import csv
@@ -44,7 +45,9 @@ class Choice:
 def table(results: Results, choice: Choice) -> Iterator[str]:
     """For people: a heading for each recording, a line for each label."""
     for result in results:
-        lines = [f"{_line(result.source)}  {result.seconds:.1f} s" + (f"  ({result.note})" if result.note else "")]
+        lines = [
+            f"{_line(result.source)}  {result.seconds:.1f} s" + (f"  ({result.note})" if result.note else "")
+        ]
         for row in choice.rows(result):
             when = "" if choice.level == "clip" else f"{row.onset:9.2f} {row.offset:9.2f}"
             lines.append(f"{when}  {row.score:6.3f}  {_line(row.name)}")
@@ -71,7 +74,10 @@ def csv_rows(results: Results, choice: Choice) -> Iterator[str]:
     """A heading, then each `Row`."""
     yield _csv(*Row._fields)
     for result in results:
-        yield from (_csv(row.file, f"{row.onset:.3f}", f"{row.offset:.3f}", row.mid, row.name, f"{row.score:.6f}") for row in choice.rows(result))
+        yield from (
+            _csv(row.file, f"{row.onset:.3f}", f"{row.offset:.3f}", row.mid, row.name, f"{row.score:.6f}")
+            for row in choice.rows(result)
+        )
 
 
 def audacity(results: Results, choice: Choice) -> Iterator[str]:
@@ -84,28 +90,59 @@ def audacity(results: Results, choice: Choice) -> Iterator[str]:
 
 
 def rttm(results: Results, choice: Choice) -> Iterator[str]:
-    """Ten fields between spaces, of a SPEAKER object whose name is the label; a recording is called by its file's name without extension.
+    """Ten fields between spaces, of a SPEAKER object whose name is the label; a recording is called by its
+    file's name without extension.
 
     White space within a field becomes `_`. The ninth field is the score.
     Source: Appendix A of NIST's RT-09 evaluation plan.
     """
     for result in results:
         for row in choice.rows(result):
-            yield f"SPEAKER {_word(Path(result.source).stem)} 1 {row.onset:.3f} {row.offset - row.onset:.3f} <NA> <NA> {_word(row.name)} {row.score:.6f} <NA>\n"
+            yield (
+                f"SPEAKER {_word(Path(result.source).stem)} 1 {row.onset:.3f} "
+                f"{row.offset - row.onset:.3f} <NA> <NA> {_word(row.name)} {row.score:.6f} <NA>\n"
+            )
 
 
 def raven(results: Results, choice: Choice) -> Iterator[str]:
-    """A selection table: tabs, a heading, seconds and Hz. Begin and end count through all recordings in order, as Raven does for files opened as one sound.
+    """A selection table: tabs, a heading, seconds and Hz. Begin and end count through all recordings in
+    order, as Raven does for files opened as one sound.
 
-    Source: Raven Pro 1.4 User's Manual, on selection tables and the measurements Begin Path and File Offset, which say which file, and where in it.
+    Source: Raven Pro 1.4 User's Manual, on selection tables and the measurements Begin Path and File Offset,
+    which say which file, and where in it.
     """
-    yield _tabbed("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Begin Path", "File Offset (s)", "Label", "MID", "Score")
+    yield _tabbed(
+        "Selection",
+        "View",
+        "Channel",
+        "Begin Time (s)",
+        "End Time (s)",
+        "Low Freq (Hz)",
+        "High Freq (Hz)",
+        "Begin Path",
+        "File Offset (s)",
+        "Label",
+        "MID",
+        "Score",
+    )
     number, before = 0, 0.0
     for result in results:
         for row in choice.rows(result):
             number += 1
             times = f"{before + row.onset:.6f}", f"{before + row.offset:.6f}"
-            yield _tabbed(str(number), "Spectrogram 1", "1", *times, "0.0", f"{SAMPLE_RATE / 2}", result.source, f"{row.onset:.6f}", row.name, row.mid, f"{row.score:.6f}")
+            yield _tabbed(
+                str(number),
+                "Spectrogram 1",
+                "1",
+                *times,
+                "0.0",
+                f"{SAMPLE_RATE / 2}",
+                result.source,
+                f"{row.onset:.6f}",
+                row.name,
+                row.mid,
+                f"{row.score:.6f}",
+            )
         before += result.seconds
 
 
@@ -116,7 +153,10 @@ def dcase(results: Results, choice: Choice) -> Iterator[str]:
     """
     yield _tabbed("filename", "onset", "offset", "event_label")
     for result in results:
-        yield from (_tabbed(Path(result.source).name, f"{row.onset:.3f}", f"{row.offset:.3f}", row.name) for row in choice.rows(result))
+        yield from (
+            _tabbed(Path(result.source).name, f"{row.onset:.3f}", f"{row.offset:.3f}", row.name)
+            for row in choice.rows(result)
+        )
 
 
 def parquet(results: Results, choice: Choice, file: BinaryIO) -> None:
@@ -129,14 +169,28 @@ def parquet(results: Results, choice: Choice, file: BinaryIO) -> None:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise UserError("missing-package", "format parquet", "pyarrow is not installed", "pip install 'beatline[data]'") from error
-    types = (pyarrow.string(), pyarrow.float64(), pyarrow.float64(), pyarrow.string(), pyarrow.string(), pyarrow.float32())
+        raise UserError(
+            "missing-package", "format parquet", "pyarrow is not installed", "pip install 'beatline[data]'"
+        ) from error
+    types = (
+        pyarrow.string(),
+        pyarrow.float64(),
+        pyarrow.float64(),
+        pyarrow.string(),
+        pyarrow.string(),
+        pyarrow.float32(),
+    )
     schema = pyarrow.schema(list(zip(Row._fields, types, strict=True)))
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
 
         def put(rows: list[Row]) -> None:
             columns = zip(*rows, strict=True)
-            writer.write_table(pyarrow.table([pyarrow.array(column, form) for column, form in zip(columns, types, strict=True)], schema=schema))
+            writer.write_table(
+                pyarrow.table(
+                    [pyarrow.array(column, form) for column, form in zip(columns, types, strict=True)],
+                    schema=schema,
+                )
+            )
 
         waiting: list[Row] = []
         for result in results:
@@ -175,16 +229,32 @@ def check(name: str, sources: list[str], out: Path | None) -> None:
     if out is not None and out.exists() and not out.is_file():
         raise UserError("not-writable", f"cannot write {out}", "it is there and is no file", "name another")
     if name == "audacity" and len(sources) > 1:
-        raise UserError("bad-usage", "format audacity", f"a label track belongs to one recording, not {len(sources)}", "tag them one by one, or take --format raven")
-    called = {"rttm": [_word(Path(source).stem) for source in sources], "dcase": [Path(source).name for source in sources]}.get(name)
+        raise UserError(
+            "bad-usage",
+            "format audacity",
+            f"a label track belongs to one recording, not {len(sources)}",
+            "tag them one by one, or take --format raven",
+        )
+    called = {
+        "rttm": [_word(Path(source).stem) for source in sources],
+        "dcase": [Path(source).name for source in sources],
+    }.get(name)
     if called:
         twice, times = Counter(called).most_common(1)[0]
         if times > 1:
-            raise UserError("bad-usage", f"format {name}", f"{times} recordings would be called {twice!r} in it", "tag them one by one, or take --format csv")
+            raise UserError(
+                "bad-usage",
+                f"format {name}",
+                f"{times} recordings would be called {twice!r} in it",
+                "tag them one by one, or take --format csv",
+            )
 
 
-def write(results: Iterable[Tagged | Refused], name: str, choice: Choice, out: Path | None = None) -> UserError | None:
-    """Writes each result as it comes, and one line on standard error for each refused file; the last refusal, if any.
+def write(
+    results: Iterable[Tagged | Refused], name: str, choice: Choice, out: Path | None = None
+) -> UserError | None:
+    """Writes each result as it comes, and one line on standard error for each refused file; the last refusal,
+    if any.
 
     Args:
         name: One of `NAMES`.
@@ -231,7 +301,9 @@ def _text(name: str) -> str:
 
 def _line(text: str) -> str:
     """The same on one line: line breaks, tabs and other controls are shown as escapes."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in _text(text))
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in _text(text)
+    )
 
 
 def _word(text: str) -> str:

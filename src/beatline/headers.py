@@ -1,8 +1,9 @@
 """audio file -> how long it is, from a few bytes of its header; and what audio files are called.
 
-In: a reader of any part of a file. Out: seconds, or None where the header does not say. Nothing is decoded and no decoder is asked, so that two million files
-can be looked at, hostile ones too; the answer decides only whether a file is a whole recording or an excerpt of it. What a file really holds is
-found out when it is decoded.
+In: a reader of any part of a file. Out: seconds, or None where the header does not say. Nothing is decoded
+and no decoder is asked, so that two million files can be looked at, hostile ones too; the answer decides only
+whether a file is a whole recording or an excerpt of it. What a file really holds is found out when it is
+decoded.
 """
 
 import re
@@ -13,11 +14,70 @@ ReadAt = Callable[[int, int], bytes]
 """(offset, count) -> at most that many bytes."""
 
 EXTENSIONS = (
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".mkv", ".mka", ".aac", ".wma", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".amr", ".3gp", ".avi", ".flv", ".mov", ".asf", ".wv", ".ac3", ".mpg", ".ts",
-    ".mp1", ".mp2", ".m2a", ".mpa", ".m4b", ".m4r", ".m4v", ".f4a", ".f4v", ".3g2", ".awb", ".adts", ".eac3", ".ec3", ".wmv", ".mpeg", ".vob", ".ogv", ".spx",
-    ".rm", ".ra", ".rmvb", ".ape", ".tta", ".tak", ".mpc", ".mp+", ".dsf", ".dts",
-)  # fmt: skip
-"""What a folder, a tar file or an address is searched for: the names of `audio`'s and `ffmpeg`'s forms, the one to be preferred first. A file named by itself may be called anything."""
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".m4a",
+    ".mp4",
+    ".webm",
+    ".mkv",
+    ".mka",
+    ".aac",
+    ".wma",
+    ".aiff",
+    ".aif",
+    ".aifc",
+    ".au",
+    ".snd",
+    ".caf",
+    ".w64",
+    ".rf64",
+    ".amr",
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".mov",
+    ".asf",
+    ".wv",
+    ".ac3",
+    ".mpg",
+    ".ts",
+    ".mp1",
+    ".mp2",
+    ".m2a",
+    ".mpa",
+    ".m4b",
+    ".m4r",
+    ".m4v",
+    ".f4a",
+    ".f4v",
+    ".3g2",
+    ".awb",
+    ".adts",
+    ".eac3",
+    ".ec3",
+    ".wmv",
+    ".mpeg",
+    ".vob",
+    ".ogv",
+    ".spx",
+    ".rm",
+    ".ra",
+    ".rmvb",
+    ".ape",
+    ".tta",
+    ".tak",
+    ".mpc",
+    ".mp+",
+    ".dsf",
+    ".dts",
+)
+"""What a folder, a tar file or an address is searched for: the names of `audio`'s and `ffmpeg`'s forms, the
+one to be preferred first. A file named by itself may be called anything.
+"""
 
 MOST_CHUNKS = 64  # looked at in a file of chunks
 OPUS_RATE = 48_000
@@ -30,7 +90,8 @@ MP3_RATES = (44_100, 48_000, 32_000)
 
 
 def seconds(read_at: ReadAt, size: int) -> float | None:
-    """The length that a file's header states, or None. MP3 without a count of frames is taken to have one bit rate.
+    """The length that a file's header states, or None. MP3 without a count of frames is taken to have one bit
+    rate.
 
     Args:
         size: Of the file, bytes.
@@ -39,7 +100,9 @@ def seconds(read_at: ReadAt, size: int) -> float | None:
         start = 0
         first = read_at(0, 64)
         if first.startswith(b"ID3"):
-            start = 10 + sum((byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True))
+            start = 10 + sum(
+                (byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True)
+            )
             first = read_at(start, 64)
         if first[:4] in (b"RIFF", b"RF64") and first[8:12] == b"WAVE":
             return _wav(read_at, size)
@@ -89,7 +152,11 @@ def _ogg(read_at: ReadAt, size: int) -> float | None:
     else:
         return None
     tail = read_at(max(0, size - (1 << 16)), 1 << 16)
-    ends = [struct.unpack_from("<q", tail, page.start() + 6)[0] for page in re.finditer(rb"OggS\0", tail) if page.start() + 14 <= len(tail)]
+    ends = [
+        struct.unpack_from("<q", tail, page.start() + 6)[0]
+        for page in re.finditer(rb"OggS\0", tail)
+        if page.start() + 14 <= len(tail)
+    ]
     last = max((end for end in ends if end > 0), default=0)
     return (last - skipped) / rate if last else None
 
@@ -128,7 +195,11 @@ def _mp4(read_at: ReadAt, begin: int, end: int, top: bool) -> float | None:
                 return found
         elif name == b"mvhd":
             content = read_at(begin + header, 36)
-            scale, duration = struct.unpack_from(">IQ", content, 20) if content[0] else struct.unpack_from(">II", content, 12)
+            scale, duration = (
+                struct.unpack_from(">IQ", content, 20)
+                if content[0]
+                else struct.unpack_from(">II", content, 12)
+            )
             return duration / scale or None
         elif name == b"sidx":
             return _sidx(read_at(begin + header, min(length - header, 1 << 16)))
@@ -142,7 +213,10 @@ def _sidx(content: bytes) -> float | None:
     scale = struct.unpack_from(">I", content, 8)[0]
     place = 30 if content[0] else 22
     count = struct.unpack_from(">H", content, place)[0]
-    return sum(struct.unpack_from(">I", content, place + 2 + 12 * i + 4)[0] for i in range(count)) / scale or None
+    return (
+        sum(struct.unpack_from(">I", content, place + 2 + 12 * i + 4)[0] for i in range(count)) / scale
+        or None
+    )
 
 
 def _matroska(read_at: ReadAt, size: int) -> float | None:

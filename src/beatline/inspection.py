@@ -1,8 +1,10 @@
 """store -> what is in it: every count a person should know before training on it.
 
-In: an opened store. Out: `inspect`'s dictionary of plain JSON values, one key per question: splits, hours, what is missing and which labels it cost, levels
-and formats, silent and half-empty clips, near-duplicates, labels that go together, labels to doubt. What needs the sound is measured in one
-pass over the store, a few clips in memory at a time; near-duplicates are then compared in pairs. `inspection_page` shows it. Imports no torch.
+In: an opened store. Out: `inspect`'s dictionary of plain JSON values, one key per question: splits, hours,
+what is missing and which labels it cost, levels and formats, silent and half-empty clips, near-duplicates,
+labels that go together, labels to doubt. What needs the sound is measured in one pass over the store, a few
+clips in memory at a time; near-duplicates are then compared in pairs. `inspection_page` shows it. Imports no
+torch.
 """
 
 import csv
@@ -24,7 +26,9 @@ from beatline.errors import UserError
 from beatline.store import CODING, Store
 
 WORKERS = min(8, os.cpu_count() or 1)  # NumPy's transforms run without the interpreter's lock
-QUIET_DB = round(10 * math.log10(shards.QUIET / shards.FRAME / FULL_SCALE**2))  # RMS of a quiet frame, dB of full scale
+QUIET_DB = round(
+    10 * math.log10(shards.QUIET / shards.FRAME / FULL_SCALE**2)
+)  # RMS of a quiet frame, dB of full scale
 HALF_EMPTY = 0.5  # share of quiet frames
 LOWEST_DB = -120.0  # stands for the level of digital silence
 QUANTILES = (0, 5, 50, 95, 100)
@@ -41,14 +45,28 @@ def open_store(folder: Path) -> Store:
         UserError: `missing-file` where it is no store, `corrupt-artefact`.
     """
     if not folder.is_dir():
-        raise UserError("missing-file", f"cannot inspect {folder}", "there is no such folder", "give a folder that `beatline prepare` made")
+        raise UserError(
+            "missing-file",
+            f"cannot inspect {folder}",
+            "there is no such folder",
+            "give a folder that `beatline prepare` made",
+        )
     about = artefact.read_manifest(folder)
     if not (folder / artefact.MANIFEST).exists() or (about is not None and about.get("kind") != "store"):
-        raise UserError("missing-file", f"cannot inspect {folder}", "it is not a store", "give a folder that `beatline prepare` made (setting `store`)")
+        raise UserError(
+            "missing-file",
+            f"cannot inspect {folder}",
+            "it is not a store",
+            "give a folder that `beatline prepare` made (setting `store`)",
+        )
     return Store.open(folder)
 
 
-def inspect(store: Store, quality: dict[str, tuple[int, int]] | None = None, progress: Callable[[int], Any] = lambda count: None) -> dict[str, Any]:
+def inspect(
+    store: Store,
+    quality: dict[str, tuple[int, int]] | None = None,
+    progress: Callable[[int], Any] = lambda count: None,
+) -> dict[str, Any]:
     """Everything about a store as JSON values.
 
     Args:
@@ -122,7 +140,9 @@ def _splits_of(store: Store) -> list[str]:
 def _splits(store: Store) -> dict[str, dict[str, float]]:
     found = {}
     for name, clips in store.splits.items():
-        carried = sum((store.targets(part).sum(axis=0) for part in _chunks(clips)), np.zeros(len(store.labels)))
+        carried = sum(
+            (store.targets(part).sum(axis=0) for part in _chunks(clips)), np.zeros(len(store.labels))
+        )
         found[name] = {
             "clips": len(clips),
             "hours": float(store.lengths[clips].sum()) / SAMPLE_RATE / 3600,
@@ -145,18 +165,33 @@ def _missing(store: Store) -> dict[str, Any]:
         for line in lines:
             entry = json.loads(line)
             notes += entry["status"] == "ok" and "note" in entry
-            if entry["status"] == "rejected" and len(shown := examples.setdefault(entry["code"], [])) < LEDGER_EXAMPLES:
+            if (
+                entry["status"] == "rejected"
+                and len(shown := examples.setdefault(entry["code"], [])) < LEDGER_EXAMPLES
+            ):
                 shown.append(f"{entry['input']}: {entry['reason']}")
     counts = sorted(store.summary["rejected"].items(), key=lambda item: (-item[1], item[0]))
-    return {"clips": sum(count for _, count in counts), "noted": notes, "reasons": [{"code": code, "clips": count, "examples": examples.get(code, [])} for code, count in counts]}
+    return {
+        "clips": sum(count for _, count in counts),
+        "noted": notes,
+        "reasons": [
+            {"code": code, "clips": count, "examples": examples.get(code, [])} for code, count in counts
+        ],
+    }
 
 
 def _labels(store: Store, quality: dict[str, tuple[int, int]] | None) -> list[dict[str, Any]]:
-    """Each label's clips wanted, present and lost, the largest share lost first; of equals the rarer first."""
+    """Each label's clips wanted, present and lost, the largest share lost first; of equals the rarer
+    first.
+    """
     rows = []
     for row in store.summary["labels"]:
         share = row["lost"] / row["expected"] if row["expected"] else 0.0
-        rated = {} if quality is None or row["mid"] not in quality else dict(zip(("rated", "true"), quality[row["mid"]], strict=True))
+        rated = (
+            {}
+            if quality is None or row["mid"] not in quality
+            else dict(zip(("rated", "true"), quality[row["mid"]], strict=True))
+        )
         rows.append({**row, "lost_share": share, **rated})
     return sorted(rows, key=lambda row: (-row["lost_share"], -row["lost"], row["present"], row["mid"]))
 
@@ -175,7 +210,9 @@ def _formats(store: Store, table: _Table) -> dict[str, Any]:
         "rms_db": _histogram(decibels(table.rms), np.arange(-90, 3, 3)),
         "clipped": int((table.clipped > 0).sum()),
         "rate_in": [{"hertz": rate, "clips": count} for rate, count in sorted(table.rate.items())],
-        "channels_in": [{"channels": channels, "clips": count} for channels, count in sorted(table.channels.items())],
+        "channels_in": [
+            {"channels": channels, "clips": count} for channels, count in sorted(table.channels.items())
+        ],
     }
 
 
@@ -183,11 +220,17 @@ def _histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
     """Counts between edges, what lies outside in the outermost, and `QUANTILES` in percent."""
     counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
     quantiles = np.percentile(values, QUANTILES).tolist() if len(values) else []
-    return {"edges": edges.tolist(), "clips": counts.tolist(), "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=False))}
+    return {
+        "edges": edges.tolist(),
+        "clips": counts.tolist(),
+        "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=False)),
+    }
 
 
 def _together(store: Store) -> dict[str, Any]:
-    """Pairs of labels on one clip: the most frequent, and those that meet most above chance (lift: clips with both over those expected of independent labels)."""
+    """Pairs of labels on one clip: the most frequent, and those that meet most above chance (lift: clips with
+    both over those expected of independent labels).
+    """
     both = np.zeros((len(store.labels), len(store.labels)))
     for part in _chunks(np.arange(len(store.ids))):
         targets = store.targets(part)
@@ -199,12 +242,25 @@ def _together(store: Store) -> dict[str, Any]:
 
     def rows(order: np.ndarray) -> list[dict[str, Any]]:
         names = store.labels.names
-        return [{"labels": [names[a[k]], names[b[k]]], "clips": int(count[k]), "of": [int(own[a[k]]), int(own[b[k]])], "lift": float(lift[k])} for k in order.tolist()]
+        return [
+            {
+                "labels": [names[a[k]], names[b[k]]],
+                "clips": int(count[k]),
+                "of": [int(own[a[k]]), int(own[b[k]])],
+                "lift": float(lift[k]),
+            }
+            for k in order.tolist()
+        ]
 
     frequent = [k for k in np.lexsort((-lift, -count))[:PAIRS] if count[k]]
     lifted = [k for k in np.lexsort((-count, -lift)) if count[k] >= PAIR_CLIPS][:PAIRS]
     per_clip = float(own.sum() / max(1, len(store.ids)))
-    return {"labels_per_clip": per_clip, "least_clips": PAIR_CLIPS, "by_count": rows(np.array(frequent, int)), "by_lift": rows(np.array(lifted, int))}
+    return {
+        "labels_per_clip": per_clip,
+        "least_clips": PAIR_CLIPS,
+        "by_count": rows(np.array(frequent, int)),
+        "by_lift": rows(np.array(lifted, int)),
+    }
 
 
 # --- what the sound says
@@ -221,11 +277,16 @@ class _Heard:
 def _hear(store: Store, compared: np.ndarray, progress: Callable[[int], Any]) -> _Heard:
     clips = len(store.ids)
     place = {clip: k for k, clip in enumerate(compared.tolist())}
-    heard = _Heard(np.full((clips, fingerprint.SKETCH), fingerprint.ABSENT), np.empty((len(compared), label_noise.FEATURES), np.float32))
+    heard = _Heard(
+        np.full((clips, fingerprint.SKETCH), fingerprint.ABSENT),
+        np.empty((len(compared), label_noise.FEATURES), np.float32),
+    )
 
     def measure(clip: int) -> tuple[np.ndarray, np.ndarray | None]:
         power = fingerprint.band_power(store.samples(clip))
-        return fingerprint.sketch(fingerprint.contrast(power)), label_noise.features(power) if clip in place else None
+        return fingerprint.sketch(fingerprint.contrast(power)), label_noise.features(
+            power
+        ) if clip in place else None
 
     for clip, (sketch, sound) in enumerate(in_order(range(clips), measure, WORKERS)):
         heard.sketches[clip] = sketch
@@ -236,7 +297,9 @@ def _hear(store: Store, compared: np.ndarray, progress: Callable[[int], Any]) ->
 
 
 def _silence(store: Store, table: _Table) -> dict[str, Any]:
-    """Clips that are quiet throughout, and those that are so for at least half their length, the emptiest first."""
+    """Clips that are quiet throughout, and those that are so for at least half their length, the emptiest
+    first.
+    """
     silent = np.flatnonzero(table.quiet == 1)
     half = np.flatnonzero((table.quiet >= HALF_EMPTY) & (table.quiet < 1))
     half = half[np.argsort(-table.quiet[half], kind="stable")]
@@ -248,7 +311,9 @@ def _silence(store: Store, table: _Table) -> dict[str, Any]:
     }
 
 
-def _duplicates(store: Store, heard: _Heard, splits: Sequence[str]) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+def _duplicates(
+    store: Store, heard: _Heard, splits: Sequence[str]
+) -> tuple[dict[str, Any], list[tuple[int, int]]]:
     """Near-duplicates, the pairs most alike first, and the pairs as places in the store."""
     likely: dict[int, list[int]] = {}
     for a, b in fingerprint.candidates(heard.sketches).tolist():
@@ -261,14 +326,25 @@ def _duplicates(store: Store, heard: _Heard, splits: Sequence[str]) -> tuple[dic
         first = seen(a)
         return [(fingerprint.similarity(first, seen(b)), a, b) for b in likely[a]]
 
-    found = [pair for some in in_order(likely, compare, WORKERS) for pair in some if pair[0] >= fingerprint.SAME]
+    found = [
+        pair for some in in_order(likely, compare, WORKERS) for pair in some if pair[0] >= fingerprint.SAME
+    ]
     found.sort(key=lambda pair: (-pair[0], pair[1:]))
     between, across, rows = Counter[str](), 0, []
     for alike, a, b in found:
         apart = not set(splits[a].split("+")) & set(splits[b].split("+"))
         across += apart
-        between[f"within {splits[a]}" if splits[a] == splits[b] else " and ".join(sorted((splits[a], splits[b])))] += 1
-        rows.append({"clips": [store.ids[a], store.ids[b]], "splits": [splits[a], splits[b]], "similarity": alike, "across": apart})
+        between[
+            f"within {splits[a]}" if splits[a] == splits[b] else " and ".join(sorted((splits[a], splits[b])))
+        ] += 1
+        rows.append(
+            {
+                "clips": [store.ids[a], store.ids[b]],
+                "splits": [splits[a], splits[b]],
+                "similarity": alike,
+                "across": apart,
+            }
+        )
     pairs = [(a, b) for _, a, b in found]
     groups = fingerprint.groups(pairs)
     result = {
@@ -277,28 +353,50 @@ def _duplicates(store: Store, heard: _Heard, splits: Sequence[str]) -> tuple[dic
         "without_fingerprint": int((heard.sketches == fingerprint.ABSENT).all(axis=1).sum()),
         "across": across,
         "between": dict(sorted(between.items())),
-        "groups": [[store.ids[i] for i in group] for group in sorted(groups, key=lambda group: (-len(group), group))],
+        "groups": [
+            [store.ids[i] for i in group] for group in sorted(groups, key=lambda group: (-len(group), group))
+        ],
         "pairs": rows,
     }
     return result, pairs
 
 
-def _doubt(store: Store, compared: np.ndarray, heard: _Heard, table: _Table, pairs: Sequence[tuple[int, int]], quality: dict[str, tuple[int, int]] | None) -> dict[str, Any]:
-    """Agreement of neighbours per label, lowest first, and the clips they contradict most; `label_noise` says what that means."""
+def _doubt(
+    store: Store,
+    compared: np.ndarray,
+    heard: _Heard,
+    table: _Table,
+    pairs: Sequence[tuple[int, int]],
+    quality: dict[str, tuple[int, int]] | None,
+) -> dict[str, Any]:
+    """Agreement of neighbours per label, lowest first, and the clips they contradict most; `label_noise` says
+    what that means.
+    """
     place = {clip: k for k, clip in enumerate(compared.tolist())}
     first: dict[str, int] = {}
     links = [(first.setdefault(name, k), k) for k, name in enumerate(table.recording)]
     together = np.arange(len(compared))
-    for group in fingerprint.groups(links + [(place[a], place[b]) for a, b in pairs if a in place and b in place]):
+    for group in fingerprint.groups(
+        links + [(place[a], place[b]) for a, b in pairs if a in place and b in place]
+    ):
         together[group] = group[0]
     targets = store.targets(compared)
     found = label_noise.agreement(heard.sounds, targets, together) if len(compared) else None
-    result: dict[str, Any] = {"compared": len(compared), "neighbours": label_noise.NEIGHBOURS, "labels": [], "clips": []}
+    result: dict[str, Any] = {
+        "compared": len(compared),
+        "neighbours": label_noise.NEIGHBOURS,
+        "labels": [],
+        "clips": [],
+    }
     if found is not None:
         result["labels"] = _doubted_labels(store, found, targets)
         result["clips"] = _doubted_clips(store, found, targets, compared)
     if quality is not None:
-        known = [(row["present"], *quality[row["mid"]]) for row in store.summary["labels"] if row["mid"] in quality and quality[row["mid"]][0]]
+        known = [
+            (row["present"], *quality[row["mid"]])
+            for row in store.summary["labels"]
+            if row["mid"] in quality and quality[row["mid"]][0]
+        ]
         carried = sum(present for present, *_ in known)
         wrong = sum(present * (1 - true / rated) for present, rated, true in known)
         result["rated"] = {"labels": len(known), "wrong_share": wrong / carried if carried else None}
@@ -312,14 +410,34 @@ def _doubted_labels(store: Store, found: label_noise.Agreement, targets: np.ndar
         if len(own):
             chance = float(targets[:, k].mean())
             alone, alone_chance = float((own == 0).mean()), (1 - chance) ** label_noise.NEIGHBOURS
-            rows.append({"mid": label.mid, "name": label.name, "clips": len(own), "agreement": float(own.mean()), "chance": chance, "alone": alone, "alone_chance": alone_chance})
+            rows.append(
+                {
+                    "mid": label.mid,
+                    "name": label.name,
+                    "clips": len(own),
+                    "agreement": float(own.mean()),
+                    "chance": chance,
+                    "alone": alone,
+                    "alone_chance": alone_chance,
+                }
+            )
     return sorted(rows, key=lambda row: (row["agreement"] - row["chance"], row["mid"]))
 
 
-def _doubted_clips(store: Store, found: label_noise.Agreement, targets: np.ndarray, compared: np.ndarray) -> list[dict[str, Any]]:
+def _doubted_clips(
+    store: Store, found: label_noise.Agreement, targets: np.ndarray, compared: np.ndarray
+) -> list[dict[str, Any]]:
     doubt, names, rows = label_noise.suspicion(found), store.labels.names, []
     for k in np.argsort(-doubt, kind="stable")[:PAIRS].tolist():
         if doubt[k] > 0:
             carried = [names[j] for j in np.flatnonzero(targets[k])]
-            rows.append({"clip": store.ids[int(compared[k])], "labels": carried, "neighbours": names[found.other[k]], "share": float(found.other_share[k]), "doubt": float(doubt[k])})
+            rows.append(
+                {
+                    "clip": store.ids[int(compared[k])],
+                    "labels": carried,
+                    "neighbours": names[found.other[k]],
+                    "share": float(found.other_share[k]),
+                    "doubt": float(doubt[k]),
+                }
+            )
     return rows

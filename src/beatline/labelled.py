@@ -1,7 +1,9 @@
 """labelled clips + tagger -> what the model says of each: logits and embeddings, to learn from.
 
-In: the validation clips of a run, a table, a folder for each class, or any form of data that `manifest` reads. Out: `Labelled` clips, never test clips unless they are
-asked for; then `Heard`. Clips that cannot be used cost the others nothing. Learning is `calibration`'s and `probe`'s, setting two models side by side `comparison`'s.
+In: the validation clips of a run, a table, a folder for each class, or any form of data that `manifest`
+reads. Out: `Labelled` clips, never test clips unless they are asked for; then `Heard`. Clips that cannot be
+used cost the others nothing. Learning is `calibration`'s and `probe`'s, setting two models side by side
+`comparison`'s.
 """
 
 import hashlib
@@ -58,10 +60,16 @@ class Labelled:
         )
 
     def samples_of(self, wanted: Iterable[str]) -> dict[str, np.ndarray]:
-        """Samples by id, `(samples,)` int16 at 16 kHz, of those of these clips that are there and can be read."""
+        """Samples by id, `(samples,)` int16 at 16 kHz, of those of these clips that are there and can be
+        read.
+        """
         known = {clip_id: place for place, clip_id in enumerate(self.ids)}
         places = [known[clip_id] for clip_id in wanted if clip_id in known]
-        return {self.ids[place]: samples for place, samples in zip(places, self.read(places), strict=True) if not isinstance(samples, UserError)}
+        return {
+            self.ids[place]: samples
+            for place, samples in zip(places, self.read(places), strict=True)
+            if not isinstance(samples, UserError)
+        }
 
     @property
     def clips_hash(self) -> str:
@@ -73,7 +81,9 @@ def store_of(folder: Path) -> Path | None:
     """The store that a folder is, or that belongs to the run in it."""
     if (folder / artefact.MANIFEST).exists():
         return folder
-    places = [folder / "store"] + ([load_config(folder / "config.yaml").store_folder] if (folder / "config.yaml").exists() else [])
+    places = [folder / "store"] + (
+        [load_config(folder / "config.yaml").store_folder] if (folder / "config.yaml").exists() else []
+    )
     return next((place for place in places if (place / artefact.MANIFEST).exists()), None)
 
 
@@ -98,32 +108,60 @@ def validation(run: Path) -> Labelled:
     """
     folder = store_of(run) if run.is_dir() else None
     if folder is None or folder == run:
-        raise UserError("missing-stage", f"no prepared audio of {run}", "it is no run folder with a store", "give a run, or labelled clips with --csv")
+        raise UserError(
+            "missing-stage",
+            f"no prepared audio of {run}",
+            "it is no run folder with a store",
+            "give a run, or labelled clips with --csv",
+        )
     store = Store.open(folder)
     places = np.setdiff1d(store.splits["val"], store.splits["test"])
     if len(places) == 0:
-        cause = "its validation clips are test clips" if len(store.splits["val"]) else "it has no validation clips"
-        raise UserError("no-clips", f"cannot learn from {folder}", cause, "give labelled clips that are neither with --csv")
+        cause = (
+            "its validation clips are test clips"
+            if len(store.splits["val"])
+            else "it has no validation clips"
+        )
+        raise UserError(
+            "no-clips",
+            f"cannot learn from {folder}",
+            cause,
+            "give labelled clips that are neither with --csv",
+        )
     return of_store(str(folder), store, places, "val")
 
 
 def listed(source: Path) -> Labelled:
-    """All clips of a table with columns `file,labels` or of a folder for each class; see `manifest.read_listed`.
+    """All clips of a table with columns `file,labels` or of a folder for each class; see
+    `manifest.read_listed`.
 
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`.
     """
     if not source.exists() and str(source) != "mini":
-        raise UserError("missing-file", f"cannot read {source}", "there is no such file or folder", "give a table with columns file,labels or a folder with one for each class")
+        raise UserError(
+            "missing-file",
+            f"cannot read {source}",
+            "there is no such file or folder",
+            "give a table with columns file,labels or a folder with one for each class",
+        )
     found, labels = manifest.read_listed(source)
     if not found.clips:
-        first = f"; the first, {found.rejected[0].input}: {found.rejected[0].reason}" if found.rejected else ""
-        raise UserError("no-clips", f"cannot use {source}", f"no row of it is a clip{first}", "check its columns file and labels")
+        first = (
+            f"; the first, {found.rejected[0].input}: {found.rejected[0].reason}" if found.rejected else ""
+        )
+        raise UserError(
+            "no-clips",
+            f"cannot use {source}",
+            f"no row of it is a clip{first}",
+            "check its columns file and labels",
+        )
     return _labelled(str(source), found.clips, found.homes, labels, found.rejected)
 
 
 def of_data(data: DataConfig) -> Labelled:
-    """All clips of configured data, with the splits that it names or makes; a test clip is none of validation.
+    """All clips of configured data, with the splits that it names or makes; a test clip is none of
+    validation.
 
     Raises:
         UserError: As `manifest.read`, but a test split may be empty.
@@ -133,11 +171,21 @@ def of_data(data: DataConfig) -> Labelled:
     for name in ("val", "train", "test"):
         for i in table.splits[name]:
             homes[i] = (name,)
-    name = next(str(place) for place in (data.audioset, data.kaldi, data.folder, data.csv, data.root) if place is not None)
+    name = next(
+        str(place)
+        for place in (data.audioset, data.kaldi, data.folder, data.csv, data.root)
+        if place is not None
+    )
     return _labelled(name, table.clips, homes, table.labels, table.rejected)
 
 
-def _labelled(name: str, clips: Sequence[Clip], homes: Sequence[tuple[str, ...]], labels: LabelSet, rejected: Sequence[Rejected]) -> Labelled:
+def _labelled(
+    name: str,
+    clips: Sequence[Clip],
+    homes: Sequence[tuple[str, ...]],
+    labels: LabelSet,
+    rejected: Sequence[Rejected],
+) -> Labelled:
     targets = np.zeros((len(clips), len(labels)), bool)
     for row, clip in zip(targets, clips, strict=True):
         row[[labels.index_of_mid[mid] for mid in clip.labels]] = True
@@ -148,11 +196,22 @@ def _labelled(name: str, clips: Sequence[Clip], homes: Sequence[tuple[str, ...]]
             for result in decoders.map(jobs):
                 yield result if isinstance(result, UserError) else result.samples
 
-    return Labelled(name, tuple(clip.id for clip in clips), tuple(clip.recording for clip in clips), targets, labels, tuple(homes), read, tuple(rejected))
+    return Labelled(
+        name,
+        tuple(clip.id for clip in clips),
+        tuple(clip.recording for clip in clips),
+        targets,
+        labels,
+        tuple(homes),
+        read,
+        tuple(rejected),
+    )
 
 
 def for_labels(clips: Labelled, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
-    """Targets `(clips, labels)` bool in a model's labels, met by mid or by name; and which of them occur, `(labels,)` bool."""
+    """Targets `(clips, labels)` bool in a model's labels, met by mid or by name; and which of them occur,
+    `(labels,)` bool.
+    """
     targets = np.zeros((len(clips.ids), len(labels)), bool)
     for k, truth in shared(labels, clips.labels):
         targets[:, k] = clips.targets[:, truth]
@@ -189,21 +248,29 @@ def hear(tagger: AudioTagger, clips: Labelled, advance: Callable[[], object] = l
             refused.append(f"{clips.ids[place]}: {samples.cause}")
             continue
         cut = windows.cut([samples], round(tagger.window * SAMPLE_RATE), round(tagger.hop * SAMPLE_RATE))
-        waveforms = np.stack([windows.tile_short(part) for _, part in cut]).astype(np.float32) / FULL_SCALE  # of several windows each is full
+        waveforms = (
+            np.stack([windows.tile_short(part) for _, part in cut]).astype(np.float32) / FULL_SCALE
+        )  # of several windows each is full
         outputs = tagger.engine.run(waveforms)
         places.append(place)
         logits.append(outputs.logits)
         embeddings.append(outputs.embeddings.mean(axis=0))
     if not places:
-        raise UserError("no-clips", f"cannot learn from {clips.name}", f"no clip can be read; the first, {refused[0]}", "check its files")
+        raise UserError(
+            "no-clips",
+            f"cannot learn from {clips.name}",
+            f"no clip can be read; the first, {refused[0]}",
+            "check its files",
+        )
     return Heard(np.array(places), logits, np.stack(embeddings), refused)
 
 
 def folds(recordings: Sequence[str], targets: np.ndarray, count: int) -> np.ndarray:
-    """Which of `count` parts each clip belongs to, `(clips,)`: recordings whole, each label spread over the parts, and the same for the same clips in any order.
+    """Which of `count` parts each clip belongs to, `(clips,)`: recordings whole, each label spread over the
+    parts, and the same for the same clips in any order.
 
-    With at least as many parts as recordings each of these is its own. Recordings are dealt out in the order of their rarest label, each to the part that has
-    least of its labels, then least clips.
+    With at least as many parts as recordings each of these is its own. Recordings are dealt out in the order
+    of their rarest label, each to the part that has least of its labels, then least clips.
     """
     names, of = np.unique(np.array(list(recordings)), return_inverse=True)
     if count >= len(names):
@@ -212,8 +279,15 @@ def folds(recordings: Sequence[str], targets: np.ndarray, count: int) -> np.ndar
     np.add.at(rows, of, targets)
     totals = (rows > 0).sum(axis=0)
     rarity = [min(totals[row > 0], default=0) for row in rows]
-    order = sorted(range(len(names)), key=lambda i: (rarity[i], hashlib.sha256(str(names[i]).encode("utf-8", "surrogateescape")).digest()))
-    held, sizes, part = np.zeros((count, targets.shape[1]), np.int64), np.zeros(count, np.int64), np.zeros(len(names), np.int64)
+    order = sorted(
+        range(len(names)),
+        key=lambda i: (rarity[i], hashlib.sha256(str(names[i]).encode("utf-8", "surrogateescape")).digest()),
+    )
+    held, sizes, part = (
+        np.zeros((count, targets.shape[1]), np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(len(names), np.int64),
+    )
     for i in order:
         shares = (held[:, rows[i] > 0] / np.maximum(totals[rows[i] > 0], 1)).sum(axis=1)
         part[i] = min(range(count), key=lambda k: (shares[k], sizes[k], k))

@@ -1,7 +1,7 @@
 """The label set: index, mid and display name of every label a model scores.
 
-Outside the straight line: `manifest`, `model/checkpoint`, `metrics` and `report` share it. Imports no torch. The 527 AudioSet labels are in
-the package (`data/audioset/class_labels_indices.csv`, official, CC BY 4.0).
+Outside the straight line: `manifest`, `model/checkpoint`, `metrics` and `report` share it. Imports no torch.
+The 527 AudioSet labels are in the package (`data/audioset/class_labels_indices.csv`, official, CC BY 4.0).
 """
 
 import csv
@@ -17,7 +17,9 @@ from beatline.errors import UserError
 
 @dataclass(frozen=True)
 class Label:
-    """One class: `mid` is its stable id (AudioSet's `/m/...`, or the name itself for other data), `name` its display name."""
+    """One class: `mid` is its stable id (AudioSet's `/m/...`, or the name itself for other data), `name` its
+    display name.
+    """
 
     mid: str
     name: str
@@ -35,7 +37,9 @@ class LabelSet:
         seen: set[str] = set()
         for label in self.labels:
             if label.mid in seen:
-                raise UserError("bad-table", "label set", f"{label.mid!r} occurs twice", "list every label once")
+                raise UserError(
+                    "bad-table", "label set", f"{label.mid!r} occurs twice", "list every label once"
+                )
             seen.add(label.mid)
 
     def __len__(self) -> int:
@@ -75,11 +79,21 @@ class LabelSet:
         """
         rows = csv.DictReader(io.StringIO(text))
         if not {"mid", "display_name"} <= set(rows.fieldnames or ()):
-            raise UserError("bad-table", source, "no columns mid and display_name", "use the form of class_labels_indices.csv")
+            raise UserError(
+                "bad-table",
+                source,
+                "no columns mid and display_name",
+                "use the form of class_labels_indices.csv",
+            )
         labels = []
         for i, row in enumerate(rows):
             if not row["mid"] or not row["display_name"] or row.get("index", str(i)) != str(i):
-                raise UserError("bad-table", f"{source} line {i + 2}", "incomplete or out of order", "use the form of class_labels_indices.csv")
+                raise UserError(
+                    "bad-table",
+                    f"{source} line {i + 2}",
+                    "incomplete or out of order",
+                    "use the form of class_labels_indices.csv",
+                )
             labels.append(Label(row["mid"], row["display_name"]))
         return LabelSet(tuple(labels))
 
@@ -95,7 +109,9 @@ class LabelSet:
 
 @cache
 def audioset() -> LabelSet:
-    """AudioSet's 527 labels in their official order. Source: class_labels_indices.csv (storage of the AudioSet release)."""
+    """AudioSet's 527 labels in their official order. Source: class_labels_indices.csv (storage of the
+    AudioSet release).
+    """
     path = files("beatline") / "data/audioset/class_labels_indices.csv"
     return LabelSet.from_csv(path.read_text(encoding="utf-8"), str(path))
 
@@ -111,7 +127,8 @@ def espnet_token(name: str) -> str:
 
 
 def from_espnet_tokens(tokens: Sequence[str]) -> LabelSet:
-    """The label set of an ESPnet `token_list`: special tokens (`<unk>`, `<blank>`) dropped, AudioSet names mapped to mids.
+    """The label set of an ESPnet `token_list`: special tokens (`<unk>`, `<blank>`) dropped, AudioSet names
+    mapped to mids.
 
     A token that is no AudioSet name becomes its own mid, so that models of other tasks can be read.
     """

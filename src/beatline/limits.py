@@ -11,7 +11,9 @@ class Limits:
     """What one input may cost; the defaults suit labelled clips of some seconds."""
 
     max_clip_seconds: float = 600.0
-    """Longest stretch decoded into one clip, seconds; memory is bounded by it (64 kB a second and channel)."""
+    """Longest stretch decoded into one clip, seconds; memory is bounded by it (64 kB a second and
+    channel).
+    """
     max_recording_seconds: float = 90_000.0
     """Longest recording tagged in bulk, seconds: a day and an hour."""
     max_channels: int = 64
@@ -21,15 +23,21 @@ class Limits:
     max_sample_rate: int = 768_000
     """Highest sample rate of an input file, Hz."""
     max_spooled_bytes: int = 1 << 30
-    """Most bytes taken from a pipe, which are copied to a temporary file; PCM WAV is not, and may be of any length."""
+    """Most bytes taken from a pipe, which are copied to a temporary file; PCM WAV is not, and may be of any
+    length.
+    """
     max_decode_wait: float = 60.0
     """Longest wait for one decoding in a child process, seconds; then the child is killed."""
     max_decoder_bytes: int = 192 << 20
-    """Memory that decoding a small file in a child process may take, bytes; a large one may take its size more, up to four times this (enforced on Linux)."""
+    """Memory that decoding a small file in a child process may take, bytes; a large one may take its size
+    more, up to four times this (enforced on Linux).
+    """
     max_member_bytes: int = 128 << 20
     """Largest audio file read out of an archive, bytes."""
     max_row_group_bytes: int = 1 << 30
-    """Largest group of Parquet rows whose audio is read, bytes; one is held in memory, because Parquet gives no smaller piece."""
+    """Largest group of Parquet rows whose audio is read, bytes; one is held in memory, because Parquet gives
+    no smaller piece.
+    """
     max_names_bytes: int = 64 << 20
     """Most bytes of names in an HDF5 file, which are kept while it is prepared: three million ids."""
     max_table_bytes: int = 1 << 30
@@ -43,7 +51,9 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class ServeLimits:
-    """What the clients of a server may cost, each and all together; the defaults suit a machine of a few cores that strangers can reach."""
+    """What the clients of a server may cost, each and all together; the defaults suit a machine of a few
+    cores that strangers can reach.
+    """
 
     max_file_bytes: int = 256 << 20
     """Largest upload, bytes."""
@@ -66,13 +76,21 @@ class ServeLimits:
     max_spool_bytes: int = 4 << 30
     """Most bytes of uploads and decoded sound on disk at once."""
     upload_grace: float = 10.0
-    """Seconds a request may take to arrive, and those of its body so many more as its bytes need at `min_upload_rate`."""
+    """Seconds a request may take to arrive, and those of its body so many more as its bytes need at
+    `min_upload_rate`.
+    """
     min_upload_rate: int = 32_000
-    """Slowest average rate of an upload after its grace, bytes a second; nor may it pause for longer than the grace."""
+    """Slowest average rate of an upload after its grace, bytes a second; nor may it pause for longer than the
+    grace.
+    """
     answer_grace: float = 30.0
-    """Seconds a client may let us wait until it takes the next 48 kB of its answer, or the rest; and for the whole so many more as its bytes need at `min_answer_rate`."""
+    """Seconds a client may let us wait until it takes the next 48 kB of its answer, or the rest; and for the
+    whole so many more as its bytes need at `min_answer_rate`.
+    """
     min_answer_rate: int = 32_000
-    """Slowest average rate at which an answer is taken after its grace, bytes a second; else the connection is closed."""
+    """Slowest average rate at which an answer is taken after its grace, bytes a second; else the connection
+    is closed.
+    """
     max_queue: int = 64
     """Most uploaded files at once that are not answered; further requests are answered 429."""
     max_wait: float = 60.0

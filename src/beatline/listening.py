@@ -1,8 +1,10 @@
 """sound as it comes -> scores: `tag` for recordings that have no end yet.
 
-In: blocks of samples of any size, at any rate. Out: a `Moment` for each window, as soon as it is full. The windows are those that `windows.cut` makes of the same
-recording: the first moment comes when a whole window has been heard, none is shorter but the last. `Stream` scores every window; `live` is for sound that
-does not wait, and skips what the model is too slow for. Memory holds a few windows, however long one listens. Imports no torch.
+In: blocks of samples of any size, at any rate. Out: a `Moment` for each window, as soon as it is full. The
+windows are those that `windows.cut` makes of the same recording: the first moment comes when a whole window
+has been heard, none is shorter but the last. `Stream` scores every window; `live` is for sound that does not
+wait, and skips what the model is too slow for. Memory holds a few windows, however long one listens. Imports
+no torch.
 """
 
 import threading
@@ -20,7 +22,9 @@ from beatline.labels import Label, LabelSet
 from beatline.tag import AudioTagger
 
 LEAVING = 1.0  # seconds
-PATIENCE = 0.9  # of a hop: what a full window may wait for the model; less than all of it, so that what lags behind real time catches up
+# of a hop: what a full window may wait for the model; less than all of it, so that what lags behind real time
+# catches up
+PATIENCE = 0.9
 
 Window = tuple[int, np.ndarray]
 """Its first sample in the stream, and its samples, int16 at 16 kHz."""
@@ -41,9 +45,13 @@ class Moment:
     """Windows before this one that were not scored because the model was too slow."""
 
     def above(self, threshold: float | np.ndarray) -> list[tuple[Label, float]]:
-        """The labels with at least this score, for all or for each, `(labels,)`; best first, equal ones in label order."""
+        """The labels with at least this score, for all or for each, `(labels,)`; best first, equal ones in
+        label order.
+        """
         order = np.argsort(-self.scores, kind="stable")
-        return [(self.labels.labels[i], float(self.scores[i])) for i in order[(self.scores >= threshold)[order]]]
+        return [
+            (self.labels.labels[i], float(self.scores[i])) for i in order[(self.scores >= threshold)[order]]
+        ]
 
     def select(self, indices: Sequence[int]) -> "Moment":
         """The same with these labels only, in this order."""
@@ -51,37 +59,62 @@ class Moment:
 
     def to_dict(self, threshold: float | np.ndarray = 0.0) -> dict[str, Any]:
         """Plain values for JSON, with the labels that have at least this score."""
-        tags = [{"mid": label.mid, "name": label.name, "score": round(score, 6)} for label, score in self.above(threshold)]
-        return {"start": round(self.start, 3), "time": round(self.time, 3), "tags": tags, "skipped": self.skipped}
+        tags = [
+            {"mid": label.mid, "name": label.name, "score": round(score, 6)}
+            for label, score in self.above(threshold)
+        ]
+        return {
+            "start": round(self.start, 3),
+            "time": round(self.time, 3),
+            "tags": tags,
+            "skipped": self.skipped,
+        }
 
 
 class Stream:
     """Sound in, moments out: `push` blocks as they come, then `finish`. Not for several threads.
 
-    The moments do not depend on how the sound was cut into blocks, to the last bit. A moment follows the sample that fills its window after one pass of the model.
+    The moments do not depend on how the sound was cut into blocks, to the last bit. A moment follows the
+    sample that fills its window after one pass of the model.
 
     Args:
         tagger: What scores the windows.
         rate: Samples a second of what is pushed, Hz.
         channels: Channels of what is pushed; their mean is heard.
         window: Seconds of a window; the tagger's own when left out.
-        hop: Seconds from one window's begin to the next, above 0 up to `window`; the tagger's own when left out.
+        hop: Seconds from one window's begin to the next, above 0 up to `window`; the tagger's own when left
+            out.
 
     Raises:
         UserError: `bad-usage` for a hop that does not fit the window; `bad-sample-rate`, `too-many-channels`.
     """
 
-    def __init__(self, tagger: AudioTagger, rate: int, channels: int = 1, window: float | None = None, hop: float | None = None):
+    def __init__(
+        self,
+        tagger: AudioTagger,
+        rate: int,
+        channels: int = 1,
+        window: float | None = None,
+        hop: float | None = None,
+    ):
         window = tagger.window if window is None else window
         hop = min(tagger.hop, window) if hop is None else hop
         if not 1 <= round(hop * SAMPLE_RATE) <= round(window * SAMPLE_RATE):
-            raise UserError("bad-usage", f"a hop of {hop:g} s", f"it is not above 0 and at most the window of {window:g} s", "give another")
+            raise UserError(
+                "bad-usage",
+                f"a hop of {hop:g} s",
+                f"it is not above 0 and at most the window of {window:g} s",
+                "give another",
+            )
         with audio.refusals_about("the stream"):
             audio.check_form(rate, channels)
         self.tagger, self.rate, self.channels = tagger, rate, channels
         self._window, self._hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         self._resampler = audio.Resampler(rate)
-        self._held, self._first = bytearray(), 0  # all samples from the last full window's begin on, and that begin
+        self._held, self._first = (
+            bytearray(),
+            0,
+        )  # all samples from the last full window's begin on, and that begin
         self._begin = 0  # of the next window
         self._finished = False
 
@@ -102,7 +135,9 @@ class Stream:
         return [self.score(window) for window in self.cut(samples)]
 
     def finish(self) -> list[Moment]:
-        """The last moment, whose window ends with the stream, where there is one; nothing can be pushed after it."""
+        """The last moment, whose window ends with the stream, where there is one; nothing can be pushed after
+        it.
+        """
         return [self.score(window) for window in self.end()]
 
     def cut(self, samples: np.ndarray) -> Iterator[Window]:
@@ -114,7 +149,11 @@ class Stream:
         with audio.refusals_about("the stream"):
             source = audio.Samples(samples, self.rate)
             if source.channels != self.channels:
-                raise audio.Refused("not-audio", f"a block has {source.channels} channels, not {self.channels}", "push blocks of one form")
+                raise audio.Refused(
+                    "not-audio",
+                    f"a block has {source.channels} channels, not {self.channels}",
+                    "push blocks of one form",
+                )
             for mono, _ in source.blocks(np.inf):
                 yield from self._full(self._resampler.push(mono))
 
@@ -138,7 +177,9 @@ class Stream:
             yield self._first, np.frombuffer(self._held[: 2 * self._window], np.int16)
 
     def score(self, window: Window) -> Moment:
-        """What the tagger says of a window; alone, because what else is in a batch can change the last bit."""
+        """What the tagger says of a window; alone, because what else is in a batch can change the last
+        bit.
+        """
         begin, samples = window
         waveform = audio.to_waveform(windows.tile_short(samples))
         scores = self.tagger.raised(self.tagger.window_scores(self.tagger.engine.run(waveform[None]), 0))
@@ -153,11 +194,13 @@ def every(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
 
 
 def live(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
-    """The moments of blocks that come in real time, each at most a hop and a pass of the model after its last sample.
+    """The moments of blocks that come in real time, each at most a hop and a pass of the model after its last
+    sample.
 
-    A thread hears while the model works. One window waits; where the next is full a hop later and the model still is not free, the older is skipped, and the
-    next moment counts it. A source that is faster than real time waits for the model instead. So only a model that needs longer than a hop skips, and nothing
-    queues up.
+    A thread hears while the model works. One window waits; where the next is full a hop later and the model
+    still is not free, the older is skipped, and the next moment counts it. A source that is faster than real
+    time waits for the model instead. So only a model that needs longer than a hop skips, and nothing queues
+    up.
 
     Args:
         blocks: As for `Stream.push`; taken by another thread, which ends with them.
@@ -184,7 +227,11 @@ def live(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
             yield replace(stream.score(window), skipped=skipped)
     finally:
         waiting.leave()
-        hearing.join(LEAVING)  # the end of the program would abort it in the middle of the resampler; one that waits for sound may be left behind
+        hearing.join(
+            LEAVING
+            # the end of the program would abort it in the middle of the resampler; one that waits for sound
+            # may be left behind
+        )
 
 
 class _Waiting:
@@ -200,7 +247,9 @@ class _Waiting:
         self._error: BaseException | None = None
 
     def put(self, window: Window, last: bool = False) -> bool:
-        """Gives a window, in place of one that has waited too long already; none is too long for the last. False where nobody takes any more."""
+        """Gives a window, in place of one that has waited too long already; none is too long for the last.
+        False where nobody takes any more.
+        """
         with self._changed:
             left = None if last else max(0.0, self._since + self._patience - time.monotonic())
             self._changed.wait_for(lambda: self._window is None or self._left, left)

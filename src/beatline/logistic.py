@@ -1,4 +1,6 @@
-"""features -> logits: one regularised linear layer, fitted to its optimum. `baseline` and `probe` share it."""
+"""features -> logits: one regularised linear layer, fitted to its optimum. `baseline` and `probe` share
+it.
+"""
 
 from typing import Literal
 
@@ -9,8 +11,15 @@ from torch.nn import functional as F
 STEPS = 200
 
 
-def fit(features: Tensor, targets: Tensor, penalty: float, task: Literal["multi-label", "single-label"] = "multi-label", start: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-    """Weight `(width, labels)` and bias `(labels,)` of the least loss: the cross-entropy of a clip, all labels together, and the penalised squares of the weight.
+def fit(
+    features: Tensor,
+    targets: Tensor,
+    penalty: float,
+    task: Literal["multi-label", "single-label"] = "multi-label",
+    start: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Weight `(width, labels)` and bias `(labels,)` of the least loss: the cross-entropy of a clip, all
+    labels together, and the penalised squares of the weight.
 
     Deterministic: L-BFGS on all clips at once, in the type of the features.
 
@@ -21,14 +30,21 @@ def fit(features: Tensor, targets: Tensor, penalty: float, task: Literal["multi-
         task: A regression for each label, or one over all of them.
         start: Where to begin; zero when left out.
     """
-    weight, bias = start or (features.new_zeros(features.shape[1], targets.shape[1]), features.new_zeros(targets.shape[1]))
+    weight, bias = start or (
+        features.new_zeros(features.shape[1], targets.shape[1]),
+        features.new_zeros(targets.shape[1]),
+    )
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     solver = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()
         logits = features @ weight + bias
-        entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") if task == "multi-label" else F.cross_entropy(logits, targets, reduction="sum")
+        entropy = (
+            F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+            if task == "multi-label"
+            else F.cross_entropy(logits, targets, reduction="sum")
+        )
         value = entropy / len(features) + penalty * weight.square().sum()
         value.backward()
         return value

@@ -1,7 +1,9 @@
-"""An HTML page and its pieces: frame, text, tables, bars, line plots, histograms, pictures and sound, each as a string.
+"""An HTML page and its pieces: frame, text, tables, bars, line plots, histograms, pictures and sound, each as
+a string.
 
-Outside the straight line: `report` and `inspection_page` put them together. In: plain values; what comes from a user goes through `text`. Out: HTML
-that names no outside address. The page's frame, style and script are in `data/report`. Colours are the page's own variables (`var(--ink)`), so that one plot serves light and dark.
+Outside the straight line: `report` and `inspection_page` put them together. In: plain values; what comes from
+a user goes through `text`. Out: HTML that names no outside address. The page's frame, style and script are in
+`data/report`. Colours are the page's own variables (`var(--ink)`), so that one plot serves light and dark.
 """
 
 import base64
@@ -25,7 +27,10 @@ SERIES = 5  # colours `--c0` to `--c4` of the style sheet
 POINTS = 500  # of a line; more cannot be seen
 INK, SOFT = "#0a0b0c", "#0b0c0d"  # stand-ins, replaced by the page's variables
 LINES = tuple(f"#0{i}0{i}0{i}" for i in range(1, SERIES + 1))  # of series; never black, which SVG leaves out
-COLOURS = {stand_in: f"var(--c{i})" for i, stand_in in enumerate(LINES)} | {INK: "var(--ink)", SOFT: "var(--soft)"}
+COLOURS = {stand_in: f"var(--c{i})" for i, stand_in in enumerate(LINES)} | {
+    INK: "var(--ink)",
+    SOFT: "var(--soft)",
+}
 
 
 def text(value: object) -> str:
@@ -52,7 +57,10 @@ def frame(title: str, kind: str, subtitle: str, sections: Mapping[str, str], foo
     for place, (heading, content) in enumerate(sections.items()):
         if content:
             links.append(f'<a href="#part-{place}">{heading}</a>')
-            parts.append(f'<section id="part-{place}" aria-labelledby="part-{place}-h"><h2 id="part-{place}-h">{heading}</h2>\n{content}\n</section>')
+            parts.append(
+                f'<section id="part-{place}" aria-labelledby="part-{place}-h"><h2 '
+                f'id="part-{place}-h">{heading}</h2>\n{content}\n</section>'
+            )
     script = resource("report.js")
     return Template(resource("report.html")).substitute(
         title=text(title),
@@ -69,24 +77,41 @@ def frame(title: str, kind: str, subtitle: str, sections: Mapping[str, str], foo
 
 def number(value: float | None, digits: int = 2, scale: float = 1.0) -> str:
     """The value times `scale`, or a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.0f}".replace("inf", "∞") if math.isinf(value) else f"{scale * value:.{digits}f}"
+    return (
+        "–"
+        if value is None or math.isnan(value)
+        else f"{value:.0f}".replace("inf", "∞")
+        if math.isinf(value)
+        else f"{scale * value:.{digits}f}"
+    )
 
 
 def cell(value: float | int | None, digits: int = 2, scale: float = 1.0) -> str:
     """A table cell with a number; a whole number is written whole."""
-    shown = f"{value:,}".replace(",", "\u202f") if isinstance(value, (int, np.integer)) else number(value, digits, scale)
+    shown = (
+        f"{value:,}".replace(",", "\u202f")
+        if isinstance(value, (int, np.integer))
+        else number(value, digits, scale)
+    )
     key = "" if value is None or math.isnan(value) else f"{value:.9g}"
     return f'<td class="n" data-v="{key}">{shown}</td>'
 
 
 def bar(share: float, interval: tuple[float, float] | None = None, series: int = 0) -> str:
-    """A table cell with a bar from 0 to 1, and whiskers over an interval; for the eye only, its number stands in another cell."""
+    """A table cell with a bar from 0 to 1, and whiskers over an interval; for the eye only, its number stands
+    in another cell.
+    """
     percent = [100 * min(max(v, 0.0), 1.0) if math.isfinite(v) else 0.0 for v in (share, *(interval or ()))]
     whisker = f'<b style="--lo:{percent[1]:.1f}%;--hi:{percent[2]:.1f}%"></b>' if interval else ""
-    return f'<td class="bar" data-v="{percent[0]:.6f}" aria-hidden="true"><span><i style="--v:{percent[0]:.1f}%;--series:var(--c{series})"></i>{whisker}</span></td>'
+    return (
+        f'<td class="bar" data-v="{percent[0]:.6f}" aria-hidden="true"><span><i '
+        f'style="--v:{percent[0]:.1f}%;--series:var(--c{series})"></i>{whisker}</span></td>'
+    )
 
 
-def table(headings: Sequence[str], rows: Iterable[str], caption: str, sortable: bool = False, tall: bool = False) -> str:
+def table(
+    headings: Sequence[str], rows: Iterable[str], caption: str, sortable: bool = False, tall: bool = False
+) -> str:
     """A table that scrolls within itself where the page is too narrow.
 
     Args:
@@ -98,10 +123,14 @@ def table(headings: Sequence[str], rows: Iterable[str], caption: str, sortable: 
     cells = []
     for heading in headings:
         name = text(heading.removeprefix("#"))
-        cells.append(f'<th scope="col"{" class=n" if heading.startswith("#") else ""}>{f"<button type=button>{name}</button>" if sortable and name else name}</th>')
+        cells.append(
+            f'<th scope="col"{" class=n" if heading.startswith("#") else ""}>'
+            f"{f'<button type=button>{name}</button>' if sortable and name else name}</th>"
+        )
     body = "\n".join(row if row.startswith("<tr") else f"<tr>{row}</tr>" for row in rows)
     return (
-        f'<div class="scroll{" tall" if tall else ""}" tabindex="0" role="region" aria-label="{text(caption)}">'
+        f'<div class="scroll{" tall" if tall else ""}" tabindex="0" role="region" '
+        f'aria-label="{text(caption)}">'
         f"<table{' class=sortable' if sortable else ''}><caption>{text(caption)}</caption>"
         f"<thead><tr>{''.join(cells)}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
@@ -115,7 +144,15 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([x[p].mean() for p in parts]), np.array([y[p].mean() for p in parts])
 
 
-def line_plot(title: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], x_name: str, y_name: str, adjust: Callable[[Any], object] | None = None, legend: bool = True, height: float = 3.0) -> str:
+def line_plot(
+    title: str,
+    lines: dict[str, tuple[np.ndarray, np.ndarray]],
+    x_name: str,
+    y_name: str,
+    adjust: Callable[[Any], object] | None = None,
+    legend: bool = True,
+    height: float = 3.0,
+) -> str:
     """A figure with lines over a common axis, as inline SVG, its legend as a list.
 
     Args:
@@ -141,23 +178,37 @@ def line_plot(title: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], x_nam
     entries = "".join(f'<li style="--series:var(--c{i})">{text(name)}</li>' for i, name in enumerate(lines))
     described = text(f"{title}: {y_name} over {x_name}; lines: {', '.join(lines)}")
     names = f'<ul class="legend">{entries}</ul>' if legend else ""
-    return f'<figure><h3>{text(title)}</h3>{_svg(figure, title, described)}{names}</figure>'
+    return f"<figure><h3>{text(title)}</h3>{_svg(figure, title, described)}{names}</figure>"
 
 
 def histogram(title: str, edges: Sequence[float], counts: Sequence[int], x_name: str, y_name: str) -> str:
     """A figure with counts between edges as a filled outline, as inline SVG."""
     x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(counts, 2), [0]])
-    return line_plot(title, {y_name: (x, y)}, x_name, y_name, lambda axes: axes.fill_between(x, y, color=SOFT, alpha=0.25, linewidth=0), legend=False)
+    return line_plot(
+        title,
+        {y_name: (x, y)},
+        x_name,
+        y_name,
+        lambda axes: axes.fill_between(x, y, color=SOFT, alpha=0.25, linewidth=0),
+        legend=False,
+    )
 
 
 def _svg(figure: Figure, name: str, described: str) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    prefix = re.sub(r"\W+", "-", name.lower())  # ids are common to the page, and matplotlib's repeat from figure to figure
+    prefix = re.sub(
+        r"\W+", "-", name.lower()
+    )  # ids are common to the page, and matplotlib's repeat from figure to figure
     drawing = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing)
     for stand_in, variable in COLOURS.items():
         drawing = drawing.replace(stand_in, variable)
@@ -182,4 +233,7 @@ def player(samples: np.ndarray, sample_rate: int, described: str) -> str:
     """An audio player of 16-bit samples, embedded as FLAC."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
-    return f'<audio controls preload="metadata" aria-label="{text(described)}" src="{_data_uri("audio/flac", buffer.getvalue())}"></audio>'
+    return (
+        f'<audio controls preload="metadata" aria-label="{text(described)}" '
+        f'src="{_data_uri("audio/flac", buffer.getvalue())}"></audio>'
+    )

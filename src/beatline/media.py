@@ -1,7 +1,9 @@
-"""audio file -> waveform, whatever it comes in: `audio.decode` for more containers, for pipes, and for recordings of any length.
+"""audio file -> waveform, whatever it comes in: `audio.decode` for more containers, for pipes, and for
+recordings of any length.
 
-In: a file, bytes or a stream. Out: the same `Decoded` as `audio.decode`, by the same mean of channels, resampler and rounding; or blocks of it.
-libsndfile is asked first, FFmpeg (`ffmpeg`) where that one refuses. What strangers send belongs into child processes: `children`. Imports no torch.
+In: a file, bytes or a stream. Out: the same `Decoded` as `audio.decode`, by the same mean of channels,
+resampler and rounding; or blocks of it. libsndfile is asked first, FFmpeg (`ffmpeg`) where that one refuses.
+What strangers send belongs into child processes: `children`. Imports no torch.
 """
 
 import io
@@ -21,29 +23,39 @@ from beatline.errors import UserError
 from beatline.limits import LIMITS
 
 Audio = Path | bytes | BinaryIO | tuple[np.ndarray, int]
-"""A file (never a pipe or a device), its bytes, a binary stream, which may be a pipe, or samples with their rate (as `audio.Samples`)."""
+"""A file (never a pipe or a device), its bytes, a binary stream, which may be a pipe, or samples with their
+rate (as `audio.Samples`).
+"""
 
 
-def decode(source: Audio, start: float = 0.0, end: float | None = None, max_seconds: float = LIMITS.max_clip_seconds) -> Decoded:
+def decode(
+    source: Audio, start: float = 0.0, end: float | None = None, max_seconds: float = LIMITS.max_clip_seconds
+) -> Decoded:
     """The stretch from `start` to `end` as 16 kHz mono int16.
 
-    Of a container with several sound tracks the one that players choose is taken; time counts from its first sample.
+    Of a container with several sound tracks the one that players choose is taken; time counts from its first
+    sample.
 
     Args:
-        source: See `Audio`. A name's extension means nothing. A pipe's PCM WAV is taken as it comes; anything else goes into a temporary file first.
+        source: See `Audio`. A name's extension means nothing. A pipe's PCM WAV is taken as it comes; anything
+            else goes into a temporary file first.
         start: Seconds, exact to a sample of the source; where FFmpeg decodes, so is everything before it.
         end: Seconds; None is the end of the recording.
         max_seconds: Longest stretch accepted.
 
     Raises:
-        UserError: as `audio.decode`; `too-large` (more than `limits.max_spooled_bytes` from a pipe that is no PCM WAV); `decoder-memory`.
+        UserError: as `audio.decode`; `too-large` (more than `limits.max_spooled_bytes` from a pipe that is no
+            PCM WAV); `decoder-memory`.
     """
     with _opened(source) as sound:
         return audio.collect(Stretch(sound, start, end, max_seconds))
 
 
-def blocks(source: Audio, seconds: float, start: float = 0.0, end: float | None = None) -> Generator[np.ndarray, None, str]:
-    """A recording of any length in blocks of `seconds`, `(samples,)` int16 at 16 kHz, the last one shorter; joined they are `decode`'s samples.
+def blocks(
+    source: Audio, seconds: float, start: float = 0.0, end: float | None = None
+) -> Generator[np.ndarray, None, str]:
+    """A recording of any length in blocks of `seconds`, `(samples,)` int16 at 16 kHz, the last one shorter;
+    joined they are `decode`'s samples.
 
     Holds little more than one block at a time. The generator's return value is the note of `Decoded`.
 
@@ -82,7 +94,12 @@ def spooled(stream: BinaryIO | pcm.Bytes) -> Iterator[BinaryIO]:
         while part := stream.read(1 << 20):
             size += len(part)
             if size > LIMITS.max_spooled_bytes:
-                raise UserError("too-large", "cannot use the stream", f"it is longer than {LIMITS.max_spooled_bytes} bytes", "save it to a file and name that")
+                raise UserError(
+                    "too-large",
+                    "cannot use the stream",
+                    f"it is longer than {LIMITS.max_spooled_bytes} bytes",
+                    "save it to a file and name that",
+                )
             file.write(part)
         file.flush()
         file.seek(0)
@@ -109,5 +126,7 @@ def _opened(source: Audio) -> Iterator[Source]:
                 raise
             if isinstance(source, Path):
                 source = stack.enter_context(audio.open_regular(source))
-            sound = stack.enter_context(ffmpeg.opened(io.BytesIO(source) if isinstance(source, bytes) else source, refused))
+            sound = stack.enter_context(
+                ffmpeg.opened(io.BytesIO(source) if isinstance(source, bytes) else source, refused)
+            )
         yield sound

@@ -1,7 +1,8 @@
 """AudioSet's ontology: which sounds are kinds of which.
 
-Outside the straight line: for scoring and reports. In: the table in the package (`data/audioset/ontology.csv`, CC BY-SA 4.0). Out: each node with its
-children, by mid. A node may have several parents; nodes that are `abstract` or on the `blacklist` are no labels. Imports no torch.
+Outside the straight line: for scoring and reports. In: the table in the package
+(`data/audioset/ontology.csv`, CC BY-SA 4.0). Out: each node with its children, by mid. A node may have
+several parents; nodes that are `abstract` or on the `blacklist` are no labels. Imports no torch.
 """
 
 import csv
@@ -27,7 +28,12 @@ def ontology() -> dict[str, Node]:
     """The 632 nodes by mid, in the official order."""
     path = files("beatline") / "data/audioset/ontology.csv"
     rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    return {row["mid"]: Node(row["mid"], row["name"], tuple(row["children"].split()), tuple(row["restrictions"].split())) for row in rows}
+    return {
+        row["mid"]: Node(
+            row["mid"], row["name"], tuple(row["children"].split()), tuple(row["restrictions"].split())
+        )
+        for row in rows
+    }
 
 
 def below(mid: str) -> frozenset[str]:

@@ -1,6 +1,8 @@
-"""loss -> optimiser step: AdamW, its learning rate as a pure function of the step, and its state as plain tensors.
+"""loss -> optimiser step: AdamW, its learning rate as a pure function of the step, and its state as plain
+tensors.
 
-In: parameters with gradients. Out: parameters moved. State goes to and from named tensors, so that a checkpoint needs no pickle.
+In: parameters with gradients. Out: parameters moved. State goes to and from named tensors, so that a
+checkpoint needs no pickle.
 """
 
 import math
@@ -18,19 +20,30 @@ def learning_rate(step: int, config: OptimConfig, total: int) -> float:
         step: Steps taken so far.
         total: Steps of the whole training, the cycle's length where the configuration leaves it out.
 
-    Source: CosineAnnealingWarmupRestarts as ESPnet's recipe configures it (cycle multiplier 1, no decay of the peak).
+    Source: CosineAnnealingWarmupRestarts as ESPnet's recipe configures it (cycle multiplier 1, no decay of
+    the peak).
     """
     cycle = config.cycle_steps or total
     warmup = min(config.warmup_steps, cycle - 1)
     place = step % cycle
     if place < warmup:
         return config.min_lr + (config.lr - config.min_lr) * place / warmup
-    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * (place - warmup) / (cycle - warmup))) / 2
+    return (
+        config.min_lr
+        + (config.lr - config.min_lr) * (1 + math.cos(math.pi * (place - warmup) / (cycle - warmup))) / 2
+    )
 
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over all parameters with one weight decay, in its fused form where the device has one."""
-    return torch.optim.AdamW(model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 def clip_gradients(model: nn.Module, largest: float) -> Tensor:
@@ -39,7 +52,9 @@ def clip_gradients(model: nn.Module, largest: float) -> Tensor:
 
 
 def state_tensors(optimiser: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as `<parameter>|<kind>` tensors; parameters that never had a gradient have none."""
+    """The optimiser's state as `<parameter>|<kind>` tensors; parameters that never had a gradient have
+    none.
+    """
     state = {}
     for name, parameter in model.named_parameters():
         for kind, value in optimiser.state.get(parameter, {}).items():

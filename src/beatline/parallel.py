@@ -1,7 +1,8 @@
-"""Several processes as one: what `train` needs from torch.distributed, and nothing where there is one process.
+"""Several processes as one: what `train` needs from torch.distributed, and nothing where there is one
+process.
 
-Outside the straight line. `torchrun` sets the environment; gradients are summed as one flat buffer, so that parameters without gradient
-(layerdrop, a cut gradient) need no special case.
+Outside the straight line. `torchrun` sets the environment; gradients are summed as one flat buffer, so that
+parameters without gradient (layerdrop, a cut gradient) need no special case.
 """
 
 import os
@@ -14,12 +15,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for one another: the first may prepare all of AudioSet meanwhile. One that has died is `torchrun`'s to notice."""
+"""How long processes wait for one another: the first may prepare all of AudioSet meanwhile. One that has died
+is `torchrun`'s to notice.
+"""
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
-    """This process's rank and the number of processes; joins the group that `torchrun` announces, unless it is in it already."""
+    """This process's rank and the number of processes; joins the group that `torchrun` announces, unless it
+    is in it already.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield 0, 1

@@ -1,7 +1,8 @@
 """bytes of a pipe -> blocks of samples, as they come.
 
-In: a way to read bytes. Out: `Sound`: rate, channels and blocks for `listening.Stream`, or a `Wav` for `media`. The bytes are a WAV stream, whose header may leave the
-length open, or for `sound` raw 16-bit samples. What needs a decoder is for `media`, which waits for the end. Imports no torch.
+In: a way to read bytes. Out: `Sound`: rate, channels and blocks for `listening.Stream`, or a `Wav` for
+`media`. The bytes are a WAV stream, whose header may leave the length open, or for `sound` raw 16-bit
+samples. What needs a decoder is for `media`, which waits for the end. Imports no torch.
 """
 
 import io
@@ -15,17 +16,28 @@ from beatline import audio
 from beatline.errors import UserError
 
 BLOCK = 1 << 16  # bytes taken at once, at most
-UNKNOWN = (range(1), range(0x7F000000, 0x80000001), range(0xFFFF0000, 0x100000000))  # what programs write for a WAV stream's length that they do not know
+UNKNOWN = (
+    range(1),
+    range(0x7F000000, 0x80000001),
+    range(0xFFFF0000, 0x100000000),
+)  # what programs write for a WAV stream's length that they do not know
 MOST_HEADER = 1 << 20  # bytes of a part before the samples
 LOOKED_AT = 1 << 16  # bytes of a stream in which `wav` looks for the samples' begin
 
 Read = Callable[[int], bytes]
 """Up to so many bytes, as soon as there are some; none at the end."""
 
-FORMS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {  # by WAV's format tag and bits, as floats in [-1, 1] or int16
+FORMS: dict[
+    tuple[int, int], Callable[[bytes], np.ndarray]
+] = {  # by WAV's format tag and bits, as floats in [-1, 1] or int16
     (1, 8): lambda data: (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128,
     (1, 16): lambda data: np.frombuffer(data, "<i2").astype(np.int16, copy=False),
-    (1, 24): lambda data: np.pad(np.frombuffer(data, np.uint8).reshape(-1, 3), ((0, 0), (1, 0))).view("<i4")[:, 0].astype(np.float32) / 2**31,
+    (1, 24): lambda data: (
+        np.pad(np.frombuffer(data, np.uint8).reshape(-1, 3), ((0, 0), (1, 0)))
+        .view("<i4")[:, 0]
+        .astype(np.float32)
+        / 2**31
+    ),
     (1, 32): lambda data: np.frombuffer(data, "<i4").astype(np.float32) / 2**31,
     (3, 32): lambda data: np.frombuffer(data, "<f4").astype(np.float32, copy=False),
     (3, 64): lambda data: np.frombuffer(data, "<f8").astype(np.float32),
@@ -91,19 +103,36 @@ def sound(read: Read, name: str, rate: int = audio.SAMPLE_RATE, channels: int = 
         if first[:4] == b"RIFF" and first[8:] == b"WAVE":
             form, rate, channels, left = _header(data)
         else:
-            if any(first[offset:].startswith(signature) for offset, signature, _, _ in audio.SIGNATURES if len(signature) > 2):
+            if any(
+                first[offset:].startswith(signature)
+                for offset, signature, _, _ in audio.SIGNATURES
+                if len(signature) > 2
+            ):
                 remedy = "decode it first, as by `ffmpeg -i FILE -f wav -`, or use `beatline tag`"
-                raise audio.Refused("not-audio", f"it looks like {audio.looks_like(first)[0]}, and only WAV and raw 16-bit samples are heard as they come", remedy)
+                raise audio.Refused(
+                    "not-audio",
+                    f"it looks like {audio.looks_like(first)[0]}, and only WAV and raw 16-bit samples are "
+                    f"heard as they come",
+                    remedy,
+                )
             data.back(first)
         audio.check_form(rate, channels)
         return Sound(rate, channels, _blocks(data, FORMS[form], channels, form[1] // 8 * channels, left))
 
 
 class Wav:
-    """An `audio.Source` whose samples are taken from a pipe as they come, however many they are; made by `wav`."""
+    """An `audio.Source` whose samples are taken from a pipe as they come, however many they are; made by
+    `wav`.
+    """
 
     def __init__(self, data: Bytes, form: tuple[int, int], rate: int, channels: int, promised: float):
-        self._data, self.rate, self.channels, self._frame, self._promised = data, rate, channels, form[1] // 8 * channels, promised
+        self._data, self.rate, self.channels, self._frame, self._promised = (
+            data,
+            rate,
+            channels,
+            form[1] // 8 * channels,
+            promised,
+        )
         self._blocks = _blocks(data, FORMS[form], channels, self._frame, promised)
         self._held = np.empty((0, channels), np.int16)
 
@@ -116,12 +145,18 @@ class Wav:
             part = part[: int(min(most, len(part)))]
             most -= len(part)
             yield audio.mean_of(audio.channels_of(part)), ""
-        while self._data.some():  # what follows the samples: a pipe that is closed before its end stops the program that feeds it
+        while (
+            self._data.some()
+        ):  # what follows the samples: a pipe that is closed before its end stops the program that feeds it
             pass
 
     def broken_promise(self, frames: int) -> str:
         there = frames * self._frame
-        return f"the header promises {self._promised} bytes of audio, {there} are there" if there + self._frame <= self._promised < float("inf") else ""
+        return (
+            f"the header promises {self._promised} bytes of audio, {there} are there"
+            if there + self._frame <= self._promised < float("inf")
+            else ""
+        )
 
     def _next(self) -> np.ndarray:
         held, self._held = self._held, self._held[:0]
@@ -129,7 +164,9 @@ class Wav:
 
 
 def wav(data: Bytes) -> Wav | None:
-    """The recording, where these are the bytes of a WAV stream in a form of `FORMS`; else None, and nothing was taken from them."""
+    """The recording, where these are the bytes of a WAV stream in a form of `FORMS`; else None, and nothing
+    was taken from them.
+    """
     first = data.exactly(LOOKED_AT)
     seen = Bytes(io.BytesIO(first).read)
     try:
@@ -161,11 +198,17 @@ def _header(data: Bytes) -> tuple[tuple[int, int], int, int, float]:
             if tag == 0xFFFE and size >= 26:  # the extensible form, which says the tag later
                 tag = struct.unpack_from("<H", content, 24)[0]
             if (tag, bits) not in FORMS or not channels or align != bits // 8 * channels:
-                raise audio.Refused("not-audio", f"it is WAV of a form that is not read (format {tag}, {bits} bits, {channels} channels)", "convert it to 16-bit samples")
+                raise audio.Refused(
+                    "not-audio",
+                    f"it is WAV of a form that is not read (format {tag}, {bits} bits, {channels} channels)",
+                    "convert it to 16-bit samples",
+                )
             form = (tag, bits), rate, channels
 
 
-def _blocks(data: Bytes, convert: Callable[[bytes], np.ndarray], channels: int, frame: int, left: float) -> Iterator[np.ndarray]:
+def _blocks(
+    data: Bytes, convert: Callable[[bytes], np.ndarray], channels: int, frame: int, left: float
+) -> Iterator[np.ndarray]:
     held = b""
     while left > 0 and (more := data.some()):
         held += more[: int(min(left, len(more)))]
@@ -180,19 +223,32 @@ def microphone(rate: int, channels: int) -> Sound:
     """What the default microphone hears.
 
     Raises:
-        UserError: `missing-package`; `missing-file` where there is no microphone of this form; its blocks, where it goes away.
+        UserError: `missing-package`; `missing-file` where there is no microphone of this form; its blocks,
+            where it goes away.
     """
     remedy = "or pipe it in: arecord -f S16_LE -r 16000 | beatline listen - --model MODEL"
     try:
         import sounddevice
     except ImportError as error:
-        raise UserError("missing-package", "cannot hear the microphone", "sounddevice is not installed", f"pip install 'beatline[listen]', {remedy}") from error
+        raise UserError(
+            "missing-package",
+            "cannot hear the microphone",
+            "sounddevice is not installed",
+            f"pip install 'beatline[listen]', {remedy}",
+        ) from error
     except OSError as error:
-        raise UserError("missing-package", "cannot hear the microphone", f"sounddevice finds no PortAudio ({error})", f"install it, as by `apt-get install libportaudio2`, {remedy}") from error
+        raise UserError(
+            "missing-package",
+            "cannot hear the microphone",
+            f"sounddevice finds no PortAudio ({error})",
+            f"install it, as by `apt-get install libportaudio2`, {remedy}",
+        ) from error
     try:
         stream = sounddevice.InputStream(samplerate=rate, channels=channels, dtype="int16")
     except (sounddevice.PortAudioError, ValueError) as error:
-        raise UserError("missing-file", "cannot hear the microphone", str(error), f"check the device and --rate, {remedy}") from error
+        raise UserError(
+            "missing-file", "cannot hear the microphone", str(error), f"check the device and --rate, {remedy}"
+        ) from error
 
     def blocks() -> Iterator[np.ndarray]:
         try:
@@ -200,6 +256,11 @@ def microphone(rate: int, channels: int) -> Sound:
                 while True:
                     yield stream.read(max(1, rate // 20))[0]
         except sounddevice.PortAudioError as error:
-            raise UserError("missing-file", "cannot hear the microphone any more", str(error), "plug it in and start again") from error
+            raise UserError(
+                "missing-file",
+                "cannot hear the microphone any more",
+                str(error),
+                "plug it in and start again",
+            ) from error
 
     return Sound(rate, channels, blocks())

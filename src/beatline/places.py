@@ -1,7 +1,8 @@
 """Folders and addresses as one: where work on many machines reads and writes.
 
-Outside the straight line: `bulk` and `bulk_tag` stand on it. A place is a folder that all machines see, or an address that fsspec knows (`s3://bucket/store`).
-Every file appears whole: under a temporary name first, on S3 by itself. Imports no torch.
+Outside the straight line: `bulk` and `bulk_tag` stand on it. A place is a folder that all machines see, or an
+address that fsspec knows (`s3://bucket/store`). Every file appears whole: under a temporary name first, on S3
+by itself. Imports no torch.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,14 @@ from typing import Any
 from beatline import artefact
 from beatline.errors import UserError
 
-STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "modify")  # what file systems call the time or the version of a file
+STAMPS = (
+    "ETag",
+    "etag",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "modify",
+)  # what file systems call the time or the version of a file
 
 
 def locked(place: str) -> AbstractContextManager[Any]:
@@ -39,27 +47,48 @@ def reaching(place: str) -> Iterator[None]:
     except (UserError, FileNotFoundError):
         raise
     except Exception as error:  # file systems raise what they like
-        raise UserError("download-failed", f"cannot reach {place}", f"{type(error).__name__}: {error}", "check the address, the network and the credentials, and run again") from error
+        raise UserError(
+            "download-failed",
+            f"cannot reach {place}",
+            f"{type(error).__name__}: {error}",
+            "check the address, the network and the credentials, and run again",
+        ) from error
 
 
 def system(place: str) -> tuple[Any, str]:
     """fsspec's file system of a place, and the place's name in it.
 
     Raises:
-        UserError: `missing-package`; `bad-usage` for an address of no known form; `download-failed` where nobody answers.
+        UserError: `missing-package`; `bad-usage` for an address of no known form; `download-failed` where
+            nobody answers.
     """
     with reaching(place):
         try:
             from fsspec.core import url_to_fs
 
-            before, colons, after = place.partition("::")  # in a name; fsspec would take it for a chain of addresses
+            before, colons, after = place.partition(
+                "::"
+            )  # in a name; fsspec would take it for a chain of addresses
             base = place if not colons or "://" in after else before[: before.rfind("/") + 1]
             found, root = url_to_fs(base, use_listings_cache=False)
             root = root.rstrip("/") + "/" + place[len(base) :]
         except ImportError as error:
-            raise UserError("missing-package", f"cannot reach {place}", str(error), "pip install 'beatline[bulk]', or the package that is named here") from error
-        except (ValueError, TypeError) as error:  # the latter for a chain of addresses (`a::b://c`) that is none
-            raise UserError("bad-usage", f"cannot reach {place}", str(error), "give a folder, or an address such as s3://bucket/folder") from error
+            raise UserError(
+                "missing-package",
+                f"cannot reach {place}",
+                str(error),
+                "pip install 'beatline[bulk]', or the package that is named here",
+            ) from error
+        except (
+            ValueError,
+            TypeError,
+        ) as error:  # the latter for a chain of addresses (`a::b://c`) that is none
+            raise UserError(
+                "bad-usage",
+                f"cannot reach {place}",
+                str(error),
+                "give a folder, or an address such as s3://bucket/folder",
+            ) from error
     return found, root.rstrip("/")
 
 
@@ -80,7 +109,9 @@ def listing(found: Any, root: str) -> dict[str, dict[str, Any]]:
     """
     with reaching(root):
         there = found.find(root, detail=True) if found.exists(root) else {}
-    return {name.removeprefix(root).lstrip("/"): facts for name, facts in there.items() if not is_marker(name)}
+    return {
+        name.removeprefix(root).lstrip("/"): facts for name, facts in there.items() if not is_marker(name)
+    }
 
 
 def content(found: Any, name: str) -> bytes:
@@ -123,7 +154,8 @@ def stamp(facts: dict[str, Any]) -> list[Any]:
 def put(found: Any, path: Path, name: str) -> None:
     """Copies a file to its place, where it appears whole.
 
-    An upload to S3 does so by itself. A temporary key would cost there a copy and the right to delete, and a request for a folder makes the bucket where there is none.
+    An upload to S3 does so by itself. A temporary key would cost there a copy and the right to delete, and a
+    request for a folder makes the bucket where there is none.
 
     Raises:
         UserError: `not-writable`.
@@ -136,7 +168,12 @@ def put(found: Any, path: Path, name: str) -> None:
         found.put_file(str(path), name + ".partial")
         found.mv(name + ".partial", name)
     except Exception as error:  # file systems raise what they like
-        raise UserError("not-writable", f"cannot write {name}", f"{type(error).__name__}: {error}", "check the address and what you may write there, and run again to go on from here") from error
+        raise UserError(
+            "not-writable",
+            f"cannot write {name}",
+            f"{type(error).__name__}: {error}",
+            "check the address and what you may write there, and run again to go on from here",
+        ) from error
 
 
 def get(address: str, local: Path) -> None:
@@ -157,4 +194,9 @@ def get(address: str, local: Path) -> None:
                 found.info(name)
         except FileNotFoundError:
             return
-        raise UserError("download-failed", f"cannot fetch {address}", f"{type(error).__name__}: {error}", "run again to go on from here") from error
+        raise UserError(
+            "download-failed",
+            f"cannot fetch {address}",
+            f"{type(error).__name__}: {error}",
+            "run again to go on from here",
+        ) from error

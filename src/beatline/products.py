@@ -1,8 +1,11 @@
-"""Matrix products in float32 on a CPU, by whichever library has the full rate there: MKL on Intel's CPUs and on those with AVX2 alone, oneDNN on all others.
+"""Matrix products in float32 on a CPU, by whichever library has the full rate there: MKL on Intel's CPUs and
+on those with AVX2 alone, oneDNN on all others.
 
-Outside the straight line. PyTorch carries both and always asks MKL, which has no AVX-512 for CPUs of other makers and reaches half of oneDNN's rate there; on Intel's, oneDNN
-reaches less than MKL, and a third to two thirds of it for a weight's gradient (`benchmarks/roofline.py`), and so on an AMD with AVX2. MKL's bits of a row depend on how many rows there are, oneDNN's
-do not; so where a clip has to have the same scores whatever clips are beside it, oneDNN is asked everywhere (`steady_product`).
+Outside the straight line. PyTorch carries both and always asks MKL, which has no AVX-512 for CPUs of other
+makers and reaches half of oneDNN's rate there; on Intel's, oneDNN reaches less than MKL, and a third to two
+thirds of it for a weight's gradient (`benchmarks/roofline.py`), and so on an AMD with AVX2. MKL's bits of a
+row depend on how many rows there are, oneDNN's do not; so where a clip has to have the same scores whatever
+clips are beside it, oneDNN is asked everywhere (`steady_product`).
 """
 
 import platform
@@ -15,14 +18,23 @@ from torch.nn import functional as F
 
 
 def on_cpu_in_float32(tensor: Tensor) -> bool:
-    """Whether the next product is float32 on a CPU for certain: outside autocast, and not being traced or exported."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    """Whether the next product is float32 on a CPU for certain: outside autocast, and not being traced or
+    exported.
+    """
+    return (
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
 
 
 def keep_gpu_exact() -> None:
-    """Keeps products and convolutions in float32 on a GPU from being rounded to TF32 (the filter bank's would be wrong), and leaves attention to one kernel in training and after it.
+    """Keeps products and convolutions in float32 on a GPU from being rounded to TF32 (the filter bank's would
+    be wrong), and leaves attention to one kernel in training and after it.
 
-    For the whole process. cuDNN's attention, which PyTorch prefers on newer GPUs where nothing is trained, prepares itself for every new length.
+    For the whole process. cuDNN's attention, which PyTorch prefers on newer GPUs where nothing is trained,
+    prepares itself for every new length.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -30,7 +42,9 @@ def keep_gpu_exact() -> None:
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`left @ right.T + bias` of `(..., k)` and `(n, k)` for what `on_cpu_in_float32` allows; has no gradient."""
+    """`left @ right.T + bias` of `(..., k)` and `(n, k)` for what `on_cpu_in_float32` allows; has no
+    gradient.
+    """
     return steady_product(left, right, bias) if _by_onednn() else F.linear(left, right, bias)
 
 
@@ -53,9 +67,19 @@ def product_into(out: Tensor, left: Tensor, right: Tensor) -> None:
 def _by_onednn() -> bool:
     facts = Path("/proc/cpuinfo")
     of_intel = "GenuineIntel" in (facts.read_text() if facts.exists() else platform.processor())
-    return torch.backends.mkldnn.is_available() and not of_intel and torch.backends.cpu.get_cpu_capability() != "AVX2"
+    return (
+        torch.backends.mkldnn.is_available()
+        and not of_intel
+        and torch.backends.cpu.get_cpu_capability() != "AVX2"
+    )
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """The matrix without gaps between its rows or its columns: oneDNN is a thousand times slower with them."""
-    return matrix if matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous()) else matrix.contiguous()
+    """The matrix without gaps between its rows or its columns: oneDNN is a thousand times slower with
+    them.
+    """
+    return (
+        matrix
+        if matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous())
+        else matrix.contiguous()
+    )

@@ -1,7 +1,8 @@
 """metrics -> report: a folder that a person reads, the last arrow of the straight line.
 
-In: figures, scores with targets, the training log, the configuration and what became of the data. Out: `RESULTS.md` in the recipe's form, `labels.csv`
-and `report.html`, which `report_page` makes. No score is made here.
+In: figures, scores with targets, the training log, the configuration and what became of the data. Out:
+`RESULTS.md` in the recipe's form, `labels.csv` and `report.html`, which `report_page` makes. No score is made
+here.
 """
 
 import platform
@@ -31,20 +32,28 @@ def environment() -> dict[str, str]:
 
 
 def git_hash(folder: Path) -> str:
-    """The commit that holds `folder`, with `-dirty` where files were changed since, or `not a git checkout`."""
+    """The commit that holds `folder`, with `-dirty` where files were changed since, or `not a git
+    checkout`.
+    """
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         # a package installed into some repository's .venv is not that repository's code: it must be tracked
-        return (git("ls-files", "--", ".") and git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")) or "not a git checkout"
+        return (
+            git("ls-files", "--", ".")
+            and git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        ) or "not a git checkout"
     except (OSError, subprocess.CalledProcessError):
         return "not a git checkout"
 
 
 def write(folder: Path, inputs: ReportInputs) -> Path:
-    """Publishes the report as a folder with `RESULTS.md`, `labels.csv` and `report.html`, and returns the page's path.
+    """Publishes the report as a folder with `RESULTS.md`, `labels.csv` and `report.html`, and returns the
+    page's path.
 
     Raises:
         UserError: `disk-full`, `not-writable`; `corrupt-artefact` where a clip's audio cannot be read.
@@ -71,16 +80,44 @@ def results_md(inputs: ReportInputs) -> str:
     def interval(name: str, scale: float) -> str:
         return " to ".join(number(v, 2, scale) for v in f.intervals[name]) if name in f.intervals else "–"
 
-    lines = ["# RESULTS", "## Environments", *(f"- {plain(name)}: `{plain(value)}`" for name, value in inputs.environment.items()), ""]
-    lines += [f"## {plain(inputs.title)}", "|Split|mean_acc|mAP|mean_auc|n_labels|n_instances|", "|---|---|---|---|---|---|"]
-    lines += [f"|test|{number(f.mean_acc, 2, 100)}|{number(f.mAP, 2, 100)}|{number(f.mean_auc, 2, 100)}|{f.n_labels}|{f.n_instances}|", ""]
+    lines = [
+        "# RESULTS",
+        "## Environments",
+        *(f"- {plain(name)}: `{plain(value)}`" for name, value in inputs.environment.items()),
+        "",
+    ]
+    lines += [
+        f"## {plain(inputs.title)}",
+        "|Split|mean_acc|mAP|mean_auc|n_labels|n_instances|",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"|test|{number(f.mean_acc, 2, 100)}|{number(f.mAP, 2, 100)}|{number(f.mean_auc, 2, 100)}|"
+        f"{f.n_labels}|{f.n_instances}|",
+        "",
+    ]
     lines += ["|Figure|Value|95 % interval|", "|---|---|---|"]
-    lines += [f"|{name}|{number(getattr(f, name), 2, scale)}|{interval(name, scale)}|" for name, (_, scale, _) in HEADLINES.items()]
+    lines += [
+        f"|{name}|{number(getattr(f, name), 2, scale)}|{interval(name, scale)}|"
+        for name, (_, scale, _) in HEADLINES.items()
+    ]
     lines += [f"|chance (mAP)|{number(f.chance, 2, 100)}|–|"]
     lines += [f"|{plain(name)} (mAP)|{number(value, 2, 100)}|–|" for name, value in inputs.baseline.items()]
     lines += ["", "|Fact|Value|", "|---|---|", f"|labels scored|{f.n_labels_scored} of {f.n_labels}|"]
-    lines += [f"|mAP by the reference's convention (AP 0 without a positive)|{number(f.mAP_reference, 2, 100)}|"]
-    lines += [f"|mean_auc by the reference's convention (AUC 0 without a positive)|{number(f.mean_auc_reference, 2, 100)}|"]
-    lines += [f"|clip list|{f.n_instances} clips, SHA-256 `{f.clips_hash}`|", f"|validation|{plain(inputs.validation_rule)}|", ""]
-    lines += ["Intervals: bootstrap over clips. A label without a positive clip has no AP and no AUC and is left out of the means, unless the line says otherwise."]
+    lines += [
+        f"|mAP by the reference's convention (AP 0 without a positive)|{number(f.mAP_reference, 2, 100)}|"
+    ]
+    lines += [
+        f"|mean_auc by the reference's convention (AUC 0 without a "
+        f"positive)|{number(f.mean_auc_reference, 2, 100)}|"
+    ]
+    lines += [
+        f"|clip list|{f.n_instances} clips, SHA-256 `{f.clips_hash}`|",
+        f"|validation|{plain(inputs.validation_rule)}|",
+        "",
+    ]
+    lines += [
+        "Intervals: bootstrap over clips. A label without a positive clip has no AP and no AUC and is left "
+        "out of the means, unless the line says otherwise."
+    ]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,8 @@
 """What a run ends with, as one page: curves, labels, mistakes, the best and the worst clips to listen to.
 
-In: `ReportInputs`. Out: the text of `report.html`, which needs nothing else and asks no server for anything. No score is made here. The published results are in
-`data/report`; the page's frame and its pieces come from `markup`.
+In: `ReportInputs`. Out: the text of `report.html`, which needs nothing else and asks no server for anything.
+No score is made here. The published results are in `data/report`; the page's frame and its pieces come from
+`markup`.
 """
 
 import csv
@@ -19,7 +20,20 @@ import torch
 from beatline import metrics
 from beatline.fbank import SAMPLE_RATE, WINDOW, log_mel
 from beatline.labels import audioset
-from beatline.markup import POINTS, bar, cell, frame, line_plot, number, picture, player, resource, table, text, thin
+from beatline.markup import (
+    POINTS,
+    bar,
+    cell,
+    frame,
+    line_plot,
+    number,
+    picture,
+    player,
+    resource,
+    table,
+    text,
+    thin,
+)
 from beatline.metrics import Figures
 from beatline.predictions import Predictions
 
@@ -35,7 +49,11 @@ HEADLINES = {
     "mean_auc": ("Mean AUC", 100, "mean over labels of the area under the ROC curve"),
     "d_prime": ("d′", 1, "the mean AUC as a distance of two normal distributions"),
     "top1_hit_rate": ("Top-1 hit rate", 100, "clips whose highest score is one of their labels"),
-    "mean_acc": ("mean_acc", 100, "as ESPnet counts it: the highest score is the clip's first label, most frequent label first"),
+    "mean_acc": (
+        "mean_acc",
+        100,
+        "as ESPnet counts it: the highest score is the clip's first label, most frequent label first",
+    ),
 }
 
 
@@ -64,7 +82,9 @@ class ReportInputs:
     log: list[dict[str, Any]] = field(default_factory=list)
     """Records of the training log; empty where there was no training."""
     samples_of: Callable[[str], np.ndarray] | None = None
-    """Gives a clip's samples, int16 at 16 kHz, by its id; without it the page has no pictures and no sound."""
+    """Gives a clip's samples, int16 at 16 kHz, by its id; without it the page has no pictures and no
+    sound.
+    """
     about: Mapping[str, Any] = field(default_factory=dict)
     """Further facts for the folder's manifest."""
 
@@ -88,13 +108,22 @@ def page(inputs: ReportInputs) -> str:
     facts = [f"{dataset_name(inputs.config)}: {f.n_instances} test clips, {f.n_labels} labels"]
     facts += [f"beatline {text(ran.get('beatline version', ''))}", text(ran.get("date", ""))]
     footer = " · ".join(f"{text(name)}: <code>{text(value)}</code>" for name, value in ran.items())
-    return frame(inputs.title, "report", " · ".join(facts), {title: make(inputs) for title, make in SECTIONS.items()}, footer)
+    return frame(
+        inputs.title,
+        "report",
+        " · ".join(facts),
+        {title: make(inputs) for title, make in SECTIONS.items()},
+        footer,
+    )
 
 
 def dataset_name(config: Mapping[str, Any]) -> str:
     """The data set's name as HTML, from the configuration's source."""
     data = config.get("data", {})
-    source = next((name for name in ("audioset", "dataset", "kaldi", "csv", "folder") if data.get(name) is not None), None)
+    source = next(
+        (name for name in ("audioset", "dataset", "kaldi", "csv", "folder") if data.get(name) is not None),
+        None,
+    )
     if source is None:
         return "unnamed data"
     if source == "audioset":
@@ -110,21 +139,40 @@ def headline(inputs: ReportInputs) -> str:
     f, cards = inputs.figures, []
     for name, (title, scale, meaning) in HEADLINES.items():
         interval = f.intervals.get(name)
-        span = f"95 %: {number(interval[0], 2, scale)} to {number(interval[1], 2, scale)}<br>" if interval else ""
-        cards.append(f'<div class="card"><dt>{title}</dt><dd class="figure">{number(getattr(f, name), 2, scale)}</dd><dd class="about">{span}{meaning}</dd></div>')
+        span = (
+            f"95 %: {number(interval[0], 2, scale)} to {number(interval[1], 2, scale)}<br>"
+            if interval
+            else ""
+        )
+        cards.append(
+            f'<div class="card"><dt>{title}</dt><dd '
+            f'class="figure">{number(getattr(f, name), 2, scale)}</dd><dd '
+            f'class="about">{span}{meaning}</dd></div>'
+        )
     rows = [f'<th scope="row">Chance</th>{bar(f.chance, series=4)}{cell(f.chance, 2, 100)}<td></td>']
-    rows += [f'<th scope="row">{text(name)}</th>{bar(value, series=4)}{cell(value, 2, 100)}<td></td>' for name, value in inputs.baseline.items()]
+    rows += [
+        f'<th scope="row">{text(name)}</th>{bar(value, series=4)}{cell(value, 2, 100)}<td></td>'
+        for name, value in inputs.baseline.items()
+    ]
     interval = f.intervals.get("mAP")
     span = f"{number(interval[0], 2, 100)} to {number(interval[1], 2, 100)}" if interval else ""
-    rows.append(f'<tr class="ours"><th scope="row">This model</th>{bar(f.mAP, interval)}{cell(f.mAP, 2, 100)}<td class="n">{span}</td></tr>')
+    rows.append(
+        f'<tr class="ours"><th scope="row">This model</th>{bar(f.mAP, interval)}{cell(f.mAP, 2, 100)}<td '
+        f'class="n">{span}</td></tr>'
+    )
     unscored = f.n_labels - f.n_labels_scored
-    without = f" {unscored} of {f.n_labels} labels have no positive test clip and are left out of the means." if unscored else ""
+    without = (
+        f" {unscored} of {f.n_labels} labels have no positive test clip and are left out of the means."
+        if unscored
+        else ""
+    )
     return (
         f'<dl class="cards">{"".join(cards)}</dl>'
         + table(["", "", "#mAP", "#95 % interval"], rows, "mAP on the same test clips")
         + f'<p class="note">{f.n_labels_scored} labels scored on {f.n_instances} clips.{without} '
-        + "Chance is what scores without any knowledge of the clips reach. Intervals are a bootstrap over clips. "
-        + f"Clip list: SHA-256 <code>{text(f.clips_hash)}</code>. Validation clips: {text(inputs.validation_rule)}.</p>"
+        + "Chance is what scores without any knowledge of the clips reach. Intervals are a bootstrap over "
+        "clips. " + f"Clip list: SHA-256 <code>{text(f.clips_hash)}</code>. Validation clips: "
+        f"{text(inputs.validation_rule)}.</p>"
     )
 
 
@@ -133,7 +181,9 @@ def published(inputs: ReportInputs) -> str:
     """The published AS-20K results with this run among them."""
     f = inputs.figures
 
-    def line(name: str, value: float, train: int | None, test: int | None, own: bool = False) -> tuple[float, str]:
+    def line(
+        name: str, value: float, train: int | None, test: int | None, own: bool = False
+    ) -> tuple[float, str]:
         drawn = bar(value, f.intervals.get("mAP"), series=0) if own else bar(value, series=4)
         row = f'<th scope="row">{name}</th>{drawn}{cell(value, 2, 100)}{cell(train)}{cell(test)}'
         return value, f'<tr class="ours">{row}</tr>' if own else row
@@ -142,7 +192,10 @@ def published(inputs: ReportInputs) -> str:
         return int(field) if field else None
 
     table_of_others = csv.DictReader(io.StringIO(resource("published.csv")))
-    others = [line(text(o["system"]), float(o["mAP"]) / 100, count(o["train_clips"]), count(o["eval_clips"])) for o in table_of_others]
+    others = [
+        line(text(o["system"]), float(o["mAP"]) / 100, count(o["train_clips"]), count(o["eval_clips"]))
+        for o in table_of_others
+    ]
     train_clips = inputs.data_summary.get("splits", {}).get("train")
     ours = line(f"This model on {dataset_name(inputs.config)}", f.mAP, train_clips, f.n_instances, own=True)
     same = set(inputs.predictions.labels.mids) == set(audioset().mids)
@@ -150,16 +203,23 @@ def published(inputs: ReportInputs) -> str:
     rows = sorted([*others, ours], key=lambda pair: -pair[0]) if same else [*others, ours]
     if same:
         warning = (
-            "Everybody's copy of AudioSet differs: evaluation sets differ by up to 15 %, and the same model scores differently on them. "
+            "Everybody's copy of AudioSet differs: evaluation sets differ by up to 15 %, and the same model "
+            "scores differently on them. "
             "Compare with the clip counts in hand."
         )
     else:
         warning = (
-            "<strong>These figures do not compare with this run's:</strong> they were measured on AudioSet's evaluation clips with 527 labels, "
-            f"this run's on {dataset_name(inputs.config)} with {f.n_labels} labels and {f.n_instances} clips. They stand here to show where the recipe belongs."
+            "<strong>These figures do not compare with this run's:</strong> they were measured on "
+            "AudioSet's evaluation clips with 527 labels, "
+            f"this run's on {dataset_name(inputs.config)} with {f.n_labels} labels and {f.n_instances} "
+            f"clips. They stand here to show where the recipe belongs."
         )
-    caption = "AudioSet-20K: single models, audio only, as published; a dash where the count is not known here"
-    return f"<p>{warning}</p>" + table(["System", "", "#mAP", "#Training clips", "#Test clips"], [row for _, row in rows], caption)
+    caption = (
+        "AudioSet-20K: single models, audio only, as published; a dash where the count is not known here"
+    )
+    return f"<p>{warning}</p>" + table(
+        ["System", "", "#mAP", "#Training clips", "#Test clips"], [row for _, row in rows], caption
+    )
 
 
 @_section("Learning curves")
@@ -167,12 +227,17 @@ def learning_curves(inputs: ReportInputs) -> str:
     """Loss, learning rate, gradient norm and validation figures over steps."""
 
     def line(event: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        points = [(r["step"], r[name]) for r in inputs.log if r.get("event") == event and r.get(name) is not None]
+        points = [
+            (r["step"], r[name]) for r in inputs.log if r.get("event") == event and r.get(name) is not None
+        ]
         return thin(*np.array(points, dtype=np.float64).reshape(-1, 2).T)
 
     plots = {
         "Loss": ("loss", {"training": line("step", "loss"), "validation": line("validation", "loss")}),
-        "Validation": ("share", {"mAP": line("validation", "mAP"), "mean AUC": line("validation", "mean_auc")}),
+        "Validation": (
+            "share",
+            {"mAP": line("validation", "mAP"), "mean AUC": line("validation", "mean_auc")},
+        ),
         "Learning rate": ("learning rate", {"learning rate": line("step", "lr")}),
         "Gradient norm": ("norm before clipping", {"gradient norm": line("step", "grad_norm")}),
     }
@@ -190,11 +255,18 @@ def per_label(inputs: ReportInputs) -> str:
     """AP of each label as bars, best first, with its counts."""
     f, labels = inputs.figures, inputs.predictions.labels
     rows = []
-    for i in sorted(range(len(labels)), key=lambda i: (np.isnan(f.ap[i]), -f.ap[i] if not np.isnan(f.ap[i]) else 0.0, i)):
+    for i in sorted(
+        range(len(labels)), key=lambda i: (np.isnan(f.ap[i]), -f.ap[i] if not np.isnan(f.ap[i]) else 0.0, i)
+    ):
         counts = cell(int(f.positives[i])) + cell(int(inputs.train_positives[i]))
-        rows.append(f'<th scope="row">{text(labels.names[i])}</th>{bar(f.ap[i])}{cell(f.ap[i], 1, 100)}{cell(f.auc[i], 1, 100)}{counts}')
+        rows.append(
+            f'<th scope="row">{text(labels.names[i])}</th>{bar(f.ap[i])}{cell(f.ap[i], 1, 100)}'
+            f"{cell(f.auc[i], 1, 100)}{counts}"
+        )
     caption = f"{len(labels)} labels: average precision and counts of clips; a click on a heading sorts"
-    return table(["Label", "", "#AP", "#AUC", "#Test", "#Train"], rows, caption, sortable=True, tall=len(labels) > 30)
+    return table(
+        ["Label", "", "#AP", "#AUC", "#Test", "#Train"], rows, caption, sortable=True, tall=len(labels) > 30
+    )
 
 
 @_section("Precision and recall")
@@ -204,15 +276,28 @@ def precision_recall(inputs: ReportInputs) -> str:
     ranked = [int(i) for i in np.argsort(-f.ap, kind="stable") if not np.isnan(f.ap[i])]
     if not ranked:
         return ""
-    chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]} if len(ranked) > 2 else {"label": ranked[0]}
-    curves = {f"{role}: {p.labels.names[i]} (AP {number(f.ap[i], 1, 100)})": _curve(p.scores[:, i], p.targets[:, i]) for role, i in chosen.items()}
+    chosen = (
+        {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+        if len(ranked) > 2
+        else {"label": ranked[0]}
+    )
+    curves = {
+        f"{role}: {p.labels.names[i]} (AP {number(f.ap[i], 1, 100)})": _curve(p.scores[:, i], p.targets[:, i])
+        for role, i in chosen.items()
+    }
     curves["all decisions together (micro)"] = _curve(p.scores.ravel(), p.targets.ravel())
 
     def whole(axes: Any) -> None:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
 
-    note = "A curve that stays at the top is a label found without false alarms. Micro: every pair of clip and label is one decision, at one common threshold."
-    return f'<div class="plots">{line_plot("Precision over recall", curves, "recall", "precision", whole)}<p class="note">{note}</p></div>'
+    note = (
+        "A curve that stays at the top is a label found without false alarms. Micro: every pair of clip "
+        "and label is one decision, at one common threshold."
+    )
+    return (
+        f'<div class="plots">{line_plot("Precision over recall", curves, "recall", "precision", whole)}'
+        f'<p class="note">{note}</p></div>'
+    )
 
 
 def _curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,27 +315,42 @@ def confusion(inputs: ReportInputs) -> str:
     pairs = _pairs_table(p, mass, first)
     if len(p.labels) > MATRIX_LABELS:
         return pairs
-    heads = "".join(f'<th scope="col" title="{text(name)}"><span>{text(name)}</span></th>' for name in p.labels.names)
+    heads = "".join(
+        f'<th scope="col" title="{text(name)}"><span>{text(name)}</span></th>' for name in p.labels.names
+    )
     rows = []
     for i, name in enumerate(p.labels.names):
         if p.targets[:, i].any():
             cells = "".join(_matrix_cell(float(v), own=i == j) for j, v in enumerate(mass[i]))
             rows.append(f'<tr><th scope="row" title="{text(name)}">{text(name)}</th>{cells}</tr>')
-    caption = "Row: clips with this label. Column: mean score, times 100, of that label on those clips that do not have it; framed: of the label itself."
-    matrix = f'<table class="matrix"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    scroller = f'<div class="scroll" tabindex="0" role="region" aria-label="Matrix of mean scores">{matrix}</div>'
+    caption = (
+        "Row: clips with this label. Column: mean score, times 100, of that label on those clips that "
+        "do not have it; framed: of the label itself."
+    )
+    matrix = (
+        f'<table class="matrix"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody>'
+        f"</table>"
+    )
+    scroller = (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Matrix of mean scores">{matrix}</div>'
+    )
     return f'<p class="note">{caption}</p>{scroller}<h3>Most frequent wrong first places</h3>{pairs}'
 
 
 def _matrix_cell(score: float, own: bool) -> str:
-    return "<td></td>" if np.isnan(score) else f'<td{" class=own" if own else ""} style="--v:{100 * score:.0f}%">{100 * score:.0f}</td>'
+    return (
+        "<td></td>"
+        if np.isnan(score)
+        else f'<td{" class=own" if own else ""} style="--v:{100 * score:.0f}%">{100 * score:.0f}</td>'
+    )
 
 
 def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What is scored on the clips of each label, both `(true labels, scored labels)`.
 
-    First the mean score: of the label itself on its clips, of another label on those of the clips that do not have it (NaN where there is none).
-    Second the number of the clips where that other label has the highest score of all without being there.
+    First the mean score: of the label itself on its clips, of another label on those of the clips that do not
+    have it (NaN where there is none). Second the number of the clips where that other label has the highest
+    score of all without being there.
     """
     true, absent = targets.astype(np.float32), (~targets).astype(np.float32)
     with np.errstate(invalid="ignore"):
@@ -265,13 +365,28 @@ def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray,
 
 
 def _pairs_table(p: Predictions, mass: np.ndarray, first: np.ndarray) -> str:
-    pairs = sorted(zip(*np.nonzero(first), strict=True), key=lambda pair: (-first[pair], -mass[pair], pair))[:PAIRS_SHOWN]
+    pairs = sorted(zip(*np.nonzero(first), strict=True), key=lambda pair: (-first[pair], -mass[pair], pair))[
+        :PAIRS_SHOWN
+    ]
     if not pairs:
         return "<p>The highest score is one of the clip's labels on every clip.</p>"
     count, names = p.targets.sum(axis=0), p.labels.names
-    rows = [f'<th scope="row">{text(names[i])}</th><td>{text(names[j])}</td>{cell(first[i, j])}{cell(count[i])}{cell(float(mass[i, j]), 1, 100)}' for i, j in pairs]
-    caption = f"Clips of a label on which a label they do not have gets the highest score; the {len(pairs)} most frequent pairs"
-    return table(["True label", "Scored first instead", "#On clips", "#Of its clips", "#Mean score"], rows, caption, sortable=True, tall=len(rows) > 20)
+    rows = [
+        f'<th scope="row">{text(names[i])}</th><td>{text(names[j])}</td>{cell(first[i, j])}{cell(count[i])}'
+        f"{cell(float(mass[i, j]), 1, 100)}"
+        for i, j in pairs
+    ]
+    caption = (
+        f"Clips of a label on which a label they do not have gets the highest score; the {len(pairs)} "
+        f"most frequent pairs"
+    )
+    return table(
+        ["True label", "Scored first instead", "#On clips", "#Of its clips", "#Mean score"],
+        rows,
+        caption,
+        sortable=True,
+        tall=len(rows) > 20,
+    )
 
 
 @_section("Best and worst clips")
@@ -283,12 +398,20 @@ def clips(inputs: ReportInputs) -> str:
     if not shown:
         return ""
     half = len(order) // 2
-    worst, best = ("".join(_clip(inputs, i, float(ap[i])) for i in _different(some, p.targets)[:shown]) for some in (order[:half], order[::-1][:half]))
-    note = (
-        "By the average precision of one clip over the labels: 100 where every label it has is scored above every label it has not; equals are ordered by "
-        f"the distance between the two. At most {ALIKE_SHOWN} clips with the same labels are shown. Pictures: log-mel energies, 20 Hz to 8 kHz upwards, down to 60 dB below the loudest point."
+    worst, best = (
+        "".join(_clip(inputs, i, float(ap[i])) for i in _different(some, p.targets)[:shown])
+        for some in (order[:half], order[::-1][:half])
     )
-    return f'<p class="note">{note}</p><h3>Worst</h3><div class="clips">{worst}</div><h3>Best</h3><div class="clips">{best}</div>'
+    note = (
+        "By the average precision of one clip over the labels: 100 where every label it has is scored above "
+        "every label it has not; equals are ordered by "
+        f"the distance between the two. At most {ALIKE_SHOWN} clips with the same labels are shown. "
+        f"Pictures: log-mel energies, 20 Hz to 8 kHz upwards, down to 60 dB below the loudest point."
+    )
+    return (
+        f'<p class="note">{note}</p><h3>Worst</h3><div class="clips">{worst}</div><h3>Best</h3><div '
+        f'class="clips">{best}</div>'
+    )
 
 
 def _different(order: np.ndarray, targets: np.ndarray) -> list[int]:
@@ -304,7 +427,9 @@ def _different(order: np.ndarray, targets: np.ndarray) -> list[int]:
 
 
 def rank_clips(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the clips that have a label, worst first, and the average precision of each clip over the labels, `(clips,)`."""
+    """Indices of the clips that have a label, worst first, and the average precision of each clip over the
+    labels, `(clips,)`.
+    """
     ap = metrics.average_precision(scores.T, targets.T)
     lowest_true = np.where(targets, scores, np.inf).min(axis=1)
     highest_wrong = np.where(targets, -np.inf, scores).max(axis=1)
@@ -318,16 +443,32 @@ def _clip(inputs: ReportInputs, index: int, ap: float) -> str:
     media = ""
     if inputs.samples_of is not None:
         samples = np.asarray(inputs.samples_of(name), dtype=np.int16)
-        cut = f", first {SECONDS_SHOWN} s of {len(samples) / SAMPLE_RATE:.0f}" if len(samples) > SECONDS_SHOWN * SAMPLE_RATE else ""
+        cut = (
+            f", first {SECONDS_SHOWN} s of {len(samples) / SAMPLE_RATE:.0f}"
+            if len(samples) > SECONDS_SHOWN * SAMPLE_RATE
+            else ""
+        )
         samples = samples[: SECONDS_SHOWN * SAMPLE_RATE]
-        media = spectrogram(samples, f"Log-mel spectrogram of {name}{cut}") + player(samples, SAMPLE_RATE, f"Sound of {name}{cut}")
+        media = spectrogram(samples, f"Log-mel spectrogram of {name}{cut}") + player(
+            samples, SAMPLE_RATE, f"Sound of {name}{cut}"
+        )
     rows = []
     for j in np.argsort(-p.scores[index], kind="stable")[:5]:
-        mark = f'<span class="true" title="a label of this clip">✓ {text(names[j])}</span>' if true[j] else text(names[j])
-        rows.append(f'<tr><th scope="row">{mark}</th>{bar(float(p.scores[index, j]), series=2 if true[j] else 4)}{cell(float(p.scores[index, j]), 1, 100)}</tr>')
+        mark = (
+            f'<span class="true" title="a label of this clip">✓ {text(names[j])}</span>'
+            if true[j]
+            else text(names[j])
+        )
+        rows.append(
+            f'<tr><th scope="row">{mark}</th>{bar(float(p.scores[index, j]), series=2 if true[j] else 4)}'
+            f"{cell(float(p.scores[index, j]), 1, 100)}</tr>"
+        )
     labels = ", ".join(text(names[j]) for j in np.flatnonzero(true))
     facts = f'<p>True: <span class="true">{labels}</span> · AP {number(ap, 1, 100)}</p>'
-    return f'<article><h4><code>{text(name)}</code></h4>{media}{facts}<table aria-label="Five highest scores">{"".join(rows)}</table></article>'
+    return (
+        f'<article><h4><code>{text(name)}</code></h4>{media}{facts}<table aria-label="Five highest '
+        f'scores">{"".join(rows)}</table></article>'
+    )
 
 
 def spectrogram(samples: np.ndarray, described: str) -> str:
@@ -346,21 +487,44 @@ def data(inputs: ReportInputs) -> str:
         return ""
     rejected, splits = summary.get("rejected", {}), summary.get("splits", {})
     sizes = ", ".join(f"{text(name)} {int(count)}" for name, count in splits.items())
-    counted = f"{summary['inputs']} inputs = {summary['ok']} clips accepted + {sum(rejected.values())} rejected"
+    counted = (
+        f"{summary['inputs']} inputs = {summary['ok']} clips accepted + {sum(rejected.values())} rejected"
+    )
     parts = [f"<p>{counted}; {summary['hours']:.2f} hours. Clips: {sizes}.</p>"]
     if rejected:
         rows = []
         for code, count in sorted(rejected.items(), key=lambda item: -item[1]):
-            rows.append(f'<th scope="row"><code>{text(code)}</code></th>{bar(count / summary["inputs"], series=1)}{cell(count)}')
-        parts.append(table(["Reason", "", "#Inputs"], rows, "Rejected inputs by reason; the store's ledger.jsonl names each"))
-    losers = sorted((row for row in summary.get("labels", []) if row["lost"]), key=lambda row: (-row["lost"] / (row["lost"] + row["present"]), -row["lost"]))
+            rows.append(
+                f'<th scope="row"><code>{text(code)}</code></th>{bar(count / summary["inputs"], series=1)}'
+                f"{cell(count)}"
+            )
+        parts.append(
+            table(
+                ["Reason", "", "#Inputs"],
+                rows,
+                "Rejected inputs by reason; the store's ledger.jsonl names each",
+            )
+        )
+    losers = sorted(
+        (row for row in summary.get("labels", []) if row["lost"]),
+        key=lambda row: (-row["lost"] / (row["lost"] + row["present"]), -row["lost"]),
+    )
     if losers:
         rows = []
         for row in losers[:LOSERS_SHOWN]:
             share = row["lost"] / (row["lost"] + row["present"])
-            rows.append(f'<th scope="row">{text(row["name"])}</th>{bar(share, series=1)}{cell(share, 1, 100)}{cell(row["lost"])}{cell(row["present"])}')
-        caption = f"Labels that lost clips: {len(losers)} of {len(summary['labels'])}; the largest shares first"
-        parts.append(table(["Label", "", "#% lost", "#Lost", "#Left"], rows, caption, sortable=True, tall=len(rows) > 20))
+            rows.append(
+                f'<th scope="row">{text(row["name"])}</th>{bar(share, series=1)}{cell(share, 1, 100)}'
+                f"{cell(row['lost'])}{cell(row['present'])}"
+            )
+        caption = (
+            f"Labels that lost clips: {len(losers)} of {len(summary['labels'])}; the largest shares first"
+        )
+        parts.append(
+            table(
+                ["Label", "", "#% lost", "#Lost", "#Left"], rows, caption, sortable=True, tall=len(rows) > 20
+            )
+        )
     else:
         parts.append("<p>No label lost a clip.</p>")
     return "".join(parts)
@@ -381,5 +545,7 @@ def configuration(inputs: ReportInputs) -> str:
     for name, value in flat(inputs.config, ""):
         shown = json.dumps(value, default=str, ensure_ascii=False)
         rows.append(f'<th scope="row"><code>{text(name)}</code></th><td><code>{text(shown)}</code></td>')
-    listed = table(["Setting", "Value"], rows, "Resolved configuration: every setting with the value this run had")
+    listed = table(
+        ["Setting", "Value"], rows, "Resolved configuration: every setting with the value this run had"
+    )
     return f"<details><summary>{len(rows)} settings</summary>{listed}</details>" if rows else ""

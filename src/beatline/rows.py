@@ -1,7 +1,9 @@
-"""recordings -> rows of a table, decoded in bounded children: what bulk tagging and other programs' batches share.
+"""recordings -> rows of a table, decoded in bounded children: what bulk tagging and other programs' batches
+share.
 
-In: paths, addresses, bytes, members of archives. Out: a row for each, in order; a refused one has a code and no scores. A part of a job travels as JSON,
-`BatchTagger` pickles as its settings: both load their model where they run, once in each process. Extra `bulk` for Parquet and addresses. Imports no torch.
+In: paths, addresses, bytes, members of archives. Out: a row for each, in order; a refused one has a code and
+no scores. A part of a job travels as JSON, `BatchTagger` pickles as its settings: both load their model where
+they run, once in each process. Extra `bulk` for Parquet and addresses. Imports no torch.
 """
 
 import json
@@ -32,7 +34,9 @@ AT_ONCE = 256  # rows held before they are written
 
 
 COLUMNS = ("code", "cause", "note", "seconds", "scores", "embedding", "events")
-"""Of a row: why it was refused (a code of `errors` and words), else what a reader should know, its length, `(labels,)` and `(width,)` float32, what sounds when."""
+"""Of a row: why it was refused (a code of `errors` and words), else what a reader should know, its length,
+`(labels,)` and `(width,)` float32, what sounds when.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +55,18 @@ class Settings:
     """Of `tag.load`."""
 
     @staticmethod
-    def of(model: str, calibrated: bool = False, events: EventOptions | None = None, **options: Any) -> "Settings":
+    def of(
+        model: str, calibrated: bool = False, events: EventOptions | None = None, **options: Any
+    ) -> "Settings":
         """Those of a model as it is now; a path becomes absolute."""
         model = str(Path(model).absolute()) if Path(model).exists() else model
-        return Settings(model=model, state=state_of(model, calibrated), calibrated=calibrated, events=asdict(events) if events else None, options=tuple(sorted(options.items())))
+        return Settings(
+            model=model,
+            state=state_of(model, calibrated),
+            calibrated=calibrated,
+            events=asdict(events) if events else None,
+            options=tuple(sorted(options.items())),
+        )
 
     def to_json(self) -> str:
         """Text that `from_json` reads."""
@@ -82,7 +94,12 @@ class Settings:
 @lru_cache(1)
 def _loaded(model: str, state: str, calibrated: bool, options: tuple[tuple[str, Any], ...]) -> AudioTagger:
     if state_of(model, calibrated) != state:
-        raise UserError("run-differs", f"cannot use {model}", "it is not the model that the job began with", "give all machines the same one, and do not change it while the job runs")
+        raise UserError(
+            "run-differs",
+            f"cannot use {model}",
+            "it is not the model that the job began with",
+            "give all machines the same one, and do not change it while the job runs",
+        )
     tagger = load(model, **dict(options))
     if calibrated:
         from beatline.calibration import Calibration
@@ -102,20 +119,28 @@ def state_of(model: str, calibrated: bool) -> str:
 
 
 class BatchTagger:
-    """Tags batches that are dictionaries of columns: for `map_batches` of Ray Data, `map(batched=True)` of Hugging Face's data sets, and what Spark and Daft make of it.
+    """Tags batches that are dictionaries of columns: for `map_batches` of Ray Data, `map(batched=True)` of
+    Hugging Face's data sets, and what Spark and Daft make of it.
 
     It pickles as its settings; each process loads the model when it is first called there.
 
     Args:
         model: As `tag.load`.
-        column: Of the batch: paths or addresses, files' bytes, or Hugging Face's audio: dictionaries with `bytes`, `path`, or `array` and `sampling_rate`, or what gives
-            these two when it is asked.
+        column: Of the batch: paths or addresses, files' bytes, or Hugging Face's audio: dictionaries with
+            `bytes`, `path`, or `array` and `sampling_rate`, or what gives these two when it is asked.
         calibrated: As `Settings`.
         events: As `AudioTagger.tag`.
         options: Of `tag.load`.
     """
 
-    def __init__(self, model: str, column: str = "audio", calibrated: bool = False, events: EventOptions | None = None, **options: Any):
+    def __init__(
+        self,
+        model: str,
+        column: str = "audio",
+        calibrated: bool = False,
+        events: EventOptions | None = None,
+        **options: Any,
+    ):
         self.column = column
         self.settings = Settings.of(model, calibrated, events, **options)
 
@@ -125,15 +150,30 @@ class BatchTagger:
         return list(self.settings.tagger().labels.names)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with further columns, see `COLUMNS`: `scores` and `embedding` are arrays, whose row is NaN where a recording has a `code`, as is its `seconds`."""
+        """The batch with further columns, see `COLUMNS`: `scores` and `embedding` are arrays, whose row is
+        NaN where a recording has a `code`, as is its `seconds`.
+        """
         tagger, events = self.settings.tagger(), self.settings.event_options()
         with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
-            sources = (_source(value, Path(scratch) / str(number)) for number, value in enumerate(batch[self.column]))
+            sources = (
+                _source(value, Path(scratch) / str(number)) for number, value in enumerate(batch[self.column])
+            )
             rows = [row(result) for result in tagged(tagger, sources, events)]
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("code", "cause", "note")}
-        columns["seconds"] = np.array([np.nan if row["seconds"] is None else row["seconds"] for row in rows], np.float64)
-        for name, width in (("scores", len(tagger.labels)), ("embedding", self._width(tagger))):  # of one shape, or Arrow would not know what they are
-            columns[name] = np.stack([np.full(width, np.nan, np.float32) if row[name] is None else row[name] for row in rows]) if rows else np.empty((0, width), np.float32)
+        columns["seconds"] = np.array(
+            [np.nan if row["seconds"] is None else row["seconds"] for row in rows], np.float64
+        )
+        for name, width in (
+            ("scores", len(tagger.labels)),
+            ("embedding", self._width(tagger)),
+        ):  # of one shape, or Arrow would not know what they are
+            columns[name] = (
+                np.stack(
+                    [np.full(width, np.nan, np.float32) if row[name] is None else row[name] for row in rows]
+                )
+                if rows
+                else np.empty((0, width), np.float32)
+            )
         return {**batch, **columns, **({"events": [row["events"] for row in rows]} if events else {})}
 
     @staticmethod
@@ -153,17 +193,25 @@ def _source(value: Any, scratch: Path) -> Any:
             return Job(scratch, name="audio")
         return job(str(value), scratch) if isinstance(value, str | Path) else _decoded(value)
     except KeyError as error:
-        return refusal("not-audio", f"a dictionary without {error}", "give bytes, path, or array and sampling_rate")
+        return refusal(
+            "not-audio", f"a dictionary without {error}", "give bytes, path, or array and sampling_rate"
+        )
     except UserError as error:
         return error
 
 
 def _decoded(value: Any) -> Any:
-    """The samples of what decodes when it is asked for them by name, as audio in Hugging Face's data sets does since their version 4."""
+    """The samples of what decodes when it is asked for them by name, as audio in Hugging Face's data sets
+    does since their version 4.
+    """
     try:
         return np.asarray(value["array"]), int(value["sampling_rate"])
     except Exception as error:
-        return refusal("not-audio", f"a value of type {type(value).__name__} ({error})", "give paths, bytes, or Hugging Face's audio")
+        return refusal(
+            "not-audio",
+            f"a value of type {type(value).__name__} ({error})",
+            "give paths, bytes, or Hugging Face's audio",
+        )
 
 
 def refusal(code: str, cause: str, remedy: str = REMEDY) -> UserError:
@@ -188,11 +236,16 @@ def row(result: Tagged | Refused) -> dict[str, Any]:
     if isinstance(result, Refused):
         return dict.fromkeys(COLUMNS) | {"code": result.error.code, "cause": as_text(result.error.cause)}
     values = (None, None, result.note or None, result.seconds, result.scores, result.embedding)
-    events = [{"mid": e.label.mid, "name": e.label.name, "onset": e.onset, "offset": e.offset, "score": e.score} for e in result.events or ()]
+    events = [
+        {"mid": e.label.mid, "name": e.label.name, "onset": e.onset, "offset": e.offset, "score": e.score}
+        for e in result.events or ()
+    ]
     return dict(zip(COLUMNS, (*values, events), strict=True))
 
 
-def tagged(tagger: AudioTagger, sources: Iterable[Any], events: EventOptions | None = None) -> Iterator[Tagged | Refused]:
+def tagged(
+    tagger: AudioTagger, sources: Iterable[Any], events: EventOptions | None = None
+) -> Iterator[Tagged | Refused]:
     """A result for each source, in order: for a `Job`, for samples with their rate, and for a `refusal`."""
     ahead: deque[Any] = deque()
 
@@ -202,7 +255,9 @@ def tagged(tagger: AudioTagger, sources: Iterable[Any], events: EventOptions | N
             yield source
 
     readers = tagger.engine.readers
-    with Decoders(2 * readers + 2 if readers else 1) as decoders:  # one for all that may have begun, or the last of them could keep the first from its turn
+    with Decoders(
+        2 * readers + 2 if readers else 1
+    ) as decoders:  # one for all that may have begun, or the last of them could keep the first from its turn
         for result in tagger.tag(noted(), events, _read(decoders)):
             source = ahead.popleft()
             if isinstance(result, Refused) and result.error.code in AGAIN:
@@ -217,7 +272,10 @@ def _read(decoders: Decoders) -> Callable[[Any, float], Generator[np.ndarray, No
     def read(source: Any, seconds: float) -> Generator[np.ndarray, None, str]:
         if isinstance(source, UserError):
             raise source
-        blocks, count = decoders.blocks(source, seconds) if isinstance(source, Job) else media.blocks(source, seconds), 0
+        blocks, count = (
+            decoders.blocks(source, seconds) if isinstance(source, Job) else media.blocks(source, seconds),
+            0,
+        )
         while True:
             try:
                 block = next(blocks)
@@ -226,14 +284,20 @@ def _read(decoders: Decoders) -> Callable[[Any, float], Generator[np.ndarray, No
             count += len(block)
             if count > LIMITS.max_recording_seconds * SAMPLE_RATE:
                 blocks.close()
-                raise UserError("too-long", f"cannot use {source}", f"it is longer than {LIMITS.max_recording_seconds:g} s", "cut it into pieces")
+                raise UserError(
+                    "too-long",
+                    f"cannot use {source}",
+                    f"it is longer than {LIMITS.max_recording_seconds:g} s",
+                    "cut it into pieces",
+                )
             yield block
 
     return read
 
 
 def write(path: Path, rows: Iterator[dict[str, Any]], tagger: AudioTagger, events: bool) -> dict[str, Any]:
-    """Facts about the Parquet file that the rows become: their number, `refused` by code, `seconds` of sound, bytes and SHA-256.
+    """Facts about the Parquet file that the rows become: their number, `refused` by code, `seconds` of sound,
+    bytes and SHA-256.
 
     Args:
         rows: `file`, `member`, `position` and `COLUMNS`.
@@ -249,7 +313,13 @@ def write(path: Path, rows: Iterator[dict[str, Any]], tagger: AudioTagger, event
             count += len(some)
             refused.update(row["code"] for row in some if row["code"])
             seconds += sum(row["seconds"] or 0.0 for row in some)
-    return {"rows": count, "refused": dict(sorted(refused.items())), "seconds": round(seconds, 3), "bytes": path.stat().st_size, "sha256": artefact.sha256_file(path)}
+    return {
+        "rows": count,
+        "refused": dict(sorted(refused.items())),
+        "seconds": round(seconds, 3),
+        "bytes": path.stat().st_size,
+        "sha256": artefact.sha256_file(path),
+    }
 
 
 def _schema(tagger: AudioTagger, events: bool) -> Any:
@@ -257,7 +327,23 @@ def _schema(tagger: AudioTagger, events: bool) -> Any:
     import pyarrow as pa
 
     numbers = pa.list_(pa.float32())
-    event = pa.struct([("mid", pa.string()), ("name", pa.string()), ("onset", pa.float64()), ("offset", pa.float64()), ("score", pa.float32())])
-    columns = [(name, pa.string()) for name in ("file", "member")] + [("position", pa.int64())] + [(name, pa.string()) for name in ("code", "cause", "note")]
-    columns += [("seconds", pa.float64()), ("scores", numbers), ("embedding", numbers)] + ([("events", pa.list_(event))] if events else [])
-    return pa.schema(columns, metadata={"mids": json.dumps(tagger.labels.mids), "names": json.dumps(tagger.labels.names)})
+    event = pa.struct(
+        [
+            ("mid", pa.string()),
+            ("name", pa.string()),
+            ("onset", pa.float64()),
+            ("offset", pa.float64()),
+            ("score", pa.float32()),
+        ]
+    )
+    columns = (
+        [(name, pa.string()) for name in ("file", "member")]
+        + [("position", pa.int64())]
+        + [(name, pa.string()) for name in ("code", "cause", "note")]
+    )
+    columns += [("seconds", pa.float64()), ("scores", numbers), ("embedding", numbers)] + (
+        [("events", pa.list_(event))] if events else []
+    )
+    return pa.schema(
+        columns, metadata={"mids": json.dumps(tagger.labels.mids), "names": json.dumps(tagger.labels.names)}
+    )

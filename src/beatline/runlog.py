@@ -1,7 +1,8 @@
 """What a run says: one honest line per stage, a progress bar, and `log.jsonl`.
 
-Outside the straight line. The log holds only what is a function of the run (no times), so that a resumed run's log equals the uninterrupted
-one's bit for bit; its length and hash travel in the checkpoint, and a resume cuts it back to there. Speed goes to the console and `speed.jsonl`.
+Outside the straight line. The log holds only what is a function of the run (no times), so that a resumed
+run's log equals the uninterrupted one's bit for bit; its length and hash travel in the checkpoint, and a
+resume cuts it back to there. Speed goes to the console and `speed.jsonl`.
 """
 
 import hashlib
@@ -30,7 +31,9 @@ def say(stage: str, message: str) -> None:
 
 
 def is_whole(stage: str, folder: Path, key: str, value: str) -> bool:
-    """Whether a stage's result is there, made from the same things (`about[key] == value`) and whole; a damaged one is named."""
+    """Whether a stage's result is there, made from the same things (`about[key] == value`) and whole; a
+    damaged one is named.
+    """
     artefact.recover(folder)
     about = artefact.read_manifest(folder)
     if about is None or about.get(key) != value:
@@ -52,8 +55,16 @@ def progress(stage: str, total: int) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(f"{stage:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:  # or what is printed goes to the bar's terminal
+    columns = (
+        TextColumn(f"{stage:<8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as bar:  # or what is printed goes to the bar's terminal
         task = bar.add_task(stage, total=total, text="")
 
         def advance(count: int = 1, text: str | None = None) -> None:
@@ -84,7 +95,12 @@ class RunLog:
             prefix = self._file.read(keep)
             self._hash = hashlib.sha256(prefix)
             if mark and (len(prefix) < keep or self._hash.hexdigest() != mark["sha256"]):
-                raise UserError("corrupt-artefact", f"cannot resume with {path}", "it is not what it was at the last checkpoint", "restore the file, or start a new run folder")
+                raise UserError(
+                    "corrupt-artefact",
+                    f"cannot resume with {path}",
+                    "it is not what it was at the last checkpoint",
+                    "restore the file, or start a new run folder",
+                )
             self._file.truncate(keep)
             self._bytes = keep
 

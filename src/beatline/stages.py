@@ -1,8 +1,9 @@
 """prepare -> train -> predict -> score -> report: the stages of a run, each resumable on its own.
 
-In: a configuration. Out: the run folder. A stage says what it will do, does only what is missing, and ends with one line. Its result is a
-published folder whose manifest carries the hash of what it was made from, so a stale result is seen and made anew. What needs PyTorch or draws
-is imported by the stage that needs it: `prepare` starts without them.
+In: a configuration. Out: the run folder. A stage says what it will do, does only what is missing, and ends
+with one line. Its result is a published folder whose manifest carries the hash of what it was made from, so a
+stale result is seen and made anew. What needs PyTorch or draws is imported by the stage that needs it:
+`prepare` starts without them.
 """
 
 import json
@@ -34,7 +35,12 @@ def _manifest_hash(folder: Path) -> str:
 def _need(folder: Path, stage: str) -> None:
     """Raises `missing-stage` where `folder` does not hold what `stage` leaves there."""
     if artefact.read_manifest(folder) is None:
-        raise UserError("missing-stage", f"there is no whole {folder}", "the stage before has not run", f"run `beatline {stage}` with the same configuration first")
+        raise UserError(
+            "missing-stage",
+            f"there is no whole {folder}",
+            "the stage before has not run",
+            f"run `beatline {stage}` with the same configuration first",
+        )
 
 
 def open_store(config: Config) -> Store:
@@ -65,7 +71,9 @@ def prepare(config: Config) -> None:
 
 
 def prepare_on_ray(config: Config, source: str, to: str) -> None:
-    """As `prepare`, by Ray: from files that the machines find at `source` (the data's own folder when empty) into `to` (the run's store when empty)."""
+    """As `prepare`, by Ray: from files that the machines find at `source` (the data's own folder when empty)
+    into `to` (the run's store when empty).
+    """
     table, place = manifest.read(config.data), to or str(config.store_folder)
     say("prepare", f"{table.inputs} inputs -> {place}, on Ray")
     with places.locked(place), progress("prepare", len(table.clips)) as advance:
@@ -77,12 +85,18 @@ def prepare_on_ray(config: Config, source: str, to: str) -> None:
 def _say_prepared(summary: dict[str, Any]) -> None:
     clips = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())
     rejected = sum(summary["rejected"].values())
-    reasons = f" ({', '.join(f'{code} {count}' for code, count in sorted(summary['rejected'].items()))})" if rejected else ""
+    reasons = (
+        f" ({', '.join(f'{code} {count}' for code, count in sorted(summary['rejected'].items()))})"
+        if rejected
+        else ""
+    )
     say("prepare", f"{summary['ok']} clips ({clips}), {summary['hours']:.2f} h, {rejected} rejected{reasons}")
 
 
 def _judge_rejected(summary: dict[str, Any], place: str, strict: bool) -> None:
-    """Says of the first rejected inputs why, and where the others stand; under `data.strict` that is an error, now that everything else is prepared."""
+    """Says of the first rejected inputs why, and where the others stand; under `data.strict` that is an
+    error, now that everything else is prepared.
+    """
     count = sum(summary["rejected"].values())
     if not count:
         return
@@ -95,7 +109,12 @@ def _judge_rejected(summary: dict[str, Any], place: str, strict: bool) -> None:
         say("rejected", f"{count - REJECTED_SHOWN} more, see {ledger}")
     if strict:
         code = max(summary["rejected"], key=summary["rejected"].__getitem__)
-        raise UserError(code, f"{count} of {summary['inputs']} inputs", f"rejected, see {ledger}", "mend them or leave them out, or set data.strict to false")
+        raise UserError(
+            code,
+            f"{count} of {summary['inputs']} inputs",
+            f"rejected, see {ledger}",
+            "mend them or leave them out, or set data.strict to false",
+        )
 
 
 def train(config: Config) -> None:
@@ -104,7 +123,9 @@ def train(config: Config) -> None:
     from beatline.train import Trainer, check_identity, pick_device
 
     folder = config.out / "model"
-    with parallel.process_group(pick_device(config.train.device)):  # here they meet: the first may have been preparing
+    with parallel.process_group(
+        pick_device(config.train.device)
+    ):  # here they meet: the first may have been preparing
         if is_first():
             artefact.recover(folder)
         clips = open_store(config)
@@ -114,11 +135,20 @@ def train(config: Config) -> None:
         if about is not None:
             artefact.verify(folder)
             if "identity" not in about:
-                raise UserError("run-differs", f"cannot train in {config.out}", f"{folder} is a model that no run has trained here", "move it away, or give another folder with --out")
+                raise UserError(
+                    "run-differs",
+                    f"cannot train in {config.out}",
+                    f"{folder} is a model that no run has trained here",
+                    "move it away, or give another folder with --out",
+                )
             check_identity(config.out, about["identity"], trainer.identity())
             say("train", f"{folder} is there already")
             return
-        say("train", f"{len(trainer.clips)} clips, {config.train.epochs} epochs, {trainer.total_steps} steps of {config.train.batch} on {trainer.device} -> {folder}")
+        say(
+            "train",
+            f"{len(trainer.clips)} clips, {config.train.epochs} epochs, {trainer.total_steps} steps of "
+            f"{config.train.batch} on {trainer.device} -> {folder}",
+        )
         trainer.run()
 
 
@@ -139,7 +169,16 @@ def predict(config: Config) -> None:
     test = clips.splits["test"]
     say("predict", f"{len(test)} test clips with {model_folder} -> {folder}")
     with progress("predict", len(test)) as advance:
-        result = predict_split(loaded.tagger().to(device), clips, "test", device, config.data.max_seconds, config.train.precision, config.train.workers, advance)
+        result = predict_split(
+            loaded.tagger().to(device),
+            clips,
+            "test",
+            device,
+            config.data.max_seconds,
+            config.train.precision,
+            config.train.workers,
+            advance,
+        )
     result.save(folder, {"kind": "predictions", "made_from": made_from})
     say("predict", f"{len(result.ids)} clips x {len(result.labels)} labels scored")
 
@@ -158,9 +197,17 @@ def score(config: Config) -> None:
         say("score", f"{folder} is there already")
     else:
         predictions = Predictions.load(source)
-        say("score", f"{len(predictions.ids)} clips, {config.score.resamples} bootstrap resamples -> {folder}")
+        say(
+            "score", f"{len(predictions.ids)} clips, {config.score.resamples} bootstrap resamples -> {folder}"
+        )
         order = metrics.frequency_order(train_counts(clips))
-        figures = metrics.figures(predictions.scores, predictions.targets, order=order, clips_hash=predictions.clips_hash, resamples=config.score.resamples)
+        figures = metrics.figures(
+            predictions.scores,
+            predictions.targets,
+            order=order,
+            clips_hash=predictions.clips_hash,
+            resamples=config.score.resamples,
+        )
         others: dict[str, Any] = {}
         if config.score.baseline:
             from beatline.baseline import baseline_scores
@@ -168,7 +215,9 @@ def score(config: Config) -> None:
             simple = baseline_scores(clips, clips.splits["train"], clips.splits["test"])
             others["log-mel statistics + logistic regression"] = mean_ap(simple, predictions.targets)
         with artefact.publish(folder, {"kind": "score", "made_from": made_from}) as partial:
-            (partial / "figures.json").write_text(json.dumps({"figures": figures.to_dict(), "baselines": others}, indent=1) + "\n")
+            (partial / "figures.json").write_text(
+                json.dumps({"figures": figures.to_dict(), "baselines": others}, indent=1) + "\n"
+            )
             (partial / "labels.csv").write_text(metrics.label_table(figures, clips.labels))
     print(score_table(*read_score(folder)))
 
@@ -186,18 +235,36 @@ def read_score(folder: Path) -> tuple[Figures, dict[str, float]]:
 
 def score_table(figures: Figures, baselines: dict[str, float]) -> str:
     """The score table for the console."""
-    rows = [("mAP", "mAP"), ("mean_auc", "mean_auc"), ("d_prime", "d'"), ("mean_acc", "mean_acc"), ("top1_hit_rate", "top-1 hit rate")]
-    width = max(len(name) for name in ["top-1 hit rate", *(f"{name} (mAP)" for name in ("chance", *baselines))]) + 1
+    rows = [
+        ("mAP", "mAP"),
+        ("mean_auc", "mean_auc"),
+        ("d_prime", "d'"),
+        ("mean_acc", "mean_acc"),
+        ("top1_hit_rate", "top-1 hit rate"),
+    ]
+    width = (
+        max(len(name) for name in ["top-1 hit rate", *(f"{name} (mAP)" for name in ("chance", *baselines))])
+        + 1
+    )
     lines = [f"{'':{width}}{'value':>8}   95 % interval (bootstrap over clips)"]
     for name, title in rows:
         scale = 1 if name == "d_prime" else 100
         interval = figures.intervals.get(name)
         text = f"   {scale * interval[0]:.2f} to {scale * interval[1]:.2f}" if interval else ""
         lines.append(f"{title:{width}}{scale * getattr(figures, name):8.2f}{text}")
-    lines += [f"{name + ' (mAP)':{width}}{100 * value:8.2f}" for name, value in {"chance": figures.chance, **baselines}.items()]
+    lines += [
+        f"{name + ' (mAP)':{width}}{100 * value:8.2f}"
+        for name, value in {"chance": figures.chance, **baselines}.items()
+    ]
     if figures.n_labels_scored < figures.n_labels:
-        lines.append(f"by the reference's convention, 0 for a label without a positive: mAP {100 * figures.mAP_reference:.2f}, mean_auc {100 * figures.mean_auc_reference:.2f}")
-    lines.append(f"{figures.n_labels_scored} of {figures.n_labels} labels scored on {figures.n_instances} clips, clip list {figures.clips_hash[:12]}")
+        lines.append(
+            f"by the reference's convention, 0 for a label without a positive: mAP "
+            f"{100 * figures.mAP_reference:.2f}, mean_auc {100 * figures.mean_auc_reference:.2f}"
+        )
+    lines.append(
+        f"{figures.n_labels_scored} of {figures.n_labels} labels scored on {figures.n_instances} clips, "
+        f"clip list {figures.clips_hash[:12]}"
+    )
     return "\n".join(lines)
 
 
@@ -234,13 +301,20 @@ def write_report(config: Config) -> None:
 
 
 def _training_log(out: Path) -> list[dict[str, Any]]:
-    """The records of a run's training log, none where there is no log; raises `corrupt-artefact` where it is not the one the model was published with."""
+    """The records of a run's training log, none where there is no log; raises `corrupt-artefact` where it is
+    not the one the model was published with.
+    """
     path = out / "train/log.jsonl"
     facts = (artefact.read_manifest(out / "model") or {}).get("run_files", {}).get("train/log.jsonl")
     if not path.exists() or facts is None:
         return []
     if cause := artefact.changed(path, facts):
-        raise UserError("corrupt-artefact", f"cannot use {path}", cause, "restore it, or move it away for a report without learning curves")
+        raise UserError(
+            "corrupt-artefact",
+            f"cannot use {path}",
+            cause,
+            "restore it, or move it away for a report without learning curves",
+        )
     return read_log(path)
 
 

@@ -1,8 +1,9 @@
 """store -> samples and targets: every clip decoded once, with random access ever after.
 
-In: a folder made by `prepare`: shards of raw little-endian int16 at 16 kHz, plain `.npy` arrays that say where each clip lies and which labels it has,
-tables for people. Out: any clip by its place or id. On opening, sizes and all small files are checked; a clip's checksum each time it is
-read. What grows with the number of clips is held as arrays, so that two million open in seconds. Imports no torch.
+In: a folder made by `prepare`: shards of raw little-endian int16 at 16 kHz, plain `.npy` arrays that say
+where each clip lies and which labels it has, tables for people. Out: any clip by its place or id. On opening,
+sizes and all small files are checked; a clip's checksum each time it is read. What grows with the number of
+clips is held as arrays, so that two million open in seconds. Imports no torch.
 """
 
 import csv
@@ -78,19 +79,28 @@ class Store:
         """The store in a folder.
 
         Args:
-            full: Also hash the shards (some seconds for 7 GB); otherwise their sizes are checked here and each clip's checksum when it is read.
+            full: Also hash the shards (some seconds for 7 GB); otherwise their sizes are checked here and
+                each clip's checksum when it is read.
 
         Raises:
-            UserError: `corrupt-artefact`, naming the file; `missing-stage` for a store of another version of beatline.
+            UserError: `corrupt-artefact`, naming the file; `missing-stage` for a store of another version of
+                beatline.
         """
         about = artefact.verify(folder, select=lambda name: full or not name.startswith("shard-"))
         if about.get("format") != FORMAT:
-            raise UserError("missing-stage", f"cannot use {folder}", "another version of beatline made it", "run `beatline prepare` again")
+            raise UserError(
+                "missing-stage",
+                f"cannot use {folder}",
+                "another version of beatline made it",
+                "run `beatline prepare` again",
+            )
         return Store(folder, about)
 
     def __init__(self, folder: Path, about: dict[str, Any]):
         self.folder, self.about = folder, about
-        self.labels = LabelSet.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
+        self.labels = LabelSet.from_csv(
+            (folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv")
+        )
         self.ids = Ids((folder / "ids.txt").read_bytes(), np.load(folder / "id_starts.npy"))
         self.splits = {name: np.load(folder / f"{name}.npy") for name in SPLITS}
         self.summary = json.loads((folder / "summary.json").read_text())
@@ -110,7 +120,12 @@ class Store:
         # read, not mapped: a mapped file that is cut later kills the process
         samples = np.fromfile(path, "<i2", length, offset=2 * begin) if path.exists() else np.empty(0, "<i2")
         if zlib.crc32(samples.data) != crc:
-            raise UserError("corrupt-artefact", f"cannot use {path}", f"clip {self.ids[index]} is not what was written", f"`beatline verify {self.folder} --repair` makes it again")
+            raise UserError(
+                "corrupt-artefact",
+                f"cannot use {path}",
+                f"clip {self.ids[index]} is not what was written",
+                f"`beatline verify {self.folder} --repair` makes it again",
+            )
         return samples.astype(np.int16, copy=False)
 
     def samples_of(self, clip_id: str) -> np.ndarray:
@@ -128,7 +143,9 @@ class Store:
         """How many of these clips, each named once, have each label, `(labels,)`."""
         chosen = np.zeros(len(self.ids), bool)
         chosen[indices] = True
-        return np.bincount(self._label_places[np.repeat(chosen, np.diff(self._label_starts))], minlength=len(self.labels))
+        return np.bincount(
+            self._label_places[np.repeat(chosen, np.diff(self._label_starts))], minlength=len(self.labels)
+        )
 
     def label_counts(self, indices: np.ndarray) -> np.ndarray:
         """How many labels each of these clips has, `(clips,)`."""

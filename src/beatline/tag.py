@@ -1,7 +1,8 @@
 """audio files -> scores: any recordings, of any length, through any engine.
 
-In: paths, bytes or streams. Out: one `Tagged` for each, in order, or the reason why not. Files are decoded ahead of the model; windows of
-different recordings share batches; memory holds a few dozen windows and a row of scores for each, however long a recording is. Imports no torch.
+In: paths, bytes or streams. Out: one `Tagged` for each, in order, or the reason why not. Files are decoded
+ahead of the model; windows of different recordings share batches; memory holds a few dozen windows and a row
+of scores for each, however long a recording is. Imports no torch.
 """
 
 import math
@@ -35,7 +36,8 @@ Read = Callable[[Any, float], Generator[np.ndarray, None, str]]
 
 
 class AudioTagger:
-    """Audio in, labels out: any path, bytes, stream or array; any thread may call it. `beatline.load` makes one.
+    """Audio in, labels out: any path, bytes, stream or array; any thread may call it. `beatline.load` makes
+    one.
 
     Args:
         engine: What runs the model.
@@ -49,23 +51,51 @@ class AudioTagger:
     """
 
     calibration: "Calibration | None" = None
-    """Its temperature goes into every score; its thresholds decide about events where `EventOptions.threshold` is left open."""
+    """Its temperature goes into every score; its thresholds decide about events where
+    `EventOptions.threshold` is left open.
+    """
 
-    def __init__(self, engine: Engine, window: float = WINDOW_SECONDS, hop: float = HOP_SECONDS, merge: Merge = "mean", parents: bool = False):
+    def __init__(
+        self,
+        engine: Engine,
+        window: float = WINDOW_SECONDS,
+        hop: float = HOP_SECONDS,
+        merge: Merge = "mean",
+        parents: bool = False,
+    ):
         if not 1 <= hop * SAMPLE_RATE <= window * SAMPLE_RATE < math.inf:
-            raise UserError("bad-usage", f"a hop of {hop:g} s", f"it is not between a sample and the window of {window:g} s", "give another")
-        self.engine, self.labels, self.window, self.hop, self.merge = engine, engine.labels, window, hop, merge
+            raise UserError(
+                "bad-usage",
+                f"a hop of {hop:g} s",
+                f"it is not between a sample and the window of {window:g} s",
+                "give another",
+            )
+        self.engine, self.labels, self.window, self.hop, self.merge = (
+            engine,
+            engine.labels,
+            window,
+            hop,
+            merge,
+        )
         self._families = families(engine.labels) if parents else ()
         if parents and (engine.task != "multi-label" or not self._families):
             cause = "no label of this model is a kind of another in AudioSet's ontology"
-            raise UserError("bad-usage", "parents' scores", cause if engine.task == "multi-label" else "this model gives each clip one label, so scores exclude each other", "leave parents out")
+            raise UserError(
+                "bad-usage",
+                "parents' scores",
+                cause
+                if engine.task == "multi-label"
+                else "this model gives each clip one label, so scores exclude each other",
+                "leave parents out",
+            )
 
     def __call__(self, audio: Any, rate: int | None = None, events: EventOptions | None = None) -> Any:
         """A `Tagged`, or a list of them for a list.
 
         Args:
-            audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)` with its `rate`, which may also stand beside it,
-                as in what soundfile.read gives; or a list of them.
+            audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)`
+                with its `rate`, which may also stand beside it, as in what soundfile.read gives; or a list of
+                them.
             rate: Samples a second of arrays, Hz.
             events: As `tag`.
 
@@ -74,27 +104,44 @@ class AudioTagger:
         """
         return _asked(audio, rate, lambda sources: self.tag(sources, events))
 
-    def tag(self, sources: Iterable[Any], events: EventOptions | None = None, read: Read = media.blocks) -> Iterator[Tagged | Refused]:
-        """One result for each recording, in order, as they come; one that cannot be used costs the others nothing.
+    def tag(
+        self, sources: Iterable[Any], events: EventOptions | None = None, read: Read = media.blocks
+    ) -> Iterator[Tagged | Refused]:
+        """One result for each recording, in order, as they come; one that cannot be used costs the others
+        nothing.
 
         Args:
             sources: `media.Audio`, or whatever `read` takes.
             events: How to find when each label sounds; None leaves that out.
-            read: How a source becomes blocks of so many seconds, and a note; `children.Decoders.blocks` for what strangers send.
+            read: How a source becomes blocks of so many seconds, and a note; `children.Decoders.blocks` for
+                what strangers send.
         """
         detail = events is not None and events.level == "steps"
-        for recording in _scored(self.engine, sources, lambda source: _Tags(source, self, events), round(self.window * SAMPLE_RATE), round(self.hop * SAMPLE_RATE), detail=detail, read=read):
-            yield recording.result() if recording.error is None else Refused(recording.source, recording.error)
+        for recording in _scored(
+            self.engine,
+            sources,
+            lambda source: _Tags(source, self, events),
+            round(self.window * SAMPLE_RATE),
+            round(self.hop * SAMPLE_RATE),
+            detail=detail,
+            read=read,
+        ):
+            yield (
+                recording.result() if recording.error is None else Refused(recording.source, recording.error)
+            )
 
     def recording(self, source: str, events: EventOptions | None = None) -> "_Tags":
-        """A recording whose windows are scored elsewhere: give it what the engine says of each with `take`, count them in `taken`, set `samples`, and ask for its `result`."""
+        """A recording whose windows are scored elsewhere: give it what the engine says of each with `take`,
+        count them in `taken`, set `samples`, and ask for its `result`.
+        """
         return _Tags(source, self, events)
 
     def embed(self, audio: Any, rate: int | None = None, level: EmbeddingLevel = "clip") -> Any:
         """Embeddings, float32, of a recording; or a list of them for a list.
 
-        `clip` is `(width,)`, the mean over windows of the mean of their tokens. `window` is `(windows, width)`, the mean of each one's tokens. `token` is
-        `(tokens, width)`: time-major, 8 tokens for each time step, of rising frequency; step k begins at k * 0.16 s. As many steps as `windows.steps` says of
+        `clip` is `(width,)`, the mean over windows of the mean of their tokens. `window` is `(windows,
+        width)`, the mean of each one's tokens. `token` is `(tokens, width)`: time-major, 8 tokens for each
+        time step, of rising frequency; step k begins at k * 0.16 s. As many steps as `windows.steps` says of
         the whole recording, from windows whose steps do not overlap.
 
         Args:
@@ -119,8 +166,11 @@ class AudioTagger:
 
         return _asked(audio, rate, whole)
 
-    def embeddings(self, sources: Iterable[Any], level: EmbeddingLevel = "clip", read: Read = media.blocks) -> Iterator[Embedded | Refused]:
-        """Each recording's embeddings, in order, as they come: a long one in parts, so that memory does not follow its length.
+    def embeddings(
+        self, sources: Iterable[Any], level: EmbeddingLevel = "clip", read: Read = media.blocks
+    ) -> Iterator[Embedded | Refused]:
+        """Each recording's embeddings, in order, as they come: a long one in parts, so that memory does not
+        follow its length.
 
         One that cannot be used ends in a `Refused`, perhaps after some parts; it costs the others nothing.
 
@@ -133,20 +183,45 @@ class AudioTagger:
             UserError: `bad-usage` for another level.
         """
         if level not in get_args(EmbeddingLevel):
-            raise UserError("bad-usage", f"embeddings of level {level!r}", "there is no such level", "give clip, window or token")
+            raise UserError(
+                "bad-usage",
+                f"embeddings of level {level!r}",
+                "there is no such level",
+                "give clip, window or token",
+            )
         window, hop, grid = round(self.window * SAMPLE_RATE), round(self.hop * SAMPLE_RATE), 1
         if level == "token":
             window, grid = max(window, SAMPLE_RATE), STEP_SAMPLES
-            hop = int(windows.steps(np.array(window))) * STEP_SAMPLES  # the next window begins where this one's steps end
-        for recording in _scored(self.engine, sources, lambda source: _Embeddings(source, level), window, hop, grid, level == "token", read, as_it_comes=level != "clip"):
-            yield Refused(recording.source, recording.error) if recording.ended and recording.error else recording.part()
+            hop = (
+                int(windows.steps(np.array(window))) * STEP_SAMPLES
+            )  # the next window begins where this one's steps end
+        for recording in _scored(
+            self.engine,
+            sources,
+            lambda source: _Embeddings(source, level),
+            window,
+            hop,
+            grid,
+            level == "token",
+            read,
+            as_it_comes=level != "clip",
+        ):
+            yield (
+                Refused(recording.source, recording.error)
+                if recording.ended and recording.error
+                else recording.part()
+            )
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Scores in [0, 1] of logits `(..., labels)`, with the calibration's temperature."""
-        return self.engine.score(logits if self.calibration is None else logits / np.float32(self.calibration.temperature))
+        return self.engine.score(
+            logits if self.calibration is None else logits / np.float32(self.calibration.temperature)
+        )
 
     def window_scores(self, outputs: Outputs, row: int) -> np.ndarray:
-        """Scores of the window in a row of what the engine says, `(labels,)`, with the calibration's temperature."""
+        """Scores of the window in a row of what the engine says, `(labels,)`, with the calibration's
+        temperature.
+        """
         return outputs.scores[row] if self.calibration is None else self.scores(outputs.logits[row])
 
     def raised(self, scores: np.ndarray) -> np.ndarray:
@@ -177,19 +252,31 @@ def load(
     parents: bool = False,
     head: bool = True,
 ) -> AudioTagger:
-    """A run folder, a checkpoint or an export as a tagger; see `export.load` and `AudioTagger`. An export is loaded without importing torch.
+    """A run folder, a checkpoint or an export as a tagger; see `export.load` and `AudioTagger`. An export is
+    loaded without importing torch.
 
     Args:
         source: A path; or `owner/name` on the Hugging Face Hub, and what else `fetch.checkpoints.find` knows.
         hop: Seconds; None is half a window.
-        head: Whether it must have one. A pre-trained encoder has none; its tagger embeds, and has one label that means nothing.
+        head: Whether it must have one. A pre-trained encoder has none; its tagger embeds, and has one label
+            that means nothing.
 
     Raises:
-        UserError: `bad-usage` for an engine, precision or merge that there is not; as `AudioTagger`, `export.load` and `fetch.checkpoints.find`.
+        UserError: `bad-usage` for an engine, precision or merge that there is not; as `AudioTagger`,
+            `export.load` and `fetch.checkpoints.find`.
     """
-    for name, value, known in (("engine", engine, engines.Name), ("precision", precision, engines.Precision), ("merge", merge, Merge)):
+    for name, value, known in (
+        ("engine", engine, engines.Name),
+        ("precision", precision, engines.Precision),
+        ("merge", merge, Merge),
+    ):
         if value not in get_args(known):
-            raise UserError("bad-usage", f"{name} {value!r}", "there is no such one", f"give one of {', '.join(get_args(known))}")
+            raise UserError(
+                "bad-usage",
+                f"{name} {value!r}",
+                "there is no such one",
+                f"give one of {', '.join(get_args(known))}",
+            )
     from beatline.fetch import checkpoints
 
     path = checkpoints.find(source)
@@ -243,7 +330,11 @@ class _Tags(_Recording):
         self._embedding = self._embedding + outputs.embeddings[row].astype(np.float64)
         if self._events is not None:
             steps = outputs.step_logits
-            self._found += self._events.add(begin, length, scores[None] if steps is None else self._tagger.scores(steps[row, : _steps(length)]))
+            self._found += self._events.add(
+                begin,
+                length,
+                scores[None] if steps is None else self._tagger.scores(steps[row, : _steps(length)]),
+            )
 
     def result(self) -> Tagged:
         """Once all windows are taken."""
@@ -276,12 +367,18 @@ class _Embeddings(_Recording):
         if self._level == "clip":
             self._sum = self._sum + outputs.embeddings[row].astype(np.float64)
         elif self._level == "window":
-            self._rows.append(outputs.embeddings[row : row + 1].copy())  # a copy, or the batch stays in memory
+            self._rows.append(
+                outputs.embeddings[row : row + 1].copy()
+            )  # a copy, or the batch stays in memory
             self._times.append(np.array([[begin, begin + length]]) / SAMPLE_RATE)
         else:
             assert outputs.tokens is not None
             first, end = begin // STEP_SAMPLES, begin // STEP_SAMPLES + _steps(length)
-            self._rows.append(outputs.tokens[row, TOKENS_OF_A_STEP * (self._steps - first) : TOKENS_OF_A_STEP * (end - first)].copy())
+            self._rows.append(
+                outputs.tokens[
+                    row, TOKENS_OF_A_STEP * (self._steps - first) : TOKENS_OF_A_STEP * (end - first)
+                ].copy()
+            )
             onsets = np.repeat(np.arange(self._steps, end) * STEP_SECONDS, TOKENS_OF_A_STEP)
             self._times.append(np.stack([onsets, onsets + STEP_SECONDS], axis=1))
             self._steps = end
@@ -290,9 +387,18 @@ class _Embeddings(_Recording):
         """What there is since the last call."""
         seconds = self.samples / SAMPLE_RATE if self.ended else None
         if self._level == "clip":
-            return Embedded(self.source, (self._sum / self.taken).astype(np.float32)[None], np.array([[0.0, seconds]]), seconds, self.note)
+            return Embedded(
+                self.source,
+                (self._sum / self.taken).astype(np.float32)[None],
+                np.array([[0.0, seconds]]),
+                seconds,
+                self.note,
+            )
         rows, times = np.concatenate(self._rows), np.concatenate(self._times)
-        self._rows, self._times = [rows[:0].copy()], [times[:0].copy()]  # copies, or what was given out stays in memory
+        self._rows, self._times = (
+            [rows[:0].copy()],
+            [times[:0].copy()],
+        )  # copies, or what was given out stays in memory
         return Embedded(self.source, rows, times, seconds, self.note if self.ended else "")
 
 
@@ -315,11 +421,15 @@ def _scored(
     read: Read = media.blocks,
     as_it_comes: bool = False,
 ) -> Iterator[Kind]:
-    """The recordings in order, each when its windows are taken or when it has an error, or else also before; `window`, `hop` and `grid` in samples."""
+    """The recordings in order, each when its windows are taken or when it has an error, or else also before;
+    `window`, `hop` and `grid` in samples.
+    """
     waiting: deque[Kind] = deque()
     batch: list[tuple[_Recording, int, np.ndarray]] = []
     together = windows_at_once(engine)
-    for recording, begin, samples in ahead.buffered(_windows(sources, opened, window, hop, grid, read, engine.readers), together):
+    for recording, begin, samples in ahead.buffered(
+        _windows(sources, opened, window, hop, grid, read, engine.readers), together
+    ):
         if samples is None and begin == 0:
             waiting.append(recording)
         if samples is not None:
@@ -339,8 +449,18 @@ def _ended(recording: Kind) -> Kind:
     return recording
 
 
-def _windows(sources: Iterable[Any], opened: Callable[[str], Kind], window: int, hop: int, grid: int, read: Read, readers: int) -> Iterator[tuple[Kind, int, np.ndarray | None]]:
-    """`(recording, first sample, samples)` of each window; an item without samples is the begin (0) or the end (-1) of a recording."""
+def _windows(
+    sources: Iterable[Any],
+    opened: Callable[[str], Kind],
+    window: int,
+    hop: int,
+    grid: int,
+    read: Read,
+    readers: int,
+) -> Iterator[tuple[Kind, int, np.ndarray | None]]:
+    """`(recording, first sample, samples)` of each window; an item without samples is the begin (0) or the
+    end (-1) of a recording.
+    """
 
     def begin(source: Any) -> tuple[Any, _Begun]:
         return source, _Begun(read(source, window / SAMPLE_RATE))
@@ -361,7 +481,9 @@ def _windows(sources: Iterable[Any], opened: Callable[[str], Kind], window: int,
 
 
 class _Begun:
-    """Blocks the first of which is there, or the reason why none is; they are counted, and their note is kept."""
+    """Blocks the first of which is there, or the reason why none is; they are counted, and their note is
+    kept.
+    """
 
     def __init__(self, blocks: Generator[np.ndarray, None, str]):
         self.blocks, self.samples, self.note = blocks, 0, ""

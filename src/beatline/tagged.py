@@ -1,6 +1,7 @@
 """What a tagger says of a recording, for programs and people.
 
-Outside the straight line: `tag` makes these, `formats` writes them. Imports no torch, and pandas only for who asks for its table.
+Outside the straight line: `tag` makes these, `formats` writes them. Imports no torch, and pandas only for who
+asks for its table.
 """
 
 import html
@@ -73,14 +74,27 @@ class Tagged:
     def select(self, indices: Sequence[int]) -> "Tagged":
         """The same with these labels only, in this order."""
         chosen = self.labels.select(indices)
-        events = None if self.events is None else tuple(event for event in self.events if event.label.mid in chosen.index_of_mid)
-        return replace(self, labels=chosen, scores=self.scores[list(indices)], window_scores=self.window_scores[:, list(indices)], events=events)
+        events = (
+            None
+            if self.events is None
+            else tuple(event for event in self.events if event.label.mid in chosen.index_of_mid)
+        )
+        return replace(
+            self,
+            labels=chosen,
+            scores=self.scores[list(indices)],
+            window_scores=self.window_scores[:, list(indices)],
+            events=events,
+        )
 
-    def rows(self, level: Level = "clip", count: int | None = None, threshold: float | np.ndarray = 0.0) -> Iterator[Row]:
+    def rows(
+        self, level: Level = "clip", count: int | None = None, threshold: float | np.ndarray = 0.0
+    ) -> Iterator[Row]:
         """The result as a table.
 
         Args:
-            level: What a row is of: a label of the whole `clip` or of one of its `windows`, best first, or an event, by onset.
+            level: What a row is of: a label of the whole `clip` or of one of its `windows`, best first, or an
+                event, by onset.
             count: Labels of the clip or of a window at most, None is all; of events it is always all.
             threshold: Lowest score of the clip or a window, as `top`; events have had theirs.
 
@@ -89,15 +103,29 @@ class Tagged:
         """
         if level == "events":
             if self.events is None:
-                raise UserError("bad-usage", f"events of {self.source}", "they were not asked for", "call the tagger with events=EventOptions()")
-            yield from (Row(self.source, event.onset, event.offset, event.label.mid, event.label.name, event.score) for event in self.events)
+                raise UserError(
+                    "bad-usage",
+                    f"events of {self.source}",
+                    "they were not asked for",
+                    "call the tagger with events=EventOptions()",
+                )
+            yield from (
+                Row(self.source, event.onset, event.offset, event.label.mid, event.label.name, event.score)
+                for event in self.events
+            )
             return
-        stretches = [(0.0, self.seconds, self.scores)] if level == "clip" else zip(self.starts.tolist(), self.ends.tolist(), self.window_scores, strict=True)
+        stretches = (
+            [(0.0, self.seconds, self.scores)]
+            if level == "clip"
+            else zip(self.starts.tolist(), self.ends.tolist(), self.window_scores, strict=True)
+        )
         for onset, offset, scores in stretches:
             for label, score in self._best(scores, count, threshold):
                 yield Row(self.source, onset, offset, label.mid, label.name, score)
 
-    def to_dict(self, count: int | None = None, threshold: float | np.ndarray = 0.0, windows: bool = False) -> dict[str, Any]:
+    def to_dict(
+        self, count: int | None = None, threshold: float | np.ndarray = 0.0, windows: bool = False
+    ) -> dict[str, Any]:
         """Plain values for JSON: the labels as `top` has them, and the events where they were asked for.
 
         Args:
@@ -105,15 +133,35 @@ class Tagged:
             threshold: As `rows`.
             windows: Also the labels of each window.
         """
-        result: dict[str, Any] = {"file": self.source, "seconds": round(self.seconds, 3), "tags": _plain(self.top(count, threshold))}
+        result: dict[str, Any] = {
+            "file": self.source,
+            "seconds": round(self.seconds, 3),
+            "tags": _plain(self.top(count, threshold)),
+        }
         if windows:
             spans = zip(self.starts.tolist(), self.ends.tolist(), self.window_scores, strict=True)
-            result["windows"] = [{"onset": round(start, 3), "offset": round(end, 3), "tags": _plain(self._best(scores, count, threshold))} for start, end, scores in spans]
+            result["windows"] = [
+                {
+                    "onset": round(start, 3),
+                    "offset": round(end, 3),
+                    "tags": _plain(self._best(scores, count, threshold)),
+                }
+                for start, end, scores in spans
+            ]
         if self.events is not None:
-            result["events"] = [{"onset": round(event.onset, 3), "offset": round(event.offset, 3), **_plain([(event.label, event.score)])[0]} for event in self.events]
+            result["events"] = [
+                {
+                    "onset": round(event.onset, 3),
+                    "offset": round(event.offset, 3),
+                    **_plain([(event.label, event.score)])[0],
+                }
+                for event in self.events
+            ]
         return result | ({"note": self.note} if self.note else {})
 
-    def to_dataframe(self, level: Level = "clip", count: int | None = None, threshold: float | np.ndarray = 0.0) -> Any:
+    def to_dataframe(
+        self, level: Level = "clip", count: int | None = None, threshold: float | np.ndarray = 0.0
+    ) -> Any:
         """`rows` as a pandas data frame with the columns of `Row`.
 
         Raises:
@@ -122,21 +170,48 @@ class Tagged:
         try:
             import pandas
         except ModuleNotFoundError as error:
-            raise UserError("missing-package", "a data frame", "pandas is not installed", "pip install 'beatline[data]', or take rows()") from error
+            raise UserError(
+                "missing-package",
+                "a data frame",
+                "pandas is not installed",
+                "pip install 'beatline[data]', or take rows()",
+            ) from error
         return pandas.DataFrame(list(self.rows(level, count, threshold)), columns=list(Row._fields))
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it: the best labels of the recording, and its first events where they were asked for."""
-        rows = "".join(f"<tr><td>{html.escape(label.name)}</td><td>{score:.3f}</td><td><meter value='{score:.3f}'></meter></td></tr>" for label, score in self.top(SHOWN))
-        about = f"{html.escape(self.source)}, {self.seconds:.1f} s" + (f": {html.escape(self.note)}" if self.note else "")
-        page = f"<table><caption>{about}</caption><thead><tr><th>label</th><th>score</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+        """As a notebook shows it: the best labels of the recording, and its first events where they were
+        asked for.
+        """
+        rows = "".join(
+            f"<tr><td>{html.escape(label.name)}</td><td>{score:.3f}</td><td><meter "
+            f"value='{score:.3f}'></meter></td></tr>"
+            for label, score in self.top(SHOWN)
+        )
+        about = f"{html.escape(self.source)}, {self.seconds:.1f} s" + (
+            f": {html.escape(self.note)}" if self.note else ""
+        )
+        page = (
+            f"<table><caption>{about}</caption><thead><tr><th>label</th><th>score</th><th></th></tr>"
+            f"</thead><tbody>{rows}</tbody></table>"
+        )
         if self.events is None:
             return page
-        lines = "".join(f"<tr><td>{one.onset:.2f}</td><td>{one.offset:.2f}</td><td>{html.escape(one.label.name)}</td><td>{one.score:.3f}</td></tr>" for one in self.events[:EVENTS_SHOWN])
-        counted = f"{len(self.events)} events" + (f", the first {EVENTS_SHOWN}" if len(self.events) > EVENTS_SHOWN else "")
-        return page + f"<table><caption>{counted}</caption><thead><tr><th>onset, s</th><th>offset, s</th><th>label</th><th>score</th></tr></thead><tbody>{lines}</tbody></table>"
+        lines = "".join(
+            f"<tr><td>{one.onset:.2f}</td><td>{one.offset:.2f}</td><td>{html.escape(one.label.name)}</td>"
+            f"<td>{one.score:.3f}</td></tr>"
+            for one in self.events[:EVENTS_SHOWN]
+        )
+        counted = f"{len(self.events)} events" + (
+            f", the first {EVENTS_SHOWN}" if len(self.events) > EVENTS_SHOWN else ""
+        )
+        return (
+            page + f"<table><caption>{counted}</caption><thead><tr><th>onset, s</th><th>offset, "
+            f"s</th><th>label</th><th>score</th></tr></thead><tbody>{lines}</tbody></table>"
+        )
 
-    def _best(self, scores: np.ndarray, count: int | None, threshold: float | np.ndarray) -> list[tuple[Label, float]]:
+    def _best(
+        self, scores: np.ndarray, count: int | None, threshold: float | np.ndarray
+    ) -> list[tuple[Label, float]]:
         best = np.argsort(-scores, kind="stable")
         kept = best[(scores >= threshold)[best]][:count]
         return [(self.labels.labels[i], float(scores[i])) for i in kept]

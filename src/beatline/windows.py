@@ -1,7 +1,8 @@
-"""waveform -> windows: how a recording of any length becomes clips that a tagger scores, and their scores become the recording's.
+"""waveform -> windows: how a recording of any length becomes clips that a tagger scores, and their scores
+become the recording's.
 
-In: blocks of 16 kHz samples. Out: windows of at most a few seconds, overlapping; then one row of scores. Scoring is left to `engine`.
-Imports no torch.
+In: blocks of 16 kHz samples. Out: windows of at most a few seconds, overlapping; then one row of scores.
+Scoring is left to `engine`. Imports no torch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,9 @@ Merge = Literal["mean", "max", "attention"]
 
 
 def steps(lengths: np.ndarray) -> np.ndarray:
-    """Time steps of clips of so many samples, each at least `MIN_SAMPLES`: whole squares of 16 frames, 25 ms each, every 10 ms."""
+    """Time steps of clips of so many samples, each at least `MIN_SAMPLES`: whole squares of 16 frames, 25 ms
+    each, every 10 ms.
+    """
     return (1 + (lengths - 400) // 160) // 16
 
 
@@ -37,11 +40,13 @@ def tiled_length(lengths: np.ndarray) -> np.ndarray:
     return np.where(lengths >= MIN_SAMPLES, lengths, lengths * -(-MIN_SAMPLES // np.maximum(lengths, 1)))
 
 
-def cut(blocks: Iterable[np.ndarray], window: int, hop: int, grid: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+def cut(
+    blocks: Iterable[np.ndarray], window: int, hop: int, grid: int = 1
+) -> Iterator[tuple[int, np.ndarray]]:
     """The windows of a recording as `(first sample, samples)`, holding about one window and one block.
 
-    A recording of at most one window is one window. Of a longer one every window is full: they begin every `hop` samples, and the last one
-    ends with the recording.
+    A recording of at most one window is one window. Of a longer one every window is full: they begin every
+    `hop` samples, and the last one ends with the recording.
 
     Args:
         blocks: The recording's samples in order, int16.
@@ -67,7 +72,8 @@ def cut(blocks: Iterable[np.ndarray], window: int, hop: int, grid: int = 1) -> I
 def merge(scores: np.ndarray, how: Merge) -> np.ndarray:
     """A recording's scores `(labels,)` from those of its windows `(windows, labels)`.
 
-    `mean`; `max`; `attention`: a mean whose weights are the scores themselves, so that a label counts where it is heard.
+    `mean`; `max`; `attention`: a mean whose weights are the scores themselves, so that a label counts where
+    it is heard.
     Source: the linear softmax pooling of Wang, Li and Metze, arXiv 1810.09050.
     """
     if how == "attention":

@@ -1,4 +1,6 @@
-"""Twenty-two bad files among five good ones: the good are processed, each bad one has its line, memory stays small."""
+"""Twenty-two bad files among five good ones: the good are processed, each bad one has its line, memory stays
+small.
+"""
 
 import json
 import os
@@ -110,7 +112,12 @@ def test_bad_files_cost_a_line_each_and_nothing_else(tmp_path):
     rows = [f"{name},x,{'test' if name in ('b.flac', 'c.ogg') else 'train'}" for name in names]
     rows += ["a.wav,x,train", "b.flac,x;y,elsewhere", ",x,train", "c.ogg,,test"]
     (tmp_path / "clips.csv").write_text("\n".join(["file,labels,split", *rows]) + "\n")
-    child = subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path / "clips.csv"), str(tmp_path / "store")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", PREPARE, str(tmp_path / "clips.csv"), str(tmp_path / "store")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     watchdog = threading.Timer(120, child.kill)  # an opened pipe would wait for ever
     watchdog.start()
     out, trouble = child.communicate()
@@ -123,19 +130,35 @@ def test_bad_files_cost_a_line_each_and_nothing_else(tmp_path):
     assert {line["input"] for line in lines if line["status"] == "ok"} == set(GOOD)
     found = {line["input"]: line["code"] for line in lines[: len(names)] if line["status"] == "rejected"}
     assert found == BAD
-    assert [line["code"] for line in lines[len(names) :]] == ["duplicate-id", "bad-row", "bad-row", "no-label"]
-    assert all("\n" not in line["reason"] and line["reason"] for line in lines if line["status"] == "rejected")
+    assert [line["code"] for line in lines[len(names) :]] == [
+        "duplicate-id",
+        "bad-row",
+        "bad-row",
+        "no-label",
+    ]
+    assert all(
+        "\n" not in line["reason"] and line["reason"] for line in lines if line["status"] == "rejected"
+    )
     notes = {line["input"]: line["note"] for line in lines if "note" in line}
     assert set(notes) == {"lies.wav", "cut.flac"} and "2147483648" in notes["lies.wav"]
 
     store = Store.open(tmp_path / "store", full=True)
-    assert set(store.ids) == set(GOOD) and store.summary["inputs"] == store.summary["ok"] + sum(store.summary["rejected"].values()) == len(rows)
-    assert np.array_equal(store.samples_of("lies.wav"), store.samples_of("a.wav")) and store.summary["splits"] == {"train": 3, "val": 0, "test": 2}
+    assert set(store.ids) == set(GOOD) and store.summary["inputs"] == store.summary["ok"] + sum(
+        store.summary["rejected"].values()
+    ) == len(rows)
+    assert np.array_equal(store.samples_of("lies.wav"), store.samples_of("a.wav")) and store.summary[
+        "splits"
+    ] == {"train": 3, "val": 0, "test": 2}
 
 
 def test_mutated_files_are_tagged_or_refused():
     """`benchmarks/fuzz_tag.json` has fifty thousand of them."""
-    run = subprocess.run([sys.executable, ROOT / "benchmarks/fuzz_tag.py", "300", "--seed", "7"], capture_output=True, text=True, timeout=200)
+    run = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/fuzz_tag.py", "300", "--seed", "7"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     outcomes = json.loads(run.stdout.splitlines()[-1])["outcomes"]
     assert sum(outcomes.values()) == 300 and outcomes["tagged"] > 50 and outcomes["broken-audio"] > 50
@@ -147,11 +170,25 @@ def test_of_a_days_recording_the_seconds_of_the_table_are_decoded(tmp_path):
     with (tmp_path / "day.wav").open("r+b") as file:
         file.seek(44 + 86_000 * 32_000)
         file.write(sound.tobytes())
-    rows = ["day.wav,x,train,day-1,86000,86010", "day.wav,x,train,day-2,86395,86400", "day.wav,x,train,day-3,86500,86510", "other.wav,x,test,other,,"]
+    rows = [
+        "day.wav,x,train,day-1,86000,86010",
+        "day.wav,x,train,day-2,86395,86400",
+        "day.wav,x,train,day-3,86500,86510",
+        "other.wav,x,test,other,,",
+    ]
     (tmp_path / "clips.csv").write_text("\n".join(["file,labels,split,id,start,end", *rows]) + "\n")
     soundfile.write(tmp_path / "other.wav", sound, 16_000)
-    done = subprocess.run([sys.executable, "-c", PREPARE, str(tmp_path / "clips.csv"), str(tmp_path / "store")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE, str(tmp_path / "clips.csv"), str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0 and float(done.stdout.splitlines()[-1]) < 150, done.stderr
     store = Store.open(tmp_path / "store")
-    assert list(store.ids) == ["day-1", "day-2", "other"] and np.array_equal(store.samples_of("day-1"), sound) and len(store.samples_of("day-2")) == 80_000
+    assert (
+        list(store.ids) == ["day-1", "day-2", "other"]
+        and np.array_equal(store.samples_of("day-1"), sound)
+        and len(store.samples_of("day-2")) == 80_000
+    )
     assert store.summary["rejected"] == {"too-short": 1}

@@ -1,4 +1,6 @@
-"""A real Ray of two workers makes and verifies the same bytes, whichever worker is killed, in a folder and on another file system."""
+"""A real Ray of two workers makes and verifies the same bytes, whichever worker is killed, in a folder and on
+another file system.
+"""
 
 import os
 from pathlib import Path
@@ -11,15 +13,36 @@ from tests import rays
 from tests.stores import CLIPS, SHARD_CLIPS, contents, flip, refused, table
 
 cluster, ftp = rays.cluster, rays.ftp  # the fixtures
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_shards"), pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.xdist_group("ray")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("small_shards"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.xdist_group("ray"),
+]
 SETTINGS = ("mini", "--data.validation", "given")
 
 
 def test_ray_listens_on_loopback_only_and_reports_nothing(cluster):
-    sockets = {os.readlink(link) for pid in cluster for link in Path(f"/proc/{pid}/fd").glob("*") if os.path.lexists(link)}
-    cells = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
-    listening = {cell[1].split(":")[0] for cell in cells if f"socket:[{cell[9]}]" in sockets and cell[3] == "0A"}
-    assert listening and listening <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    sockets = {
+        os.readlink(link)
+        for pid in cluster
+        for link in Path(f"/proc/{pid}/fd").glob("*")
+        if os.path.lexists(link)
+    }
+    cells = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    listening = {
+        cell[1].split(":")[0] for cell in cells if f"socket:[{cell[9]}]" in sockets and cell[3] == "0A"
+    }
+    assert listening and listening <= {
+        "0100007F",
+        "0000000000000000FFFF00000100007F",
+        "00000000000000000000000001000000",
+    }
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
@@ -47,7 +70,16 @@ def test_one_of_two_workers_killed_at_verifying_hides_nothing(cluster, tmp_path,
 
 def test_the_program_prepares_and_verifies_on_ray(cluster, data, reference, tmp_path, capsys):
     folder = tmp_path / "out/store"
-    command = ["prepare", *SETTINGS, "--data.csv", str(data / "clips.csv"), "--out", str(tmp_path / "out"), "--engine", "ray"]
+    command = [
+        "prepare",
+        *SETTINGS,
+        "--data.csv",
+        str(data / "clips.csv"),
+        "--out",
+        str(tmp_path / "out"),
+        "--engine",
+        "ray",
+    ]
     assert main(command) == 0
     assert contents(folder) == contents(reference)
     assert "rejected 4.wav: " in capsys.readouterr().out
@@ -61,7 +93,12 @@ def test_the_program_prepares_and_verifies_on_ray(cluster, data, reference, tmp_
     capsys.readouterr()
     assert main(["verify", str(folder), "--engine", "ray"]) == 4
     out = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[0].rsplit("/", 1)[1] for line in out] == ["clips.csv", "shard-00001.i16", "shard-00003.json", "stranger"]
+    assert [line.split(": ")[0].rsplit("/", 1)[1] for line in out] == [
+        "clips.csv",
+        "shard-00001.i16",
+        "shard-00003.json",
+        "stranger",
+    ]
 
 
 def test_files_and_store_on_another_file_system(cluster, data, reference, tmp_path, ftp):
@@ -82,10 +119,19 @@ def test_files_and_store_on_another_file_system(cluster, data, reference, tmp_pa
     for name in ("shard-00002.i16", "ids.txt"):
         flip(folder / "store" / name, 33)
     (folder / "store/shard-00004.json").unlink()
-    assert {name for name, _ in bulk.damage(settings["place"], 2)} == {"shard-00002.i16", "ids.txt", "shard-00004.json"}
-    for name in ("shard-00002.i16", "manifest.json"):  # what is damaged and the manifest removed, it goes on from there
+    assert {name for name, _ in bulk.damage(settings["place"], 2)} == {
+        "shard-00002.i16",
+        "ids.txt",
+        "shard-00004.json",
+    }
+    for name in (
+        "shard-00002.i16",
+        "manifest.json",
+    ):  # what is damaged and the manifest removed, it goes on from there
         (folder / "store" / name).unlink()
     done: list[int] = []
     bulk.prepare_store(table(here), progress=done.append, **settings)
     assert done == [CLIPS - 2 * SHARD_CLIPS, SHARD_CLIPS, SHARD_CLIPS] and contents(folder / "store") == made
-    assert "a store of other data" in refused("not-writable", bulk.prepare_store, table(here, max_seconds=1.0), **settings)
+    assert "a store of other data" in refused(
+        "not-writable", bulk.prepare_store, table(here, max_seconds=1.0), **settings
+    )

@@ -25,15 +25,27 @@ from tests.stores import refused
 from tests.unit.test_engine import tiny_export
 
 s3 = rays.s3  # the fixture
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("ray")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.xdist_group("ray"),
+]
 CLIPS = sorted((Path(tag.__file__).parent / "data/mini-audioset/audio").iterdir())[:11]
 IN_ARCHIVE = 3
 PARTS = len(CLIPS) - IN_ARCHIVE + 1
-BEATLINE = [sys.executable, "-c", "import sys; from beatline import bulk_tag, cli; bulk_tag.TOGETHER = 1; sys.exit(cli.main(sys.argv[1:]))"]
+BEATLINE = [
+    sys.executable,
+    "-c",
+    "import sys; from beatline import bulk_tag, cli; bulk_tag.TOGETHER = 1; sys.exit(cli.main(sys.argv[1:]))",
+]
 
 
 def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_factory):
-    sounds, home, model = tmp_path / "sounds", tmp_path / "home", tiny_export(tmp_path_factory)  # whose workers need no PyTorch, which takes them long to import
+    sounds, home, model = (
+        tmp_path / "sounds",
+        tmp_path / "home",
+        tiny_export(tmp_path_factory),
+    )  # whose workers need no PyTorch, which takes them long to import
     for folder in (sounds, home):
         folder.mkdir()
     for number, clip in enumerate(CLIPS):
@@ -44,11 +56,25 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
     alone, archived = files[:-IN_ARCHIVE], files[-IN_ARCHIVE:]
     for path in alone:
         s3.put_file(str(path), f"bucket/in/{path.name}")
-    pq.write_table(pa.table({"audio": [{"bytes": path.read_bytes(), "path": path.name} for path in archived]}), "bucket/in/train.parquet", filesystem=s3)
+    pq.write_table(
+        pa.table({"audio": [{"bytes": path.read_bytes(), "path": path.name} for path in archived]}),
+        "bucket/in/train.parquet",
+        filesystem=s3,
+    )
     for marker in ("in/", "out/"):  # what a console leaves of "create folder"
         s3.call_s3("put_object", Bucket="bucket", Key=marker, Body=b"")
 
-    command = [*BEATLINE, "tag", "s3://bucket/in", "--engine", "ray", "--model", str(model), "--to", "s3://bucket/out"]
+    command = [
+        *BEATLINE,
+        "tag",
+        "s3://bucket/in",
+        "--engine",
+        "ray",
+        "--model",
+        str(model),
+        "--to",
+        "s3://bucket/out",
+    ]
     with subprocess.Popen(command, env=os.environ | {"HOME": str(home)}, stdout=subprocess.DEVNULL) as driver:
         until(lambda: driver.poll() is not None or len(s3.find("bucket/out/facts")) >= 3, 120)
         its = rays.processes(lambda names: f"HOME={home}\0".encode() in names, "environ")
@@ -62,18 +88,28 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
     half = f"bucket/out/tags/{done[0]}.parquet"
     s3.pipe_file(half, s3.cat_file(half)[:-9])  # as a store might leave it where an upload is not atomic
     before = rays.versions(s3, "out/")
-    said = subprocess.run(command, env=os.environ | {"HOME": str(home)}, capture_output=True, text=True, timeout=120)
-    assert said.returncode == 0 and f"{len(files)} rows" in said.stdout and "1 refused (not-audio 1)" in said.stdout, said.stderr
+    said = subprocess.run(
+        command, env=os.environ | {"HOME": str(home)}, capture_output=True, text=True, timeout=120
+    )
+    assert (
+        said.returncode == 0
+        and f"{len(files)} rows" in said.stdout
+        and "1 refused (not-audio 1)" in said.stdout
+    ), said.stderr
     after = rays.versions(s3, "out/")
     for part in done:
         for name in (f"out/tags/{part}.parquet", f"out/facts/{part}.json"):
-            assert (after[name] == before[name]) is (part != done[0]), "what is done stays, what is half there is done again"
+            assert (after[name] == before[name]) is (part != done[0]), (
+                "what is done stays, what is half there is done again"
+            )
     assert not [name for name in after if "partial" in name], "nothing was copied"
 
     made = pq.read_table("bucket/out/tags", filesystem=s3).to_pylist()
     rows = {row["member"] or row["file"].rpartition("/")[2]: row for row in made}
     assert len(made) == len(files) and sorted(rows) == [path.name for path in files]
-    assert Counter(row["file"] for row in made) == {f"s3://bucket/in/{path.name}": 1 for path in alone} | {"s3://bucket/in/train.parquet": IN_ARCHIVE}
+    assert Counter(row["file"] for row in made) == {f"s3://bucket/in/{path.name}": 1 for path in alone} | {
+        "s3://bucket/in/train.parquet": IN_ARCHIVE
+    }
     for result in tag.load(str(model)).tag(files):
         row = rows[Path(result.source).name]
         if isinstance(result, tag.Refused):
@@ -84,7 +120,11 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
             np.testing.assert_allclose(row["embedding"], result.embedding, atol=1e-5)
 
     _, listed, good = artefact.parse_manifest(s3.cat_file("bucket/out/manifest.json"))
-    assert good and listed.keys() == places.listing(s3, "bucket/out").keys() - {"manifest.json"} and len(listed) == 2 * PARTS + 1
+    assert (
+        good
+        and listed.keys() == places.listing(s3, "bucket/out").keys() - {"manifest.json"}
+        and len(listed) == 2 * PARTS + 1
+    )
     for name, facts in listed.items():
         assert sha256(s3.cat_file(f"bucket/out/{name}")).hexdigest() == facts["sha256"]
 
@@ -100,7 +140,9 @@ def test_what_is_found_in_a_bucket(s3):
     assert sorted(found) == sorted(f"s3://bucket/found/{name}" for name in names)
     for given in ("s3://bucket/found/a b.wav", "s3://bucket/found/[a-z]*.wav"):
         same = dict(bulk_tag.find([given], "out"))
-        assert same and {name: found[name] for name in same} == same, "the same input has the same state, however it is named"
+        assert same and {name: found[name] for name in same} == same, (
+            "the same input has the same state, however it is named"
+        )
     for source in ("s3://bucket/nothing", "s3://nowhere/x"):
         refused("missing-file", bulk_tag.find, [source], "out")
 
@@ -110,12 +152,18 @@ def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch)
         s3.pipe_file(f"bucket/got/{name}.wav", b"RIFF")
     for name in ("a", "b", "c::d", "e::f"):
         places.get(f"s3://bucket/got/{name}.wav", tmp_path / name)
-    assert all((tmp_path / name).read_bytes() == b"RIFF" for name in ("a", "c::d")) and not any((tmp_path / name).exists() for name in ("b", "e::f"))
+    assert all((tmp_path / name).read_bytes() == b"RIFF" for name in ("a", "c::d")) and not any(
+        (tmp_path / name).exists() for name in ("b", "e::f")
+    )
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody answers
     s3.clear_instance_cache()
-    assert "EndpointConnectionError" in refused("download-failed", places.get, "s3://bucket/got/a.wav", tmp_path / "c")
-    assert "check the address, the network and the credentials" in refused("download-failed", bulk_tag.find, ["s3://bucket/got"], "out")
+    assert "EndpointConnectionError" in refused(
+        "download-failed", places.get, "s3://bucket/got/a.wav", tmp_path / "c"
+    )
+    assert "check the address, the network and the credentials" in refused(
+        "download-failed", bulk_tag.find, ["s3://bucket/got"], "out"
+    )
     gone, name = places.system("s3://bucket/got/a.wav")
     for ask, what in ((places.content, name), (places.contents, [name]), (places.remove, name)):
         assert "EndpointConnectionError" in refused("download-failed", ask, gone, what)
@@ -137,7 +185,9 @@ def test_a_large_file_goes_up_in_parts_and_is_there_whole(s3, tmp_path):
 
 def test_a_bucket_that_is_not_there_is_not_made(s3, tmp_path):
     (tmp_path / "x").write_bytes(b"x")
-    assert "bucket does not exist" in refused("not-writable", places.put, places.system("s3://bukcet/out")[0], tmp_path / "x", "bukcet/out/x")
+    assert "bucket does not exist" in refused(
+        "not-writable", places.put, places.system("s3://bukcet/out")[0], tmp_path / "x", "bukcet/out/x"
+    )
     assert not s3.exists("bukcet")
 
 
@@ -145,4 +195,8 @@ def test_without_its_client_one_line_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(import_module("fsspec.registry")._registry, "s3", raising=False)
     assert main(["tag", "s3://bucket/in", "--engine", "ray", "--model", "runs/mini", "--to", "out"]) == 2
-    assert capsys.readouterr().err == "beatline: cannot reach s3://bucket/in: Install s3fs to access S3; pip install 'beatline[bulk]', or the package that is named here [missing-package]\n"
+    assert (
+        capsys.readouterr().err
+        == "beatline: cannot reach s3://bucket/in: Install s3fs to access S3; pip install 'beatline[bulk]', "
+        "or the package that is named here [missing-package]\n"
+    )

@@ -1,4 +1,6 @@
-"""A real Ray of two workers tags files, archives and another file system: one row for each recording, whatever is killed."""
+"""A real Ray of two workers tags files, archives and another file system: one row for each recording,
+whatever is killed.
+"""
 
 import gc
 import json
@@ -29,7 +31,12 @@ from tests.stores import contents, refused
 from tests.unit.test_engine import LABELS, make_tagger
 
 cluster, ftp = rays.cluster, rays.ftp  # the fixtures
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.xdist_group("ray")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.xdist_group("ray"),
+]
 FILES, BAD, TOGETHER = 30, {3: "not-audio", 11: "broken-audio", 17: "empty-file"}, 4
 CLIPS = sorted((Path(tag.__file__).parent / "data/mini-audioset/audio").iterdir())[:FILES]
 
@@ -67,7 +74,13 @@ def offline(model, sounds):
 
 def run(sources, model, place, **options) -> tuple[dict, list[int]]:
     done: list[int] = []
-    return bulk_tag.tag_inputs(bulk_tag.find(map(str, sources), str(place)), Settings.of(model, **options), str(place), 2, done.append), done
+    return bulk_tag.tag_inputs(
+        bulk_tag.find(map(str, sources), str(place)),
+        Settings.of(model, **options),
+        str(place),
+        2,
+        done.append,
+    ), done
 
 
 def rows(place: Path) -> list[dict]:
@@ -80,10 +93,17 @@ def agree(made: list[dict], offline: dict) -> None:
     for row in made:
         expected = offline[Path(row["file"]).name]
         if isinstance(expected, tag.Refused):
-            assert (row["code"], row["cause"], row["scores"], row["embedding"]) == (expected.error.code, expected.error.cause, None, None)
+            assert (row["code"], row["cause"], row["scores"], row["embedding"]) == (
+                expected.error.code,
+                expected.error.cause,
+                None,
+                None,
+            )
         else:
             assert row["code"] is None and row["seconds"] == expected.seconds
-            np.testing.assert_allclose(row["scores"], expected.scores, atol=1e-6)  # other files share the passes
+            np.testing.assert_allclose(
+                row["scores"], expected.scores, atol=1e-6
+            )  # other files share the passes
             np.testing.assert_allclose(row["embedding"], expected.embedding, atol=1e-5)
 
 
@@ -97,12 +117,28 @@ def test_a_worker_killed_and_every_file_has_its_row(cluster, sounds, model, offl
     assert main(["verify", str(tmp_path / "out"), "--engine", "ray"]) == 0
 
 
-DRIVER = "import sys; from beatline import bulk_tag, cli; bulk_tag.TOGETHER = 2; sys.exit(cli.main(sys.argv[1:]))"
+DRIVER = (
+    "import sys; from beatline import bulk_tag, cli; bulk_tag.TOGETHER = 2; sys.exit(cli.main(sys.argv[1:]))"
+)
 
 
-def test_the_driver_killed_and_only_the_rest_is_done(cluster, sounds, model, offline, tmp_path, monkeypatch, capsys):
+def test_the_driver_killed_and_only_the_rest_is_done(
+    cluster, sounds, model, offline, tmp_path, monkeypatch, capsys
+):
     out = tmp_path / "out"
-    command = [sys.executable, "-c", DRIVER, "tag", str(sounds), "--engine", "ray", "--model", model, "--to", str(out)]
+    command = [
+        sys.executable,
+        "-c",
+        DRIVER,
+        "tag",
+        str(sounds),
+        "--engine",
+        "ray",
+        "--model",
+        model,
+        "--to",
+        str(out),
+    ]
     driver = subprocess.Popen(command, env=os.environ | {"HOME": str(tmp_path)}, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list(out.glob("facts/*.json"))) < 3:
@@ -111,7 +147,9 @@ def test_the_driver_killed_and_only_the_rest_is_done(cluster, sounds, model, off
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     its = set(rays.processes(lambda names: f"HOME={tmp_path}\0".encode() in names, "environ"))
-    agents = its & set(rays.processes(lambda line: b"Agent" in line))  # which take a minute to see that their Ray is no more
+    agents = its & set(
+        rays.processes(lambda line: b"Agent" in line)
+    )  # which take a minute to see that their Ray is no more
     rays.gone(its - agents)
     for agent in agents:
         os.kill(agent, signal.SIGKILL)
@@ -142,13 +180,18 @@ def test_archives_and_another_file_system(cluster, sounds, model, offline, tmp_p
             archive.add(path, f"x/{path.name}")
         archive.add(files[0], "../outside.wav")
     column = [{"bytes": path.read_bytes(), "path": path.name} for path in files[9:14]]
-    pq.write_table(pa.table({"audio": column, "id": [path.name for path in files[9:14]]}), data / "train.parquet")
+    pq.write_table(
+        pa.table({"audio": column, "id": [path.name for path in files[9:14]]}), data / "train.parquet"
+    )
     (data / "cut.tar").write_bytes((data / "shard-0.tar").read_bytes()[:3000])
     (data / "notes.txt").write_text("no audio")
     with tarfile.open(data / "words.tar", "w") as archive:
         archive.add(data / "notes.txt", "notes.txt")
     pq.write_table(pa.table({"id": [1, 2], "text": ["no", "audio"]}), data / "words.parquet")
-    pq.write_table(pa.table({"number": [1, 2], "audio": [path.read_bytes() for path in files[14:16]]}), data / "nameless.parquet")
+    pq.write_table(
+        pa.table({"number": [1, 2], "audio": [path.read_bytes() for path in files[14:16]]}),
+        data / "nameless.parquet",
+    )
     made, done = run([f"{address}/data"], model, f"{address}/out", events=EventOptions())
     assert sum(done) == 11 and not list(folder.rglob("*.partial"))
     found = rows(folder / "out")
@@ -161,8 +204,12 @@ def test_archives_and_another_file_system(cluster, sounds, model, offline, tmp_p
             assert row["events"] is not None
     nameless = {row["member"]: row for row in found if row["file"].endswith("nameless.parquet")}
     for number in range(2):
-        np.testing.assert_allclose(nameless[str(number)]["scores"], offline[files[14 + number].name].scores, atol=1e-6)
-    assert {row["code"] for row in found if Path(row["file"]).name in ("words.tar", "words.parquet")} == {"not-audio"}
+        np.testing.assert_allclose(
+            nameless[str(number)]["scores"], offline[files[14 + number].name].scores, atol=1e-6
+        )
+    assert {row["code"] for row in found if Path(row["file"]).name in ("words.tar", "words.parquet")} == {
+        "not-audio"
+    }
     codes = Counter(row["code"] for row in found)
     assert codes == {None: 14, "not-audio": 3, "broken-audio": 1, "unsafe-path": 1, "bad-archive": 1}
     (folder / "out/manifest.json").unlink()
@@ -172,7 +219,9 @@ def test_archives_and_another_file_system(cluster, sounds, model, offline, tmp_p
     assert sorted(map(str, rows(folder / "out"))) == sorted(map(str, found))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # fsspec leaves the local file open
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # fsspec leaves the local file open
 def test_a_server_that_hangs_up_has_not_said_that_a_file_is_missing(ftp, tmp_path, monkeypatch):
     folder, address = ftp
     (folder / "a.wav").write_bytes(b"RIFF")
@@ -193,11 +242,19 @@ def test_the_tagger_goes_into_ray_data_as_it_is(cluster, sounds, model, offline)
     made = some.map_batches(BatchTagger(model, threads=1), batch_size=8).take_all()
     for row in made:  # a tensor has no nulls
         assert bool(row["code"]) == bool(np.isnan(row["scores"]).all())
-    agree([row | {"file": row["audio"]} | (dict.fromkeys(("scores", "embedding")) if row["code"] else {}) for row in made], offline)
+    agree(
+        [
+            row | {"file": row["audio"]} | (dict.fromkeys(("scores", "embedding")) if row["code"] else {})
+            for row in made
+        ],
+        offline,
+    )
 
 
 class AudioDecoder:
-    """As `datasets` 4 gives audio: samples by name, decoded when they are asked for (its class is torchcodec's, with such a `__getitem__`)."""
+    """As `datasets` 4 gives audio: samples by name, decoded when they are asked for (its class is
+    torchcodec's, with such a `__getitem__`).
+    """
 
     def __init__(self, path):
         self._path = path
@@ -213,13 +270,48 @@ def test_batches_of_any_kind(sounds, model, offline):
     tagger = pickle.loads(pickle.dumps(BatchTagger(model, events=EventOptions())))
     path = sounds / "00.wav"
     samples, rate = soundfile.read(path)
-    values = [str(path), path, path.read_bytes(), {"bytes": path.read_bytes(), "path": None}, {"bytes": None, "path": str(path)}, {"array": samples, "sampling_rate": rate}, AudioDecoder(path)]
-    batch = tagger({"audio": [*values, {"x": 1}, 7, str(sounds / "gone.wav"), b"<html>", AudioDecoder(sounds / "03.wav"), [1, 2], {"array": samples, "sampling_rate": None}], "id": list("abcdefghijklmn")})
+    values = [
+        str(path),
+        path,
+        path.read_bytes(),
+        {"bytes": path.read_bytes(), "path": None},
+        {"bytes": None, "path": str(path)},
+        {"array": samples, "sampling_rate": rate},
+        AudioDecoder(path),
+    ]
+    batch = tagger(
+        {
+            "audio": [
+                *values,
+                {"x": 1},
+                7,
+                str(sounds / "gone.wav"),
+                b"<html>",
+                AudioDecoder(sounds / "03.wav"),
+                [1, 2],
+                {"array": samples, "sampling_rate": None},
+            ],
+            "id": list("abcdefghijklmn"),
+        }
+    )
     assert batch["id"] == list("abcdefghijklmn")
-    assert batch["code"] == [None] * 7 + ["not-audio", "not-audio", "missing-file", "not-audio", "not-audio", "not-audio", "not-audio"]
+    assert batch["code"] == [None] * 7 + [
+        "not-audio",
+        "not-audio",
+        "missing-file",
+        "not-audio",
+        "not-audio",
+        "not-audio",
+        "not-audio",
+    ]
     for scores in batch["scores"][:7]:
         np.testing.assert_allclose(scores, offline["00.wav"].scores, atol=1e-6)
-    assert batch["scores"].shape == (14, len(LABELS)) and np.isnan(batch["scores"][7:]).all() and np.isnan(batch["embedding"][7:]).all() and np.isnan(batch["seconds"][7:]).all()
+    assert (
+        batch["scores"].shape == (14, len(LABELS))
+        and np.isnan(batch["scores"][7:]).all()
+        and np.isnan(batch["embedding"][7:]).all()
+        and np.isnan(batch["seconds"][7:]).all()
+    )
     assert isinstance(batch["events"][0], list) and tagger.labels == list(LABELS.names)
     assert tagger({"audio": []})["embedding"].shape == (0, batch["embedding"].shape[1])
 
@@ -227,9 +319,21 @@ def test_batches_of_any_kind(sounds, model, offline):
 def test_what_is_found(sounds, tmp_path):
     place = tmp_path / "in/out"
     (place / "tags").mkdir(parents=True)
-    for name in ("in/b.wav", "in/a.tar", "in/.hidden.wav", "in/x.txt", "in/out/tags/part-0.parquet", "strange.bin"):
+    for name in (
+        "in/b.wav",
+        "in/a.tar",
+        "in/.hidden.wav",
+        "in/x.txt",
+        "in/out/tags/part-0.parquet",
+        "strange.bin",
+    ):
         (tmp_path / name).write_bytes(b"x")
-    names = [name for name, _ in bulk_tag.find([str(tmp_path / "in"), str(tmp_path / "strange.bin"), str(tmp_path / "in/*.wav")], str(place))]
+    names = [
+        name
+        for name, _ in bulk_tag.find(
+            [str(tmp_path / "in"), str(tmp_path / "strange.bin"), str(tmp_path / "in/*.wav")], str(place)
+        )
+    ]
     assert names == [str(tmp_path / name) for name in ("in/a.tar", "in/b.wav", "strange.bin")]
     addresses = [name for name, _ in bulk_tag.find([f"file://{tmp_path}/in"], "s3://bucket/out")]
     assert str(tmp_path / "in/b.wav") in addresses
@@ -239,7 +343,10 @@ def test_what_is_found(sounds, tmp_path):
 
 def test_a_folder_that_cannot_be_read_has_a_row(half_closed):
     (half_closed / "a.wav").write_bytes(b"x")
-    assert [name for name, _ in bulk_tag.find([str(half_closed)], "out")] == [str(half_closed / "a.wav"), str(half_closed / "closed")]
+    assert [name for name, _ in bulk_tag.find([str(half_closed)], "out")] == [
+        str(half_closed / "a.wav"),
+        str(half_closed / "closed"),
+    ]
 
 
 def test_a_model_that_changed_meanwhile_is_not_used(model, tmp_path):
@@ -255,4 +362,6 @@ def die(task):
 
 def test_a_task_that_kills_every_worker_ends_the_job(cluster, monkeypatch):
     monkeypatch.setattr(beatline_cluster, "MORE_TRIES", 1)
-    assert "2 workers died at one task" in refused("out-of-memory", list, beatline_cluster.each([{"x": "1"}], die, 2))
+    assert "2 workers died at one task" in refused(
+        "out-of-memory", list, beatline_cluster.each([{"x": "1"}], die, 2)
+    )

@@ -1,4 +1,6 @@
-"""Child processes that decode: in order, within bounds, and gone with their parent; what one file does to its child costs only that file."""
+"""Child processes that decode: in order, within bounds, and gone with their parent; what one file does to its
+child costs only that file.
+"""
 
 import json
 import os
@@ -61,11 +63,17 @@ def slow(path: Path) -> Job:
 
 
 def test_every_form_comes_back_in_order_as_decoded_here(tmp_path):
-    contents = [plain(form, subtype, 24_000, chord(24_000, 2)) for form, subtype in PLAIN] + [contained(a, b, rate, chord(rate, channels)) for a, b, rate, channels, _ in CONTAINED]
+    contents = [plain(form, subtype, 24_000, chord(24_000, 2)) for form, subtype in PLAIN] + [
+        contained(a, b, rate, chord(rate, channels)) for a, b, rate, channels, _ in CONTAINED
+    ]
     jobs = []
     for number, content in enumerate(contents):
         (tmp_path / f"{number}").write_bytes(content)
-        jobs += [Job(tmp_path / f"{number}"), Job(tmp_path / f"{number}", start=0.25, end=1.5), Job(tmp_path / f"{number}", max_seconds=0.5)]
+        jobs += [
+            Job(tmp_path / f"{number}"),
+            Job(tmp_path / f"{number}", start=0.25, end=1.5),
+            Job(tmp_path / f"{number}", max_seconds=0.5),
+        ]
     with Decoders(2) as decoders:
         results = list(decoders.map(jobs))
     assert len(results) == len(jobs)
@@ -76,7 +84,12 @@ def test_every_form_comes_back_in_order_as_decoded_here(tmp_path):
             assert isinstance(found, UserError) and str(found) == str(error)
         else:
             assert isinstance(found, Decoded) and np.array_equal(found.samples, expected.samples)
-            assert (found.rate_in, found.channels_in, found.seconds_in, found.note) == (expected.rate_in, expected.channels_in, expected.seconds_in, expected.note)
+            assert (found.rate_in, found.channels_in, found.seconds_in, found.note) == (
+                expected.rate_in,
+                expected.channels_in,
+                expected.seconds_in,
+                expected.note,
+            )
     assert not children()
 
 
@@ -84,8 +97,24 @@ def test_refusals_name_the_file_as_the_caller_does(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a\nb\udce4.wav").write_bytes(b"hello, world")
     with Decoders(1) as decoders:
-        found = list(decoders.map([Job(Path("a\nb\udce4.wav")), Job(Path("a\nb\udce4.wav"), name="upload 3"), Job(Path("none.wav")), Job(Path("/dev/zero")), Job(Path("x\0y"))]))
-    assert [error.code for error in found] == ["not-audio", "not-audio", "missing-file", "not-a-file", "missing-file"]
+        found = list(
+            decoders.map(
+                [
+                    Job(Path("a\nb\udce4.wav")),
+                    Job(Path("a\nb\udce4.wav"), name="upload 3"),
+                    Job(Path("none.wav")),
+                    Job(Path("/dev/zero")),
+                    Job(Path("x\0y")),
+                ]
+            )
+        )
+    assert [error.code for error in found] == [
+        "not-audio",
+        "not-audio",
+        "missing-file",
+        "not-a-file",
+        "missing-file",
+    ]
     assert [error.what for error in found[1:3]] == ["cannot use upload 3", "cannot use none.wav"]
     assert all("\n" not in str(error) for error in found)
 
@@ -113,7 +142,9 @@ def test_a_member_of_an_archive(tmp_path, good):
         archive.add(good, "x/good.flac")
     (entry,) = archives.listing(tmp_path / "a.tar", (".flac",))
     with Decoders(1) as decoders:
-        found, gone = decoders.map([Job(tmp_path / "a.tar", entry.member, 0.5, 1.0), Job(tmp_path / "b.tar", entry.member)])
+        found, gone = decoders.map(
+            [Job(tmp_path / "a.tar", entry.member, 0.5, 1.0), Job(tmp_path / "b.tar", entry.member)]
+        )
     assert isinstance(found, Decoded) and np.array_equal(found.samples, media.decode(good, 0.5, 1.0).samples)
     assert isinstance(gone, UserError) and gone.code == "missing-file" and "b.tar" in gone.what
 
@@ -145,7 +176,11 @@ def test_a_killed_decoder_costs_its_job_only(long_file, good):
             time.sleep(0.1)
             os.kill(pid, number)
             error = failing.exception(timeout=30)
-            assert isinstance(error, UserError) and error.code == "decoder-crashed" and number.name in error.cause
+            assert (
+                isinstance(error, UserError)
+                and error.code == "decoder-crashed"
+                and number.name in error.cause
+            )
             assert isinstance(fine.result(timeout=30), Decoded) and children() != [pid]
 
 
@@ -161,7 +196,9 @@ def test_a_decoder_that_takes_too_long_is_killed(long_file, good):
 
 
 def test_a_decoder_that_wants_too_much_memory_is_refused_it(tmp_path, good):
-    (tmp_path / "wide.flac").write_bytes(plain("FLAC", "PCM_16", 16_000, np.zeros((16_000 * 300, 1), np.float32)))
+    (tmp_path / "wide.flac").write_bytes(
+        plain("FLAC", "PCM_16", 16_000, np.zeros((16_000 * 300, 1), np.float32))
+    )
     with Decoders(1, max_bytes=8 << 20) as decoders:
         greedy, fine = decoders.map([Job(tmp_path / "wide.flac"), Job(good)])
         assert isinstance(greedy, UserError) and greedy.code == "decoder-memory"
@@ -222,7 +259,12 @@ with decoders:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_children_die_with_their_parent(tmp_path, long_file, how):
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(long_file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(long_file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert parent.stdout is not None
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 2 and all(alive(pid) for pid in pids)
@@ -268,11 +310,18 @@ def test_bombs_eight_at_once_stay_small(tmp_path, good):
         assert time.monotonic() - started < 60
     for name, found in results.items():
         if isinstance(found, UserError):
-            assert EXIT_CODES[found.code] == INPUT and found.code not in ("decoder-crashed", "decode-timeout"), (name, found)
+            assert EXIT_CODES[found.code] == INPUT and found.code not in (
+                "decoder-crashed",
+                "decode-timeout",
+            ), (name, found)
         else:
             assert len(found.samples) <= 600 * 16_000, name
     refused = {name: found.code for name, found in results.items() if isinstance(found, UserError)}
-    assert {name: refused.get(name) for name in ("hours.flac", "silence.aac", "sound.gz")} == {"hours.flac": "too-long", "silence.aac": "too-long", "sound.gz": "not-audio"}
+    assert {name: refused.get(name) for name in ("hours.flac", "silence.aac", "sound.gz")} == {
+        "hours.flac": "too-long",
+        "silence.aac": "too-long",
+        "sound.gz": "not-audio",
+    }
 
 
 UNPACK = """
@@ -291,11 +340,27 @@ def test_a_row_that_unpacks_to_much_is_refused_before_it_has_its_memory(tmp_path
     import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pa.table({"id": ["a"], "audio": [bytes(200 << 20)]}), tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    parquet.write_table(
+        pa.table({"id": ["a"], "audio": [bytes(200 << 20)]}),
+        tmp_path / "a.parquet",
+        compression="zstd",
+        use_dictionary=False,
+    )
     assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
-    job = {"path": str(tmp_path / "a.parquet"), "member": "0", "start": 0.0, "end": None, "max_seconds": 10.0, "block_seconds": 0.0}
-    said = subprocess.run([sys.executable, "-c", UNPACK, json.dumps(job)], capture_output=True, text=True)  # a fork would have what this process gave back to Arrow's pool
-    assert said.returncode == -signal.SIGABRT or said.stdout.strip() in ("bad-archive", "decoder-memory"), said  # Arrow may end the process, which costs its child
+    job = {
+        "path": str(tmp_path / "a.parquet"),
+        "member": "0",
+        "start": 0.0,
+        "end": None,
+        "max_seconds": 10.0,
+        "block_seconds": 0.0,
+    }
+    said = subprocess.run(
+        [sys.executable, "-c", UNPACK, json.dumps(job)], capture_output=True, text=True
+    )  # a fork would have what this process gave back to Arrow's pool
+    assert said.returncode == -signal.SIGABRT or said.stdout.strip() in ("bad-archive", "decoder-memory"), (
+        said
+    )  # Arrow may end the process, which costs its child
 
 
 HERE = """
@@ -324,14 +389,21 @@ def test_bombs_eight_at_once_in_one_process_stay_small(tmp_path):
     """Without children too, as `beatline tag` and the library decode: some minutes of each."""
     for name, content in bombs().items():
         (tmp_path / name).write_bytes(content)
-    done = subprocess.run([sys.executable, "-c", HERE, str(tmp_path)], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", HERE, str(tmp_path)], capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     count, kilobytes = map(int, done.stdout.split())
     assert count == len(bombs()) and kilobytes < 256 << 10
 
 
 def test_mutated_files_are_decoded_or_refused():
-    run = subprocess.run([sys.executable, ROOT / "benchmarks/fuzz_decode.py", "400", "--seed", "11"], capture_output=True, text=True, timeout=200)
+    run = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/fuzz_decode.py", "400", "--seed", "11"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     outcomes = json.loads(run.stdout.splitlines()[-1])["outcomes"]
     assert sum(outcomes.values()) == 400 and outcomes["decoded"] > 50 and outcomes["broken-audio"] > 50

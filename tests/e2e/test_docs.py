@@ -1,4 +1,6 @@
-"""README.md and docs/: every command and every block of Python is run as it stands, or is in `ELSEWHERE` with the reason why not; and one mp3 gets one right answer in four ways."""
+"""README.md and docs/: every command and every block of Python is run as it stands, or is in `ELSEWHERE` with
+the reason why not; and one mp3 gets one right answer in four ways.
+"""
 
 import contextlib
 import itertools
@@ -31,26 +33,35 @@ cluster, s3 = rays.cluster, rays.s3  # the fixtures
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("ray"),  # one Ray at a time
-    *(pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning", "UserWarning")),  # of Ray, transformers, onnx
+    *(
+        pytest.mark.filterwarnings(f"ignore::{kind}")
+        for kind in ("DeprecationWarning", "FutureWarning", "UserWarning")
+    ),  # of Ray, transformers, onnx
 ]
 NOTEBOOK = ROOT / "examples/notebook/tag.ipynb"
 
 ELSEWHERE = {
     r"pip install 'beatline\[\w+\]'": "asks a package index; the extra is looked up below",
-    r"pip install -r requirements-onnx.txt && pip install --no-deps \.": "asks a package index; examples/light_install.sh does it in an environment of its own",
+    r"pip install -r requirements-onnx.txt && pip install --no-deps \.": "asks a package index; "
+    "examples/light_install.sh does it in an environment of its own",
     r"\./test\.sh": "runs this",
     r"\./run\.sh": "makes an environment, then `beatline run`: tests/e2e/test_main_job.py",
     r"\./run\.sh conf/as20k\S* .*": "AudioSet and BEATs' weights are not here",
-    r"beatline fetch .*": "AudioSet, its copies and YouTube are not here: tests/e2e/test_fetch.py does it on loopback",
+    r"beatline fetch .*": "AudioSet, its copies and YouTube are not here: tests/e2e/test_fetch.py does it "
+    "on loopback",
     r"hf download .*": "the Hugging Face Hub is not here",
     r"beatline (prepare|run) as20k .*": "AudioSet is not here: tests/e2e/test_prepare.py",
-    r"beatline tag s3://bucket/audio --engine ray --model runs/mini --to tagged": "part of the line that docs/bulk.md has",
+    r"beatline tag s3://bucket/audio --engine ray --model runs/mini --to "
+    r"tagged": "part of the line that docs/bulk.md has",
     r"torchrun .*": "machines with GPUs: tests/e2e/test_resume.py does it with two processes",
     r"beatline listen --model .*": "a microphone: tests/e2e/test_microphone.py",
     r"jupyter lab .*": "opens a browser; the notebook is executed below",
 }
 """Commands that cannot run here, and the reason; their options are checked all the same."""
-SOURCES = {"arecord -f S16_LE -r 16000": "cat rooster.raw", "ffmpeg -i rtsp://camera -f wav -": "cat long.wav"}
+SOURCES = {
+    "arecord -f S16_LE -r 16000": "cat rooster.raw",
+    "ffmpeg -i rtsp://camera -f wav -": "cat long.wav",
+}
 """What makes sound where there is a microphone or a camera, and what does it here."""
 SOURCE = {"PYTHONPATH": str(Path(beatline.__file__).parents[1])}
 SERVER = "beatline serve --model runs/mini"
@@ -99,11 +110,18 @@ def free_port() -> int:
 @contextlib.contextmanager
 def serving(port: int, *command: str, place: Path | None = None) -> Iterator[None]:
     """A server as a program, from ready to SIGTERM."""
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=place, env={**os.environ, **SOURCE})
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.DEVNULL, cwd=place, env={**os.environ, **SOURCE}
+    )
     try:
         deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(OSError), urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}/readyz", timeout=5):
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                    f"http://127.0.0.1:{port}/readyz", timeout=5
+                ),
+            ):
                 break
             assert process.poll() is None and time.monotonic() < deadline, command
             time.sleep(0.05)
@@ -139,10 +157,17 @@ class Desk:
             assert cli.main(words[1:]) == 0, command
             output = self.said.readouterr().out
         else:
-            done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
+            done = subprocess.run(
+                ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120
+            )
             assert done.returncode == 0, (command, done.stderr)
             output = done.stdout
-        written = [value for option, value in itertools.pairwise(words) if option in ("--out", "--html", "--to") and not re.fullmatch(r"openvino|onnx|torch-export|espnet", value)]
+        written = [
+            value
+            for option, value in itertools.pairwise(words)
+            if option in ("--out", "--html", "--to")
+            and not re.fullmatch(r"openvino|onnx|torch-export|espnet", value)
+        ]
         assert written or output.strip(), f"{command} says nothing and writes nothing"
         assert all(places.listing(*places.system(place)) for place in written), command
         if "curl" in words:
@@ -165,23 +190,56 @@ class Desk:
             assert self.said.readouterr().out.strip(), f"{name} says nothing"
 
     def espnet(self, text: str) -> None:
-        """Its own `unpack`, then its own model on the same samples; `Classification` imports librosa, numba and more, which the peers' environment leaves out: `./bench.sh espnet_zip` runs it."""
+        """Its own `unpack`, then its own model on the same samples; `Classification` imports librosa, numba
+        and more, which the peers' environment leaves out: `./bench.sh espnet_zip` runs it.
+        """
         assert 'Classification(**unpack("mini.zip", "unpacked"))(waveform)' in text
         if "BEATLINE_PEERS" not in os.environ:
             pytest.skip("no peers: BEATLINE_PEERS names their environment")
-        python, alone = Path(os.environ["BEATLINE_PEERS"], "bin/python").absolute(), {**os.environ, "PYTHONPATH": ""}
-        unpack = 'from espnet2.main_funcs.pack_funcs import unpack; print(unpack("mini.zip", "unpacked")["classification_model_file"])'
-        model = subprocess.run([python, "-W", "ignore", "-c", unpack], capture_output=True, text=True, check=True, env=alone).stdout.strip()
+        python, alone = (
+            Path(os.environ["BEATLINE_PEERS"], "bin/python").absolute(),
+            {**os.environ, "PYTHONPATH": ""},
+        )
+        unpack = (
+            'from espnet2.main_funcs.pack_funcs import unpack; print(unpack("mini.zip", '
+            '"unpacked")["classification_model_file"])'
+        )
+        model = subprocess.run(
+            [python, "-W", "ignore", "-c", unpack], capture_output=True, text=True, check=True, env=alone
+        ).stdout.strip()
         waveform = soundfile.read("rooster.wav", dtype="float32")[0]
         np.savez("clip.npz", waveforms=waveform[None], lengths=np.array([len(waveform)]))
-        subprocess.run([python, "-W", "ignore", ROOT / "tests/parity/peer_espnet.py", "+", "score", Path(model).parent, "clip.npz", "scores.npz"], capture_output=True, check=True, env=alone)
-        np.testing.assert_allclose(np.load("scores.npz")["scores_alone"][0], beatline.load("runs/mini")("rooster.wav").scores, atol=1e-4)
+        subprocess.run(
+            [
+                python,
+                "-W",
+                "ignore",
+                ROOT / "tests/parity/peer_espnet.py",
+                "+",
+                "score",
+                Path(model).parent,
+                "clip.npz",
+                "scores.npz",
+            ],
+            capture_output=True,
+            check=True,
+            env=alone,
+        )
+        np.testing.assert_allclose(
+            np.load("scores.npz")["scores_alone"][0],
+            beatline.load("runs/mini")("rooster.wav").scores,
+            atol=1e-4,
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page(page, place, request, tmp_path, monkeypatch, capfd):
     text = page.read_text()
-    if any("--engine ray" in command and not elsewhere(command) for block in blocks(page) for command in block.commands):
+    if any(
+        "--engine ray" in command and not elsewhere(command)
+        for block in blocks(page)
+        for command in block.commands
+    ):
         request.getfixturevalue("s3").put("recordings/", "bucket/audio/", recursive=True)
         request.getfixturevalue("cluster")  # it knows the store only if it is started after it
     with contextlib.ExitStack() as open_until_the_end:
@@ -198,13 +256,17 @@ def test_a_page(page, place, request, tmp_path, monkeypatch, capfd):
 
 
 def test_what_is_not_run_would_run(capsys):
-    """Its commands, options, configurations and extras exist; and no reason is left over from a line that is gone."""
+    """Its commands, options, configurations and extras exist; and no reason is left over from a line that is
+    gone.
+    """
     commands = [command for page in PAGES for block in blocks(page) for command in block.commands]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     used = set()
     for command in commands:
         used |= {form for form in ELSEWHERE if re.fullmatch(form, command)}
-        words = shlex.split(command.removeprefix("./run.sh") if (own := command.startswith("./run.sh")) else command)
+        words = shlex.split(
+            command.removeprefix("./run.sh") if (own := command.startswith("./run.sh")) else command
+        )
         if elsewhere(command) is None:
             continue
         if found := re.search(r"beatline\[(\w+)\]", command):
@@ -224,22 +286,53 @@ def test_what_is_not_run_would_run(capsys):
 
 def test_one_mp3_gets_one_right_answer_in_four_ways(place, server, tmp_path):
     """The command, a notebook, curl and a browser hear in rooster.mp3 what is in it."""
-    said = subprocess.run([sys.executable, "-m", "beatline", "tag", "rooster.mp3", "--model", "runs/mini", "--format", "json"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-m", "beatline", "tag", "rooster.mp3", "--model", "runs/mini", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     (best, *_) = json.loads(said)[0]["tags"]
     assert best["name"] == ANSWER
 
     cells = json.loads(NOTEBOOK.read_text())["cells"]
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), "outputs are not kept"
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), (
+        "outputs are not kept"
+    )
     shutil.copy(NOTEBOOK, place)
-    environment = {**os.environ, "JUPYTER_PLATFORM_DIRS": "1", "IPYTHONDIR": str(tmp_path / "ipython"), "HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, "-m", "jupyter", "execute", NOTEBOOK.name, "--inplace", "--kernel_name=python3"], check=True, timeout=200, env=environment, capture_output=True)
-    shown = [out for cell in json.loads((place / NOTEBOOK.name).read_text())["cells"] for out in cell.get("outputs", [])]
+    environment = {
+        **os.environ,
+        "JUPYTER_PLATFORM_DIRS": "1",
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "HOME": str(tmp_path),
+        "PYTHONWARNINGS": "ignore",
+    }
+    subprocess.run(
+        [sys.executable, "-m", "jupyter", "execute", NOTEBOOK.name, "--inplace", "--kernel_name=python3"],
+        check=True,
+        timeout=200,
+        env=environment,
+        capture_output=True,
+    )
+    shown = [
+        out
+        for cell in json.loads((place / NOTEBOOK.name).read_text())["cells"]
+        for out in cell.get("outputs", [])
+    ]
     pages = ["".join(out["data"]["text/html"]) for out in shown if "text/html" in out.get("data", {})]
-    assert re.search(r"<tbody><tr><td>([^<]*)", pages[0])[1] == ANSWER and not any(out["output_type"] == "error" for out in shown)
+    assert re.search(r"<tbody><tr><td>([^<]*)", pages[0])[1] == ANSWER and not any(
+        out["output_type"] == "error" for out in shown
+    )
     assert any("image/png" in out.get("data", {}) for out in shown) and "rooster.mp3" in pages[0]
 
     if shutil.which("curl"):
-        answer = json.loads(subprocess.run(["curl", "-sF", "files=@rooster.mp3", f"http://127.0.0.1:{server}/v1/tag?top=1"], capture_output=True, check=True).stdout)
+        answer = json.loads(
+            subprocess.run(
+                ["curl", "-sF", "files=@rooster.mp3", f"http://127.0.0.1:{server}/v1/tag?top=1"],
+                capture_output=True,
+                check=True,
+            ).stdout
+        )
         (tag,) = answer["results"][0]["tags"]
         assert tag["name"] == ANSWER and tag["score"] == pytest.approx(best["score"], abs=1e-5)
     if CHROMIUM:

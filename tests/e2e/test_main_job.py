@@ -1,4 +1,6 @@
-"""The program, as a user runs it: every stage, again, on single-label folders, on foreign checkpoints, and with wrong commands."""
+"""The program, as a user runs it: every stage, again, on single-label folders, on foreign checkpoints, and
+with wrong commands.
+"""
 
 import json
 import shutil
@@ -35,7 +37,14 @@ def test_run_then_run_again_then_repair(csv, tmp_path, capsys):
     words = ["run", "mini", *arguments(csv, tmp_path / "run", score__baseline="true")]
     code, out, err = beatline(capsys, *words)
     assert code == 0, err
-    for expected in ("12 clips (train 7, val 2, test 3)", "mAP", "chance", "95 % interval", "logistic regression", "report.html"):
+    for expected in (
+        "12 clips (train 7, val 2, test 3)",
+        "mAP",
+        "chance",
+        "95 % interval",
+        "logistic regression",
+        "report.html",
+    ):
         assert expected in out
     folder = tmp_path / "run"
     whole = {m.parent.name for m in folder.rglob(artefact.MANIFEST)}
@@ -75,10 +84,23 @@ def test_a_flipped_bit_in_any_file_of_a_run_is_named(csv, tmp_path, capsys):
     assert beatline(capsys, "run", "mini", *arguments(csv, folder, store=str(folder / "store")))[0] == 0
     assert beatline(capsys, "verify", str(folder))[0] == 0
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(UNCHECKED)]
-    assert len(files) > 40 and {"config.yaml", "log.jsonl", "loop.json", "report.html", "figures.json", "shard-00000.i16"} < {p.name for p in files}
+    assert len(files) > 40 and {
+        "config.yaml",
+        "log.jsonl",
+        "loop.json",
+        "report.html",
+        "figures.json",
+        "shard-00000.i16",
+    } < {p.name for p in files}
     for path in files:
         content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 4]) + content[len(content) // 2 + 1 :] if content else b"x")
+        path.write_bytes(
+            content[: len(content) // 2]
+            + bytes([content[len(content) // 2] ^ 4])
+            + content[len(content) // 2 + 1 :]
+            if content
+            else b"x"
+        )
         code, _, err = beatline(capsys, "verify", str(folder))
         path.write_bytes(content)
         assert code == 4 and str(path) in err and err.count("\n") == 1, path
@@ -96,14 +118,25 @@ def test_rejected_inputs_have_a_line_each_and_an_exit_code_where_wanted(tmp_path
     words = ["prepare", "mini", *arguments(csv, tmp_path / "run")]
     code, out, _ = beatline(capsys, *words)
     assert code == 0 and "12 rejected (missing-file 12)" in out and "2 more" in out and "ledger.jsonl" in out
-    assert [line for line in out.splitlines() if line.startswith(f"rejected {missing[0]}: ") and line.endswith("[missing-file]")]
+    assert [
+        line
+        for line in out.splitlines()
+        if line.startswith(f"rejected {missing[0]}: ") and line.endswith("[missing-file]")
+    ]
     code, out, err = beatline(capsys, *words, "--data.strict", "true")
     assert code == 3 and "is there already" in out and "12 of 24 inputs" in err and err.count("\n") == 1
 
 
 def test_stages_out_of_order_say_what_to_do(csv, tmp_path, capsys):
-    for stage, before in (("train", "prepare"), ("predict", "prepare"), ("score", "prepare"), ("report", "prepare")):
-        code, _, err = beatline(capsys, stage, "mini", *arguments(csv, tmp_path / "run"), "--store", str(tmp_path / "nothing"))
+    for stage, before in (
+        ("train", "prepare"),
+        ("predict", "prepare"),
+        ("score", "prepare"),
+        ("report", "prepare"),
+    ):
+        code, _, err = beatline(
+            capsys, stage, "mini", *arguments(csv, tmp_path / "run"), "--store", str(tmp_path / "nothing")
+        )
         assert code == 2 and f"beatline {before}" in err and err.count("\n") == 1
 
 
@@ -116,7 +149,18 @@ def test_folders_of_classes_single_label(tmp_path, capsys):
     words = arguments(data, tmp_path / "run")
     place = words.index("--data.csv")
     words[place : place + 2] = ["--data.csv", "null", "--data.folder", str(tmp_path / "classes")]
-    code, _, err = beatline(capsys, "run", "mini", *words, "--model.task", "single-label", "--data.validation", "clean", "--data.validation_fraction", "0.3")
+    code, _, err = beatline(
+        capsys,
+        "run",
+        "mini",
+        *words,
+        "--model.task",
+        "single-label",
+        "--data.validation",
+        "clean",
+        "--data.validation_fraction",
+        "0.3",
+    )
     assert code == 0, err
     scores = torch.from_numpy(np.load(tmp_path / "run/predictions/scores.npy"))
     assert torch.allclose(scores.sum(1), torch.ones(len(scores)), atol=1e-5)
@@ -124,11 +168,21 @@ def test_folders_of_classes_single_label(tmp_path, capsys):
     several = arguments(data, tmp_path / "several", store=str(tmp_path / "store"))
     assert beatline(capsys, "prepare", "mini", *several)[0] == 0
     code, _, err = beatline(capsys, "train", "mini", *several, "--model.task", "single-label")
-    assert code == 2 and "4 clips of train and val have several labels, the first is c0.wav" in err and err.count("\n") == 1
+    assert (
+        code == 2
+        and "4 clips of train and val have several labels, the first is c0.wav" in err
+        and err.count("\n") == 1
+    )
 
 
 def test_fine_tuning_starts_from_a_foreign_checkpoint(csv, tmp_path, capsys):
-    words = arguments(csv, tmp_path / "run", model__init=str(GOLDEN / "unilm_pretrained.pt"), train__epochs="1", train__average="0")
+    words = arguments(
+        csv,
+        tmp_path / "run",
+        model__init=str(GOLDEN / "unilm_pretrained.pt"),
+        train__epochs="1",
+        train__average="0",
+    )
     assert beatline(capsys, "prepare", "mini", *words)[0] == 0
     code, out, err = beatline(capsys, "train", "mini", *words)
     assert code == 0 and "BEATs release, pre-trained" in out and "new head" in out, err
@@ -138,7 +192,9 @@ def test_fine_tuning_starts_from_a_foreign_checkpoint(csv, tmp_path, capsys):
 def test_convert_both_ways(tmp_path, capsys):
     code, out, _ = beatline(capsys, "convert", str(GOLDEN / "espnet_tiny"), str(tmp_path / "own"))
     assert code == 0 and "ESPnet, 7 labels" in out
-    assert beatline(capsys, "convert", str(tmp_path / "own"), str(tmp_path / "back"), "--to", "espnet")[0] == 0
+    assert (
+        beatline(capsys, "convert", str(tmp_path / "own"), str(tmp_path / "back"), "--to", "espnet")[0] == 0
+    )
     a, b = (load_checkpoint(p).state for p in (GOLDEN / "espnet_tiny", tmp_path / "back"))
     assert all(torch.equal(a[k], b[k]) for k in a)
     code, _, err = beatline(capsys, "convert", str(GOLDEN / "unilm_pretrained.pt"), str(tmp_path / "x"))
@@ -151,7 +207,15 @@ def test_score_of_espnets_own_files(tmp_path, capsys):
     (tmp_path / "score").write_text("a 0.9 0.1\nb 0.2 0.8\nc 0.6 0.3\n")
     (tmp_path / "text").write_text("a Speech\nb Music\nc Music\n")
     (tmp_path / "token_list").write_text("Music\nSpeech\n<unk>\n")
-    words = ["score", "--scores", str(tmp_path / "score"), "--text", str(tmp_path / "text"), "--tokens", str(tmp_path / "token_list")]
+    words = [
+        "score",
+        "--scores",
+        str(tmp_path / "score"),
+        "--text",
+        str(tmp_path / "text"),
+        "--tokens",
+        str(tmp_path / "token_list"),
+    ]
     code, out, err = beatline(capsys, *words)
     assert code == 0 and "on 3 clips" in out and "convention" not in out, err
     (tmp_path / "score").write_text("a 0.9 0.1 0.2\nb 0.2 0.8 0.1\nc 0.6 0.3 0.4\n")
@@ -159,19 +223,40 @@ def test_score_of_espnets_own_files(tmp_path, capsys):
     code, out, err = beatline(capsys, *words, "--to", str(tmp_path / "to"))
     table = [line.split(",") for line in (tmp_path / "to/labels.csv").read_text().splitlines()[1:]]
     ap = [float(row[3]) for row in table if row[3]]
-    assert code == 0 and [row[2] for row in table] == ["Music", "Speech", "Dog"] and table[2][3] == "" and len(ap) == 2, err
+    assert (
+        code == 0
+        and [row[2] for row in table] == ["Music", "Speech", "Dog"]
+        and table[2][3] == ""
+        and len(ap) == 2
+    ), err
     assert f"0 for a label without a positive: mAP {100 * sum(ap) / 3:.2f}, " in out
 
 
 def test_predictions_leave_and_return_as_espnets_files(tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = LabelSet.from_names(["Door slam", "Music", "Rain"])
-    Predictions(tuple(f"clip{i}" for i in range(40)), rng.random((40, 3), dtype=np.float32), rng.random((40, 3)) < 0.5, labels).save(tmp_path / "predictions", {"kind": "predictions"})
-    code, out, err = beatline(capsys, "score", "--predictions", str(tmp_path / "predictions"), "--to", str(tmp_path / "espnet"))
+    Predictions(
+        tuple(f"clip{i}" for i in range(40)),
+        rng.random((40, 3), dtype=np.float32),
+        rng.random((40, 3)) < 0.5,
+        labels,
+    ).save(tmp_path / "predictions", {"kind": "predictions"})
+    code, out, err = beatline(
+        capsys, "score", "--predictions", str(tmp_path / "predictions"), "--to", str(tmp_path / "espnet")
+    )
     assert code == 0, err
-    again = [word for name, file in (("scores", "score"), ("text", "reference_text"), ("tokens", "token_list")) for word in (f"--{name}", str(tmp_path / "espnet" / file))]
+    again = [
+        word
+        for name, file in (("scores", "score"), ("text", "reference_text"), ("tokens", "token_list"))
+        for word in (f"--{name}", str(tmp_path / "espnet" / file))
+    ]
     assert beatline(capsys, "score", *again)[1].splitlines() == out.splitlines()[:-2]
-    assert beatline(capsys, "score", "--predictions", str(tmp_path / "predictions"), "--to", str(tmp_path / "espnet"))[0] == 5
+    assert (
+        beatline(
+            capsys, "score", "--predictions", str(tmp_path / "predictions"), "--to", str(tmp_path / "espnet")
+        )[0]
+        == 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,13 +277,26 @@ def test_wrong_commands_are_one_line(capsys, words, expected):
 
 
 def test_help_imports_no_torch_and_lists_every_setting():
-    code = "import sys, beatline.cli; beatline.cli.main(['--help']); beatline.cli.main(['run', '--help']); assert 'torch' not in sys.modules"
+    code = (
+        "import sys, beatline.cli; beatline.cli.main(['--help']); beatline.cli.main(['run', '--help']); "
+        "assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    for words in ("Highest learning rate, above 0 (type: float", "Folder of the run; made if missing", "Transformer layers, at least 1"):
+    for words in (
+        "Highest learning rate, above 0 (type: float",
+        "Folder of the run; made if missing",
+        "Transformer layers, at least 1",
+    ):
         assert words in said
-    for setting in ("--optim.lr", "--data.audioset", "--model.encoder.encoder_layers", "--train.workers", "convert "):
+    for setting in (
+        "--optim.lr",
+        "--data.audioset",
+        "--model.encoder.encoder_layers",
+        "--train.workers",
+        "convert ",
+    ):
         assert setting in done.stdout
 
 
@@ -208,9 +306,18 @@ def test_the_log_is_readable(csv, tmp_path, capsys):
         assert beatline(capsys, stage, "mini", *words)[0] == 0
     records = [json.loads(line) for line in (tmp_path / "run/train/log.jsonl").read_text().splitlines()]
     assert [r["event"] for r in records] == ["step", "step", "validation"] * 3
-    assert {"step", "epoch", "loss", "lr", "grad_norm"} < set(records[0]) and {"mAP", "mean_auc", "loss"} < set(records[2])
+    assert {"step", "epoch", "loss", "lr", "grad_norm"} < set(records[0]) and {
+        "mAP",
+        "mean_auc",
+        "loss",
+    } < set(records[2])
     board = EventAccumulator(str(tmp_path / "run/train/tensorboard")).Reload()
     steps, validations = ([r for r in records if r["event"] == event] for event in ("step", "validation"))
-    for event, names, group in ((steps, ("loss", "lr", "grad_norm"), "train"), (validations, ("mAP", "mean_auc", "loss"), "validation")):
+    for event, names, group in (
+        (steps, ("loss", "lr", "grad_norm"), "train"),
+        (validations, ("mAP", "mean_auc", "loss"), "validation"),
+    ):
         for name in names:
-            assert [(p.step, p.value) for p in board.Scalars(f"{group}/{name}")] == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in event]
+            assert [(p.step, p.value) for p in board.Scalars(f"{group}/{name}")] == [
+                (r["step"], pytest.approx(r[name], rel=1e-6)) for r in event
+            ]

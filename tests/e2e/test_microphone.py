@@ -1,4 +1,6 @@
-"""`beatline listen` hears a microphone through the real PortAudio, ALSA and PulseAudio; what it hears is what a virtual speaker plays."""
+"""`beatline listen` hears a microphone through the real PortAudio, ALSA and PulseAudio; what it hears is what
+a virtual speaker plays.
+"""
 
 import ctypes.util
 import json
@@ -28,7 +30,11 @@ np.save(sys.argv[1], np.concatenate([next(blocks) for _ in range(20 * int(sys.ar
 
 pytestmark = [
     pytest.mark.xdist_group("microphone"),
-    pytest.mark.skipif(not shutil.which("pulseaudio") or not ctypes.util.find_library("portaudio"), reason="no PulseAudio or PortAudio: apt-get install pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins"),
+    pytest.mark.skipif(
+        not shutil.which("pulseaudio") or not ctypes.util.find_library("portaudio"),
+        reason="no PulseAudio or PortAudio: apt-get install pulseaudio pulseaudio-utils libportaudio2 "
+        "libasound2-plugins",
+    ),
 ]
 
 
@@ -38,11 +44,30 @@ def sound(tmp_path):
     home = tmp_path / "home"
     (home / "run").mkdir(parents=True)
     (home / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
-    env = os.environ | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "PULSE_RUNTIME_PATH": str(home / "run"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    env = os.environ | {
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home / "run"),
+        "PULSE_RUNTIME_PATH": str(home / "run"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     modules = ["module-native-protocol-unix", f"module-null-sink sink_name=speaker rate={RATE} channels=1"]
-    command = ["pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "-n", *(word for module in modules for word in ("-L", module))]
+    command = [
+        "pulseaudio",
+        "--daemonize=no",
+        "--exit-idle-time=-1",
+        "-n",
+        *(word for module in modules for word in ("-L", module)),
+    ]
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as server:
-        until(lambda: subprocess.run(["pactl", "set-default-source", "speaker.monitor"], env=env, capture_output=True).returncode == 0)
+        until(
+            lambda: (
+                subprocess.run(
+                    ["pactl", "set-default-source", "speaker.monitor"], env=env, capture_output=True
+                ).returncode
+                == 0
+            )
+        )
         yield env, server
         server.kill()
 
@@ -57,7 +82,9 @@ def clip(tmp_path):
 def test_what_is_played_is_heard_sample_by_sample(sound, clip, tmp_path):
     env, _ = sound
     path, played = clip
-    with subprocess.Popen([sys.executable, "-c", HEAR, str(tmp_path / "heard.npy"), str(SECONDS)], env=env) as hearing:
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAR, str(tmp_path / "heard.npy"), str(SECONDS)], env=env
+    ) as hearing:
         while hearing.poll() is None:
             subprocess.run(["paplay", str(path)], env=env, check=True)
     heard = np.load(tmp_path / "heard.npy")[:, 0]
@@ -70,7 +97,22 @@ def test_what_is_played_is_heard_sample_by_sample(sound, clip, tmp_path):
 def test_the_program_hears_it_until_it_goes_away(sound, clip, tmp_path):
     env, server = sound
     save(tmp_path / "model", make_tagger(), LABELS, {})
-    command = [sys.executable, "-m", "beatline", "listen", "--model", str(tmp_path / "model"), "--window", "0.5", "--hop", "0.25", "--format", "jsonl", "--threshold", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "beatline",
+        "listen",
+        "--model",
+        str(tmp_path / "model"),
+        "--window",
+        "0.5",
+        "--hop",
+        "0.25",
+        "--format",
+        "jsonl",
+        "--threshold",
+        "0",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as program:
         try:
             silence = [json.loads(program.stdout.readline())["tags"] for _ in range(2)]
@@ -84,13 +126,28 @@ def test_the_program_hears_it_until_it_goes_away(sound, clip, tmp_path):
             program.kill()
     assert program.returncode == 3 and time.monotonic() - begun < 20, errors
     lines = errors.decode().splitlines()
-    assert all(json.loads(line)["tags"] for line in out.splitlines()) and "missing-file" in errors.decode() and not any("Traceback" in line for line in lines), errors
+    assert (
+        all(json.loads(line)["tags"] for line in out.splitlines())
+        and "missing-file" in errors.decode()
+        and not any("Traceback" in line for line in lines)
+    ), errors
 
 
 def test_the_program_is_stopped(sound, tmp_path):
     env, _ = sound
     save(tmp_path / "model", make_tagger(), LABELS, {})
-    command = [sys.executable, "-m", "beatline", "listen", "--model", str(tmp_path / "model"), "--window", "0.5", "--format", "jsonl"]
+    command = [
+        sys.executable,
+        "-m",
+        "beatline",
+        "listen",
+        "--model",
+        str(tmp_path / "model"),
+        "--window",
+        "0.5",
+        "--format",
+        "jsonl",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as program:
         try:
             first = program.stdout.readline()

@@ -1,4 +1,6 @@
-"""Any number of workers, any kill and any damage leave byte-identical stores; what is damaged is named, all of it, and only that is decoded again."""
+"""Any number of workers, any kill and any damage leave byte-identical stores; what is damaged is named, all
+of it, and only that is decoded again.
+"""
 
 import os
 import random
@@ -12,7 +14,18 @@ from beatline import artefact, shards
 from beatline.cli import main
 from beatline.prepare import damage, prepare, repair
 from tests.processes import children
-from tests.stores import CLIPS, SHARD_CLIPS, contents, copy_of, die_at, flip, in_child, refused, table, write_data
+from tests.stores import (
+    CLIPS,
+    SHARD_CLIPS,
+    contents,
+    copy_of,
+    die_at,
+    flip,
+    in_child,
+    refused,
+    table,
+    write_data,
+)
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 SHARDS = -(-CLIPS // SHARD_CLIPS)
@@ -29,7 +42,9 @@ def same(folder: Path, reference: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_each_named_point_in_turn_it_ends_with_the_same_bytes(data, reference, tmp_path, monkeypatch):
+def test_killed_at_each_named_point_in_turn_it_ends_with_the_same_bytes(
+    data, reference, tmp_path, monkeypatch
+):
     passed = []
     with monkeypatch.context() as patch:
         patch.setattr(artefact, "checkpoint_hook", passed.append)
@@ -60,7 +75,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(data, reference, t
     for attempt in range(12):
         if attempt % 4 == 0:
             artefact.shutil.rmtree(tmp_path / "store", ignore_errors=True)
-        hits += in_child(lambda: prepare(table(data), tmp_path / "store", rng.choice((1, 2, 4))), rng.uniform(0, seconds)) == -signal.SIGKILL
+        hits += (
+            in_child(
+                lambda: prepare(table(data), tmp_path / "store", rng.choice((1, 2, 4))),
+                rng.uniform(0, seconds),
+            )
+            == -signal.SIGKILL
+        )
         if attempt % 4 == 3:
             prepare(table(data), tmp_path / "store", 2)
             same(tmp_path / "store", reference)
@@ -114,7 +135,9 @@ def test_damage_at_random_places_is_named_and_only_that_is_made_again(data, refe
         done: list[int] = []
         mended = repair(table(data), folder, 2, done.append)
         assert set(mended) >= names
-        assert sum(done) == CLIPS and len(done) - 1 == sum(min(SHARD_CLIPS, CLIPS - n * SHARD_CLIPS) for n in numbers)
+        assert sum(done) == CLIPS and len(done) - 1 == sum(
+            min(SHARD_CLIPS, CLIPS - n * SHARD_CLIPS) for n in numbers
+        )
         same(folder, reference)
 
 
@@ -129,12 +152,18 @@ def test_prepare_mends_what_is_damaged_and_says_so(data, reference, tmp_path, ca
     done: list[int] = []
     prepare(table(data), folder, 1, done.append)
     same(folder, reference)
-    assert "shard-00001.i16 was damaged and is made again" in capsys.readouterr().out and len(done) == 1 + SHARD_CLIPS
+    assert (
+        "shard-00001.i16 was damaged and is made again" in capsys.readouterr().out
+        and len(done) == 1 + SHARD_CLIPS
+    )
 
 
 @pytest.mark.slow
 def test_a_repair_killed_anywhere_can_be_run_again(data, reference, tmp_path):
-    for harmed in (["shard-00001.i16", "shard-00003.json", "ids.txt", "index.npy"], ["shard-00000.i16", "manifest.json", "clips.csv"]):
+    for harmed in (
+        ["shard-00001.i16", "shard-00003.json", "ids.txt", "index.npy"],
+        ["shard-00000.i16", "manifest.json", "clips.csv"],
+    ):
         folder, point = copy_of(reference, tmp_path / "store"), 0
         for name in harmed:
             flip(folder / name, 1000)
@@ -190,7 +219,15 @@ def test_where_the_source_is_gone_it_says_so_in_one_line_and_leaves_the_store(tm
     capsys.readouterr()
     assert main(["verify", str(folder), "--repair", *settings]) == 4
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "cannot repair" in error and ("missing-file" in error if layout == "csv" else "train/x/5.flac" in error or "test/x/5.flac" in error)
+    assert (
+        error.count("\n") == 1
+        and "cannot repair" in error
+        and (
+            "missing-file" in error
+            if layout == "csv"
+            else "train/x/5.flac" in error or "test/x/5.flac" in error
+        )
+    )
     assert contents(folder) == before
 
 
@@ -222,7 +259,10 @@ def test_a_strangers_file_is_named_and_never_deleted(data, reference, tmp_path, 
 
 
 def test_verify_names_everything_and_repair_mends_it(data, reference, tmp_path, capsys):
-    folder, settings = copy_of(reference, tmp_path / "store"), [*SETTINGS, "--data.csv", str(data / "clips.csv")]
+    folder, settings = (
+        copy_of(reference, tmp_path / "store"),
+        [*SETTINGS, "--data.csv", str(data / "clips.csv")],
+    )
     assert main(["verify", str(folder)]) == 0
     assert f"whole    {folder} (store)" in capsys.readouterr().out
     for name in ("shard-00002.i16", "shard-00005.json", "labels.csv"):
@@ -230,7 +270,9 @@ def test_verify_names_everything_and_repair_mends_it(data, reference, tmp_path, 
     (folder / "val.npy").unlink()
     assert main(["verify", str(folder)]) == 4
     out, err = capsys.readouterr()
-    assert [line.split()[1].rstrip(":") for line in out.splitlines()[1:]] == [str(folder / name) for name in ("labels.csv", "shard-00002.i16", "shard-00005.json", "val.npy")]
+    assert [line.split()[1].rstrip(":") for line in out.splitlines()[1:]] == [
+        str(folder / name) for name in ("labels.csv", "shard-00002.i16", "shard-00005.json", "val.npy")
+    ]
     assert err.count("\n") == 1 and "and 3 more, named above" in err and "--repair" in err
     assert main(["verify", str(folder), "--repair", *settings]) == 0
     assert "mended" in capsys.readouterr().out and contents(folder) == contents(reference)
@@ -264,12 +306,17 @@ def test_verify_takes_any_published_folder_and_those_below_one(tmp_path, capsys)
     assert main(["verify", str(tmp_path / "run")]) == 4
     out = capsys.readouterr().out
     assert "model/weights" in out and "model/labels" in out and "step-1/manifest.json" in out
-    assert main(["verify", str(tmp_path / "run/model"), "--repair", "mini"]) == 4  # only stores can be made again from their sources
+    assert (
+        main(["verify", str(tmp_path / "run/model"), "--repair", "mini"]) == 4
+    )  # only stores can be made again from their sources
     assert "only a store" in capsys.readouterr().err
     (tmp_path / "run/model/manifest.json").unlink()
     (tmp_path / "run/store").mkdir()
     (tmp_path / "run/store/shard-00000.json").write_text("{}")
-    assert main(["verify", str(tmp_path / "run")]) == 4 and "run/store/manifest.json: no readable manifest" in capsys.readouterr().out
+    assert (
+        main(["verify", str(tmp_path / "run")]) == 4
+        and "run/store/manifest.json: no readable manifest" in capsys.readouterr().out
+    )
     assert main(["verify", str(tmp_path / "run/model")]) == 4
     assert main(["verify", str(tmp_path / "nothing")]) == 3
     assert main(["verify"]) == 2

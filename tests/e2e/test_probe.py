@@ -1,4 +1,6 @@
-"""Through the real program: real sounds to embeddings and to a tagger of one's own labels; a kill leaves nothing that looks like a result."""
+"""Through the real program: real sounds to embeddings and to a tagger of one's own labels; a kill leaves
+nothing that looks like a result.
+"""
 
 import csv
 import json
@@ -23,7 +25,9 @@ KINDS = {"Beats": "drum_kit", "Strings": "guitar"}
 
 
 def program(*words, expect=0):
-    done = subprocess.run([sys.executable, "-m", "beatline", *map(str, words)], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-m", "beatline", *map(str, words)], capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == expect, done.stderr
     return done
 
@@ -31,7 +35,9 @@ def program(*words, expect=0):
 def encoder(folder):
     """The main job's architecture with random weights: what it hears is little, but drums are no guitar."""
     tagger = Tagger(config.load("mini").model.encoder, 1)
-    save(folder, initialise_tagger(tagger, torch.Generator().manual_seed(0)), LabelSet.from_names(["none"]), {})
+    save(
+        folder, initialise_tagger(tagger, torch.Generator().manual_seed(0)), LabelSet.from_names(["none"]), {}
+    )
     return folder
 
 
@@ -43,20 +49,44 @@ def test_few_real_clips_become_a_tagger(tmp_path):
             for path in sorted(CLIPS.glob(f"{split}_{stem}_*"))[:5]:
                 shutil.copy(path, tmp_path / "own" / split / name)
     (tmp_path / "own/train/Beats/broken.wav").write_bytes(b"RIFF0000WAVEjunk")
-    said = program("probe", tmp_path / "own", "--model", model, "--to", tmp_path / "probe", "--head", "nearest").stdout
-    assert "20 clips (train 10, test 10), 2 labels, single-label" in said and "broken.wav" in said and "cross-validation" in said
+    said = program(
+        "probe", tmp_path / "own", "--model", model, "--to", tmp_path / "probe", "--head", "nearest"
+    ).stdout
+    assert (
+        "20 clips (train 10, test 10), 2 labels, single-label" in said
+        and "broken.wav" in said
+        and "cross-validation" in said
+    )
     figures = json.loads((tmp_path / "probe/score/figures.json").read_text())["figures"]
     assert figures["top1_hit_rate"] > 0.6, said
-    said = program("tag", tmp_path / "own/test", "--model", tmp_path / "probe", "--format", "csv", "--top", "1").stdout
+    said = program(
+        "tag", tmp_path / "own/test", "--model", tmp_path / "probe", "--format", "csv", "--top", "1"
+    ).stdout
     best = {row["file"]: row["name"] for row in csv.DictReader(said.splitlines())}
-    assert len(best) == 10 and np.mean([Path(path).parent.name == name for path, name in best.items()]) == figures["top1_hit_rate"]
+    assert (
+        len(best) == 10
+        and np.mean([Path(path).parent.name == name for path, name in best.items()])
+        == figures["top1_hit_rate"]
+    )
 
 
 def test_a_kill_in_the_middle_leaves_nothing_to_believe(tmp_path):
     model, out = encoder(tmp_path / "model"), tmp_path / "out"
     (tmp_path / "broken.wav").write_bytes(b"RIFF0000WAVEjunk")
-    words = ["embed", *sorted(CLIPS.glob("test_g*")), tmp_path / "broken.wav", "--model", model, "--to", out, "--level", "token"]
-    running = subprocess.Popen([sys.executable, "-m", "beatline", *map(str, words)], stdout=subprocess.DEVNULL)
+    words = [
+        "embed",
+        *sorted(CLIPS.glob("test_g*")),
+        tmp_path / "broken.wav",
+        "--model",
+        model,
+        "--to",
+        out,
+        "--level",
+        "token",
+    ]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "beatline", *map(str, words)], stdout=subprocess.DEVNULL
+    )
     rows, deadline = tmp_path / "out.partial/embeddings.npy", time.monotonic() + 100
     while not rows.exists() and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -67,4 +97,8 @@ def test_a_kill_in_the_middle_leaves_nothing_to_believe(tmp_path):
     artefact.verify(out)
     with (out / "clips.csv").open(newline="") as file:
         names = [Path(row["file"]) for row in csv.DictReader(file)]
-    np.testing.assert_allclose(np.load(out / "embeddings.npy"), np.concatenate(tag.load(model).embed(names, level="token")), atol=1e-5)
+    np.testing.assert_allclose(
+        np.load(out / "embeddings.npy"),
+        np.concatenate(tag.load(model).embed(names, level="token")),
+        atol=1e-5,
+    )

@@ -59,12 +59,18 @@ def result(out: Path) -> dict[str, str]:
     last = newest(out)
     artefact.verify(out / "model")
     artefact.verify(last)
-    names = [out / "model/model.safetensors", *(last / n for n in ("model.safetensors", "optimiser.safetensors", "loop.json")), out / "train/log.jsonl"]
+    names = [
+        out / "model/model.safetensors",
+        *(last / n for n in ("model.safetensors", "optimiser.safetensors", "loop.json")),
+        out / "train/log.jsonl",
+    ]
     return {f"{path.parent.name}/{path.name}": artefact.sha256_file(path) for path in names}
 
 
 def killed_run(config, rng: random.Random, points: int, seconds: float, kills: int) -> int:
-    """Kills a run `kills` times, at named points and at random moments, then lets it end; the number of kills that hit."""
+    """Kills a run `kills` times, at named points and at random moments, then lets it end; the number of kills
+    that hit.
+    """
     hits = 0
     for attempt in range(kills + 1):
         point = rng.randrange(1, points) if attempt % 2 else None
@@ -112,8 +118,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, tmp_path):
 
     in_child(work)
     before = newest(config.out)
-    full = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({(before / 'model.safetensors').stat().st_size},) * 2); from beatline import cli; sys.exit(cli.main(sys.argv[1:]))"
-    stopped = subprocess.run([sys.executable, "-c", full, "train", "mini", *arguments(csv, config.out)], capture_output=True, text=True)
+    full = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, "
+        f"({(before / 'model.safetensors').stat().st_size},) * 2); from beatline import cli; "
+        f"sys.exit(cli.main(sys.argv[1:]))"
+    )
+    stopped = subprocess.run(
+        [sys.executable, "-c", full, "train", "mini", *arguments(csv, config.out)],
+        capture_output=True,
+        text=True,
+    )
     assert stopped.returncode == 5 and "resuming at step" in stopped.stdout, stopped
     assert len(stopped.stderr.splitlines()) == 1 and stopped.stderr.endswith("[disk-full]\n"), stopped.stderr
     assert newest(config.out) == before and artefact.verify(before)
@@ -150,7 +164,14 @@ def test_sigterm_saves_at_the_next_step_and_exits_143(data, tmp_path):
     reference = tiny(csv, tmp_path / "whole", train__epochs="30", train__average="0")
     train.Trainer(reference, Store.open(reference.store_folder)).run()
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "beatline", "train", "mini", *arguments(csv, out, train__epochs="30", train__average="0", train__save_every="1000")]
+    command = [
+        sys.executable,
+        "-m",
+        "beatline",
+        "train",
+        "mini",
+        *arguments(csv, out, train__epochs="30", train__average="0", train__save_every="1000"),
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
         log = out / "train/log.jsonl"
         while child.poll() is None and (not log.exists() or log.stat().st_size < 2000):
@@ -212,13 +233,34 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp
 
 
 def test_two_processes_have_the_losses_of_one(data, tmp_path):
-    """torchrun with two gloo processes on the same global batches; sums in another order, so 1e-4. The first does alone what is not training."""
+    """torchrun with two gloo processes on the same global batches; sums in another order, so 1e-4. The first
+    does alone what is not training.
+    """
     _, csv, _, _, _ = data
-    changes = {"model__encoder__dropout": "0.0", "train__accumulate": "2", "train__batch": "3"}  # of the last batch, one clip, the second gets none
+    changes = {
+        "model__encoder__dropout": "0.0",
+        "train__accumulate": "2",
+        "train__batch": "3",
+    }  # of the last batch, one clip, the second gets none
     one = tiny(csv, tmp_path / "one", **changes)
     train.Trainer(one, Store.open(one.store_folder)).run()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "beatline", "run", "mini"]
-    done = subprocess.run([*command, *arguments(csv, tmp_path / "two", **changes, store=str(tmp_path / "store"))], capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "beatline",
+        "run",
+        "mini",
+    ]
+    done = subprocess.run(
+        [*command, *arguments(csv, tmp_path / "two", **changes, store=str(tmp_path / "store"))],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     for once in ("12 inputs", "3 test clips with", "95 % interval", "report.html"):
         assert done.stdout.count(once) == 1, done.stdout
@@ -257,16 +299,25 @@ def test_bfloat16_trains_near_float32(data, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # of torch.compile itself
 def test_compiled_layers_train_alike(data, monkeypatch):
-    """As torch.compile takes the layers apart, forward and backward; its code generator needs a minute of g++ here, `./bench.sh --smoke gpu_train` asks it."""
+    """As torch.compile takes the layers apart, forward and backward; its code generator needs a minute of g++
+    here, `./bench.sh --smoke gpu_train` asks it.
+    """
     folder, csv, _, _, _ = data
-    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    )
     results = []
     for name in ("false", "true"):
         config = tiny(csv, folder / "compiled", train__compile=name, model__encoder__dropout="0.0")
         tagger = train.new_tagger(config, Store.open(config.store_folder).labels)
-        logits = tagger.from_fbank(torch.randn(3, 48, 128, generator=torch.Generator().manual_seed(0)), torch.arange(24) >= torch.tensor([24, 16, 8])[:, None])
+        logits = tagger.from_fbank(
+            torch.randn(3, 48, 128, generator=torch.Generator().manual_seed(0)),
+            torch.arange(24) >= torch.tensor([24, 16, 8])[:, None],
+        )
         logits.square().sum().backward()
-        assert all((layer._compiled_call_impl is not None) == (name == "true") for layer in tagger.encoder.layers)
+        assert all(
+            (layer._compiled_call_impl is not None) == (name == "true") for layer in tagger.encoder.layers
+        )
         results.append([logits, *(parameter.grad for parameter in tagger.parameters())])
     for plain, compiled in zip(*results, strict=True):
         assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-6)
@@ -274,9 +325,14 @@ def test_compiled_layers_train_alike(data, monkeypatch):
 
 def test_the_model_is_the_mean_of_the_last_epochs(data):
     folder, _, _, _, _ = data
-    epochs = [load_tensors(path / "model.safetensors") for path in sorted((folder / "reference/train/epochs").glob("epoch-*"))[-2:]]
+    epochs = [
+        load_tensors(path / "model.safetensors")
+        for path in sorted((folder / "reference/train/epochs").glob("epoch-*"))[-2:]
+    ]
     model = load_tensors(folder / "reference/model/model.safetensors")
-    assert all(torch.allclose(model[name], (epochs[0][name] + epochs[1][name]) / 2, atol=1e-7) for name in model)
+    assert all(
+        torch.allclose(model[name], (epochs[0][name] + epochs[1][name]) / 2, atol=1e-7) for name in model
+    )
     assert any(not torch.equal(epochs[0][name], epochs[1][name]) for name in model)
 
 
@@ -313,8 +369,23 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(data, tmp_path, monkeypa
 def test_of_two_processes_the_clips_of_both_are_named(data, tmp_path):
     _, csv, _, _, _ = data
     config = tiny(csv, tmp_path / "run", optim__lr="1e38", optim__warmup_steps="0")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "beatline", "train", "mini"]
-    done = subprocess.run([*command, *arguments(csv, config.out, optim__lr="1e38", optim__warmup_steps="0")], capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "beatline",
+        "train",
+        "mini",
+    ]
+    done = subprocess.run(
+        [*command, *arguments(csv, config.out, optim__lr="1e38", optim__warmup_steps="0")],
+        capture_output=True,
+        text=True,
+    )
     lines = [line for line in done.stderr.split("beatline: ") if "not-finite-loss" in line]
     store, step = Store.open(config.store_folder), len(read_log(config.out / "train/log.jsonl"))
     named = epoch_batches(store, store.splits["train"], config.train, 0)[step]
@@ -322,14 +393,21 @@ def test_of_two_processes_the_clips_of_both_are_named(data, tmp_path):
 
 
 def test_the_best_epoch_of_the_checkpoint_before_the_last_is_kept(data, tmp_path, monkeypatch):
-    """Should the last be damaged, and what is done again not be the best again, as on a machine that rounds otherwise."""
+    """Should the last be damaged, and what is done again not be the best again, as on a machine that rounds
+    otherwise.
+    """
     _, csv, _, _, _ = data
     config = tiny(csv, tmp_path / "run", train__average="0", train__epochs="4")
     figures, validate = [0.1, 0.5, 0.2, 0.6], train.Trainer.validate
-    monkeypatch.setattr(train.Trainer, "validate", lambda self: validate(self) | {"mAP": figures[self.loop.epoch - 1]})
+    monkeypatch.setattr(
+        train.Trainer, "validate", lambda self: validate(self) | {"mAP": figures[self.loop.epoch - 1]}
+    )
     train.Trainer(config, Store.open(config.store_folder)).run()
     shutil.rmtree(config.out / "model")
     shutil.rmtree(newest(config.out))
     figures[3] = 0.4
     train.Trainer(config, Store.open(config.store_folder)).run()
-    assert json.loads((config.out / "model/config.json").read_text())["about"]["chosen"] == "epoch 2, the best on validation"
+    assert (
+        json.loads((config.out / "model/config.json").read_text())["about"]["chosen"]
+        == "epoch 2, the best on validation"
+    )

@@ -1,4 +1,6 @@
-"""The server as its clients see it, over real connections: its contract, its limits, and that it stays well whatever they do."""
+"""The server as its clients see it, over real connections: its contract, its limits, and that it stays well
+whatever they do.
+"""
 
 import concurrent.futures
 import contextlib
@@ -40,12 +42,21 @@ from tests.processes import children, until
 from tests.unit.test_engine import make_tagger
 
 LABELS = LabelSet((Label("/m/05tny_", "Bark"), Label("/m/06mb1", "Rain"), Label("hum", "Hum")))
-LIMITS = ServeLimits(max_file_bytes=4 << 20, max_request_bytes=8 << 20, max_files=4, max_seconds=40, upload_grace=1.5, max_wait=20.0)
+LIMITS = ServeLimits(
+    max_file_bytes=4 << 20,
+    max_request_bytes=8 << 20,
+    max_files=4,
+    max_seconds=40,
+    upload_grace=1.5,
+    max_wait=20.0,
+)
 
 
 def wav(seconds: float, seed: int = 0, rate: int = 16_000) -> bytes:
     out = io.BytesIO()
-    soundfile.write(out, 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate)), rate, format="WAV")
+    soundfile.write(
+        out, 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate)), rate, format="WAV"
+    )
     return out.getvalue()
 
 
@@ -63,9 +74,13 @@ class SlowEngine(TorchEngine):
 
 
 @contextlib.contextmanager
-def serving(limits: ServeLimits = LIMITS, seconds: float = 0.0, window: float = 1.0, tagger: AudioTagger | None = None) -> Iterator["Client"]:
+def serving(
+    limits: ServeLimits = LIMITS, seconds: float = 0.0, window: float = 1.0, tagger: AudioTagger | None = None
+) -> Iterator["Client"]:
     engine, before = SlowEngine(make_tagger(), LABELS), set(children())
-    server = Server(apps.create_app(tagger or AudioTagger(engine, window, window / 2), limits), "127.0.0.1", 0)
+    server = Server(
+        apps.create_app(tagger or AudioTagger(engine, window, window / 2), limits), "127.0.0.1", 0
+    )
     thread = threading.Thread(target=server.listen)
     thread.start()
     client = Client(server)
@@ -91,10 +106,14 @@ class Client:
         parts = urlsplit(self.server.address)
         return parts.hostname or "", parts.port or 0
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    def ask(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(*self.place, timeout=30)
         try:
-            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            connection.request(
+                method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
+            )
             answer = connection.getresponse()
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
         finally:
@@ -103,8 +122,16 @@ class Client:
     def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
         return self.ask("GET", path, **headers)
 
-    def tag(self, *files: tuple[str, bytes], query: str = "", **headers: str) -> tuple[int, dict[str, str], Any]:
-        status, got, body = self.ask("POST", f"/v1/tag?{query}", form(*files), Content_Type="multipart/form-data; boundary=limit", **headers)
+    def tag(
+        self, *files: tuple[str, bytes], query: str = "", **headers: str
+    ) -> tuple[int, dict[str, str], Any]:
+        status, got, body = self.ask(
+            "POST",
+            f"/v1/tag?{query}",
+            form(*files),
+            Content_Type="multipart/form-data; boundary=limit",
+            **headers,
+        )
         lines = [json.loads(line) for line in body.splitlines()]
         return status, got, lines if "ndjson" in got["content-type"] else lines[0]
 
@@ -115,12 +142,19 @@ class Client:
 
 
 def form(*files: tuple[str, bytes], field: str = "files") -> bytes:
-    parts = [b'--limit\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\nContent-Type: audio/x\r\n\r\n%s\r\n' % (field.encode(), name.encode(), content) for name, content in files]
+    parts = [
+        b'--limit\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\nContent-Type: '
+        b"audio/x\r\n\r\n%s\r\n" % (field.encode(), name.encode(), content)
+        for name, content in files
+    ]
     return b"".join(parts) + b"--limit--\r\n"
 
 
 def head(length: int, more: str = "") -> bytes:
-    return f"POST /v1/tag HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=limit\r\nContent-Length: {length}\r\n{more}\r\n".encode()
+    return (
+        f"POST /v1/tag HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; "
+        f"boundary=limit\r\nContent-Length: {length}\r\n{more}\r\n"
+    ).encode()
 
 
 @pytest.fixture(scope="module")
@@ -143,17 +177,32 @@ def scores(entries: list[dict[str, Any]]) -> dict[str, np.float32]:
 
 def test_one_file_is_tagged_with_the_bits_it_gets_offline(client, offline):
     for content in (SHORT, LONG, wav(0.01), wav(1.0), wav(2.5, rate=44_100)):
-        status, headers, answer = client.tag(("bark.wav", content), query="timeline=true&events=true&threshold=0.4")
+        status, headers, answer = client.tag(
+            ("bark.wav", content), query="timeline=true&events=true&threshold=0.4"
+        )
         wanted = offline(content, events=EventOptions(threshold=0.4))
         (result,) = answer["results"]
         assert status == 200 and answer["request_id"] == headers["x-request-id"]
         assert result["file"] == "bark.wav" and result["seconds"] == round(wanted.seconds, 3)
-        assert scores(result["tags"]) == {label.mid: np.float32(score) for label, score in wanted.top(10, 0.4)}
+        assert scores(result["tags"]) == {
+            label.mid: np.float32(score) for label, score in wanted.top(10, 0.4)
+        }
         timeline = result["timeline"]
-        assert timeline["starts"] == wanted.starts.tolist() and timeline["ends"] == wanted.ends.tolist() and timeline["window"] == 1.0
+        assert (
+            timeline["starts"] == wanted.starts.tolist()
+            and timeline["ends"] == wanted.ends.tolist()
+            and timeline["window"] == 1.0
+        )
         for row in timeline["labels"]:
-            np.testing.assert_array_equal(np.array(row["scores"], np.float32), wanted.window_scores[:, LABELS.index_of_mid[row["mid"]]])
-        assert [(event["mid"], event["onset"], event["offset"], np.float32(event["score"])) for event in result["events"]] == [(event.label.mid, event.onset, event.offset, np.float32(event.score)) for event in wanted.events]
+            np.testing.assert_array_equal(
+                np.array(row["scores"], np.float32), wanted.window_scores[:, LABELS.index_of_mid[row["mid"]]]
+            )
+        assert [
+            (event["mid"], event["onset"], event["offset"], np.float32(event["score"]))
+            for event in result["events"]
+        ] == [
+            (event.label.mid, event.onset, event.offset, np.float32(event.score)) for event in wanted.events
+        ]
     assert wanted.events and len(wanted.starts) > 2
 
 
@@ -162,29 +211,54 @@ def test_silence_has_scores(client):
     soundfile.write(silent, np.zeros(48_000), 16_000, format="WAV")
     status, _, answer = client.tag(("silence.wav", silent.getvalue()))
     found = scores(answer["results"][0]["tags"])
-    assert status == 200 and len(found) == 3 and all(0 <= score <= 1 for score in found.values())  # of NaN neither is true
+    assert (
+        status == 200 and len(found) == 3 and all(0 <= score <= 1 for score in found.values())
+    )  # of NaN neither is true
 
 
 def test_many_clients_at_once_get_the_bits_of_each_alone(client, offline):
-    contents = [wav(seconds, seed) for seed, seconds in enumerate([0.3, 1.0, 1.0, 4.2, 0.3, 2.0, 1.0, 0.9, 3.1, 1.0, 5.0, 0.5])]
+    contents = [
+        wav(seconds, seed)
+        for seed, seconds in enumerate([0.3, 1.0, 1.0, 4.2, 0.3, 2.0, 1.0, 0.9, 3.1, 1.0, 5.0, 0.5])
+    ]
     with concurrent.futures.ThreadPoolExecutor(len(contents)) as pool:
         answers = list(pool.map(lambda content: client.tag(("x", content), query="timeline=true"), contents))
     for content, (status, _, answer) in zip(contents, answers, strict=True):
         wanted = offline(content)
-        assert status == 200 and scores(answer["results"][0]["tags"]) == {label.mid: np.float32(score) for label, score in wanted.top()}
+        assert status == 200 and scores(answer["results"][0]["tags"]) == {
+            label.mid: np.float32(score) for label, score in wanted.top()
+        }
     assert re.search(r'beatline_pass_windows_bucket{le="1"} (\d+)', client.get("/metrics")[2].decode())
 
 
 def test_a_refused_file_costs_the_others_nothing(client):
-    status, _, answer = client.tag(("a.wav", SHORT), ("b.txt", b"these are words, no sound"), ("c.wav", b""), ("d.wav", LONG))
+    status, _, answer = client.tag(
+        ("a.wav", SHORT), ("b.txt", b"these are words, no sound"), ("c.wav", b""), ("d.wav", LONG)
+    )
     assert status == 200
     assert [result["file"] for result in answer["results"]] == ["a.wav", "b.txt", "c.wav", "d.wav"]
-    assert [result.get("error", {}).get("code") for result in answer["results"]] == [None, "not-audio", "empty-file", None]
-    assert set(answer["results"][1]["error"]) == {"code", "what", "cause", "remedy"} and "b.txt" in answer["results"][1]["error"]["what"]
+    assert [result.get("error", {}).get("code") for result in answer["results"]] == [
+        None,
+        "not-audio",
+        "empty-file",
+        None,
+    ]
+    assert (
+        set(answer["results"][1]["error"]) == {"code", "what", "cause", "remedy"}
+        and "b.txt" in answer["results"][1]["error"]["what"]
+    )
 
 
 @pytest.mark.parametrize(
-    ("files", "status"), [([b"words " * 9], 415), ([wav(41.0)[: 45 + 32_000 * 41]], 413), ([b""], 422), ([b"words " * 9, b""], 422), ([bytes(5 << 20)], 413)], ids=["words", "long", "empty", "both", "large"]
+    ("files", "status"),
+    [
+        ([b"words " * 9], 415),
+        ([wav(41.0)[: 45 + 32_000 * 41]], 413),
+        ([b""], 422),
+        ([b"words " * 9, b""], 422),
+        ([bytes(5 << 20)], 413),
+    ],
+    ids=["words", "long", "empty", "both", "large"],
 )
 def test_a_request_without_a_good_file_says_so_in_its_status(client, files, status):
     got, _, answer = client.tag(*((f"{i}.wav", content) for i, content in enumerate(files)))
@@ -192,20 +266,37 @@ def test_a_request_without_a_good_file_says_so_in_its_status(client, files, stat
 
 
 def test_lines_come_as_windows_are_scored(client, offline):
-    status, headers, lines = client.tag(("long.wav", LONG), ("words.txt", b"words words"), query="top=2&timeline=true", Accept="application/x-ndjson")
-    assert status == 200 and headers["content-type"] == "application/x-ndjson" and headers["transfer-encoding"] == "chunked"
+    status, headers, lines = client.tag(
+        ("long.wav", LONG),
+        ("words.txt", b"words words"),
+        query="top=2&timeline=true",
+        Accept="application/x-ndjson",
+    )
+    assert (
+        status == 200
+        and headers["content-type"] == "application/x-ndjson"
+        and headers["transfer-encoding"] == "chunked"
+    )
     wanted, seen = offline(LONG), [line for line in lines if line["type"] == "window"]
-    assert [(line["start"], line["end"]) for line in seen] == list(zip(wanted.starts.tolist(), wanted.ends.tolist(), strict=True))
+    assert [(line["start"], line["end"]) for line in seen] == list(
+        zip(wanted.starts.tolist(), wanted.ends.tolist(), strict=True)
+    )
     for line, row in zip(seen, wanted.window_scores, strict=True):
-        assert len(line["tags"]) == 2 and all(np.float32(entry["score"]) == row[LABELS.index_of_mid[entry["mid"]]] for entry in line["tags"])
+        assert len(line["tags"]) == 2 and all(
+            np.float32(entry["score"]) == row[LABELS.index_of_mid[entry["mid"]]] for entry in line["tags"]
+        )
     results = {line["file"]: line for line in lines if line["type"] == "result"}
-    assert results["words.txt"]["error"]["code"] == "not-audio" and scores(results["long.wav"]["tags"]) == {label.mid: np.float32(score) for label, score in wanted.top(2)}
+    assert results["words.txt"]["error"]["code"] == "not-audio" and scores(results["long.wav"]["tags"]) == {
+        label.mid: np.float32(score) for label, score in wanted.top(2)
+    }
     assert lines.index(seen[-1]) < lines.index(results["long.wav"])
 
 
 def test_a_window_is_sent_before_the_next_is_scored():
     with serving(seconds=0.3) as client:
-        with client.raw(head(len(body := form(("x", wav(8.0)))), "Accept: application/x-ndjson\r\n") + body) as link:
+        with client.raw(
+            head(len(body := form(("x", wav(8.0)))), "Accept: application/x-ndjson\r\n") + body
+        ) as link:
             got, begun = b"", time.monotonic()
             while b'"window"' not in got:
                 got += link.recv(1 << 16)
@@ -213,8 +304,13 @@ def test_a_window_is_sent_before_the_next_is_scored():
 
 
 def test_labels_are_chosen_by_name_mid_and_branch(client):
-    assert {entry["name"] for entry in client.tag(("x", SHORT), query="labels=rain&labels=hum")[2]["results"][0]["tags"]} == {"Rain", "Hum"}
-    assert [entry["mid"] for entry in client.tag(("x", SHORT), query="labels=Animal")[2]["results"][0]["tags"]] == ["/m/05tny_"]
+    assert {
+        entry["name"]
+        for entry in client.tag(("x", SHORT), query="labels=rain&labels=hum")[2]["results"][0]["tags"]
+    } == {"Rain", "Hum"}
+    assert [
+        entry["mid"] for entry in client.tag(("x", SHORT), query="labels=Animal")[2]["results"][0]["tags"]
+    ] == ["/m/05tny_"]
     assert client.tag(("x", SHORT), query="threshold=1")[2]["results"][0]["tags"] == []
     assert len(client.tag(("x", SHORT), query="top=1")[2]["results"][0]["tags"]) == 1
     status, _, answer = client.tag(("x", SHORT), query="labels=Trombone")
@@ -223,10 +319,18 @@ def test_labels_are_chosen_by_name_mid_and_branch(client):
 
 def test_labels_come_with_their_place_in_the_ontology(client):
     answer = json.loads(client.get("/v1/labels")[2])
-    assert [(entry["index"], entry["mid"], entry["name"]) for entry in answer["labels"]] == [(0, "/m/05tny_", "Bark"), (1, "/m/06mb1", "Rain"), (2, "hum", "Hum")]
+    assert [(entry["index"], entry["mid"], entry["name"]) for entry in answer["labels"]] == [
+        (0, "/m/05tny_", "Bark"),
+        (1, "/m/06mb1", "Rain"),
+        (2, "hum", "Hum"),
+    ]
     names = {node["mid"]: node["name"] for node in answer["nodes"]}
     (parent,) = answer["labels"][0]["parents"]
-    assert names[parent] == "Dog" and "Animal" in names.values() and answer["labels"][2] == {"index": 2, "mid": "hum", "name": "Hum", "parents": [], "children": []}
+    assert (
+        names[parent] == "Dog"
+        and "Animal" in names.values()
+        and answer["labels"][2] == {"index": 2, "mid": "hum", "name": "Hum", "parents": [], "children": []}
+    )
     assert all(child in names for node in answer["nodes"] for child in node["children"])
 
 
@@ -240,15 +344,30 @@ def test_what_is_asked_wrongly_is_answered_in_the_same_form(client):
         (422, client.ask("POST", "/v1/tag", form(("x", SHORT), field="url"), **multipart)),
         (422, client.ask("POST", "/v1/tag", form(("x", SHORT))[:-30], **multipart)),
         (422, client.ask("POST", "/v1/tag", b"no boundary here", **multipart)),
-        (422, client.ask("POST", "/v1/tag", b'{"url": "http://127.0.0.1/"}', Content_Type="application/json")),
+        (
+            422,
+            client.ask("POST", "/v1/tag", b'{"url": "http://127.0.0.1/"}', Content_Type="application/json"),
+        ),
         (422, client.ask("POST", "/v1/tag", b"x", Content_Type=f"multipart/form-data; boundary={'b' * 300}")),
-        (413, client.ask("POST", "/v1/tag", iter([form(("x", b""))[:-12], *[bytes(1 << 20)] * 9]), Content_Type="multipart/form-data; boundary=limit")),
+        (
+            413,
+            client.ask(
+                "POST",
+                "/v1/tag",
+                iter([form(("x", b""))[:-12], *[bytes(1 << 20)] * 9]),
+                Content_Type="multipart/form-data; boundary=limit",
+            ),
+        ),
         (404, client.get("/v2/tag")),
         (405, client.get("/v1/tag")),
     ]:
         got, headers, body = answer
         body = body if isinstance(body, dict) else json.loads(body)
-        assert got == status and body["request_id"] == headers["x-request-id"] and set(body["error"]) == {"code", "what", "cause", "remedy"}, body
+        assert (
+            got == status
+            and body["request_id"] == headers["x-request-id"]
+            and set(body["error"]) == {"code", "what", "cause", "remedy"}
+        ), body
 
 
 def test_request_ids_are_given_back_if_they_are_sane(client):
@@ -261,27 +380,68 @@ def test_every_address_is_described_and_nothing_is_loaded_from_elsewhere(client)
     _, headers, body = client.get("/openapi.json")
     described = json.loads(body)
     assert set(described["paths"]) == {"/v1/tag", "/v1/labels", "/healthz", "/readyz", "/metrics"}
-    assert described["paths"]["/v1/tag"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["required"] == ["files"]
+    assert described["paths"]["/v1/tag"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"][
+        "required"
+    ] == ["files"]
     assert client.get("/docs")[0] == client.get("/redoc")[0] == 404
     policy = headers["content-security-policy"]
-    assert policy.startswith("default-src 'self';") and "unsafe" not in policy and "http" not in policy and headers["x-content-type-options"] == "nosniff"
+    assert (
+        policy.startswith("default-src 'self';")
+        and "unsafe" not in policy
+        and "http" not in policy
+        and headers["x-content-type-options"] == "nosniff"
+    )
 
 
 def test_the_page_is_served_and_nothing_beside_it(client):
     status, headers, body = client.get("/")
-    assert status == 200 and headers["content-type"].startswith("text/html") and "default-src 'self'" in headers["content-security-policy"]
+    assert (
+        status == 200
+        and headers["content-type"].startswith("text/html")
+        and "default-src 'self'" in headers["content-security-policy"]
+    )
     for name in re.findall(rb'(?:src|href)="(page/[^"]+)"', body):
         assert client.get("/" + name.decode())[0] == 200
-    for path in ("/page/../app.py", "/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page/..%5capp.py", "/page//etc/passwd", "/page/%2fetc%2fpasswd", "/page/.", "/page/", "/page/x%00.js", "/../app.py", "/app.py"):
+    for path in (
+        "/page/../app.py",
+        "/page/..%2fapp.py",
+        "/page/%2e%2e/app.py",
+        "/page/..%5capp.py",
+        "/page//etc/passwd",
+        "/page/%2fetc%2fpasswd",
+        "/page/.",
+        "/page/",
+        "/page/x%00.js",
+        "/../app.py",
+        "/app.py",
+    ):
         status, _, body = client.get(path)
         assert status == 404 and b"root:" not in body and b"import" not in body, path
 
 
 def test_names_are_data_and_never_paths(client, tmp_path):
     before = sorted(Path.cwd().iterdir())
-    for name in ("../../../../tmp/evil.wav", str(tmp_path / "evil.wav"), "CON", ".", "..", "/etc/passwd", "a" * 3000 + ".wav", "dröhnen \N{DOG}.wav", "x\x00y.wav", "%2e%2e%2fx", "$(touch x).wav", "https://example.org/x.wav", "<img src=x>.wav"):
+    for name in (
+        "../../../../tmp/evil.wav",
+        str(tmp_path / "evil.wav"),
+        "CON",
+        ".",
+        "..",
+        "/etc/passwd",
+        "a" * 3000 + ".wav",
+        "dröhnen \N{DOG}.wav",
+        "x\x00y.wav",
+        "%2e%2e%2fx",
+        "$(touch x).wav",
+        "https://example.org/x.wav",
+        "<img src=x>.wav",
+    ):
         status, _, answer = client.tag((name, SHORT))
-        assert status == 200 and answer["results"][0]["file"] == "".join(c if c.isprintable() else "\ufffd" for c in name)[:255]
+        assert (
+            status == 200
+            and answer["results"][0]["file"]
+            == "".join(c if c.isprintable() else "\ufffd" for c in name)[:255]
+        )
     assert sorted(Path.cwd().iterdir()) == before and not list(tmp_path.iterdir())
     assert client.tag(("", SHORT))[2]["results"][0]["file"] == "audio"
 
@@ -291,20 +451,39 @@ def test_metrics_tell_what_happened(client):
     client.tag(("x", b"words"))
     client.get("/nothing")
     text = client.get("/metrics")[2].decode()
-    values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if not line.startswith("#")}
-    assert values['beatline_requests_total{status="200"}'] > 0 and values['beatline_files_total{outcome="tagged"}'] > 0 and values['beatline_files_total{outcome="not-audio"}'] > 0
-    assert values["beatline_queue_files"] == values["beatline_uploads"] == 0 and values["beatline_connections"] >= 1
-    assert values["beatline_request_seconds_count"] == values['beatline_request_seconds_bucket{le="+Inf"}'] > 0 and values["beatline_audio_seconds_total"] >= 0.7
+    values = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if not line.startswith("#")
+    }
+    assert (
+        values['beatline_requests_total{status="200"}'] > 0
+        and values['beatline_files_total{outcome="tagged"}'] > 0
+        and values['beatline_files_total{outcome="not-audio"}'] > 0
+    )
+    assert (
+        values["beatline_queue_files"] == values["beatline_uploads"] == 0
+        and values["beatline_connections"] >= 1
+    )
+    assert (
+        values["beatline_request_seconds_count"] == values['beatline_request_seconds_bucket{le="+Inf"}'] > 0
+        and values["beatline_audio_seconds_total"] >= 0.7
+    )
     assert values['beatline_rejections_total{code="missing-file"}'] >= 1
     names = {line.split("{")[0].split(" ")[0] for line in values}
-    assert {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names} == set(re.findall(r"# TYPE (\S+)", text))
+    assert {
+        name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names
+    } == set(re.findall(r"# TYPE (\S+)", text))
 
 
 # --- bad and too many clients
 
 
 def test_a_full_queue_turns_away_at_once_and_health_answers():
-    with serving(replace(LIMITS, max_queue=3), seconds=0.4) as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with (
+        serving(replace(LIMITS, max_queue=3), seconds=0.4) as client,
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+    ):
         running = [pool.submit(client.tag, ("x", wav(2.0))) for _ in range(3)]
         until(lambda: client.service.metrics.text().find("beatline_queue_files 3") > 0)
         for _ in range(5):
@@ -312,7 +491,11 @@ def test_a_full_queue_turns_away_at_once_and_health_answers():
             with client.raw(head(4 << 20)) as link:  # not a byte of the body
                 answer = http.client.HTTPResponse(link)
                 answer.begin()
-                assert answer.status == 429 and int(answer.headers["Retry-After"]) >= 1 and json.loads(answer.read())["error"]["code"] == "server-busy"
+                assert (
+                    answer.status == 429
+                    and int(answer.headers["Retry-After"]) >= 1
+                    and json.loads(answer.read())["error"]["code"] == "server-busy"
+                )
             assert client.get("/healthz")[0] == 200
             assert time.monotonic() - begun < 0.3
         assert [future.result()[0] for future in running] == [200] * 3
@@ -320,7 +503,10 @@ def test_a_full_queue_turns_away_at_once_and_health_answers():
 
 
 def test_a_file_whose_turn_does_not_come_is_given_up():
-    with serving(replace(LIMITS, max_wait=0.5), seconds=1.0) as client, concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with (
+        serving(replace(LIMITS, max_wait=0.5), seconds=1.0) as client,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
         first = pool.submit(client.tag, ("x", wav(0.9)))
         status, _, _ = client.tag(("x", wav(0.8)))
         assert 429 in (status, first.result()[0])
@@ -380,14 +566,18 @@ def wordy() -> AudioTagger:
     return AudioTagger(TorchEngine(model.eval(), labels), window=0.5, hop=0.05)
 
 
-def ask_much(client: Client, seconds: float = 30.0, accept: str = "") -> tuple[socket.socket, http.client.HTTPResponse]:
+def ask_much(
+    client: Client, seconds: float = 30.0, accept: str = ""
+) -> tuple[socket.socket, http.client.HTTPResponse]:
     """A connection that asked for every score, and the answer that begins; it holds only little at once."""
     body = form(("x", wav(seconds)))
     link = socket.socket()
     link.settimeout(20)
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
     link.connect(client.place)
-    link.sendall(head(len(body), accept).replace(b"/v1/tag", b"/v1/tag?timeline=true&events=true&top=10000") + body)
+    link.sendall(
+        head(len(body), accept).replace(b"/v1/tag", b"/v1/tag?timeline=true&events=true&top=10000") + body
+    )
     answer = http.client.HTTPResponse(link)
     answer.begin()
     return link, answer
@@ -402,8 +592,15 @@ def test_a_long_answer_is_whole_and_made_as_it_is_taken(wordy, accept):
             body = bytearray()
             while part := answer.read1(1 << 16):
                 body += part
-                most = max(most, *(connection.unsent for connection in client.server.server_state.connections), 0)
-        assert answer.status == 200 and answer.headers["Transfer-Encoding"] == "chunked" and len(body) > 3_000_000 and most < 300_000
+                most = max(
+                    most, *(connection.unsent for connection in client.server.server_state.connections), 0
+                )
+        assert (
+            answer.status == 200
+            and answer.headers["Transfer-Encoding"] == "chunked"
+            and len(body) > 3_000_000
+            and most < 300_000
+        )
         result = json.loads(body.splitlines()[-1]) if accept else json.loads(body)["results"][0]
         rows = {row["mid"]: np.array(row["scores"], np.float32) for row in result["timeline"]["labels"]}
         assert np.array_equal(np.stack([rows[mid] for mid in wanted.labels.mids], 1), wanted.window_scores)
@@ -455,7 +652,12 @@ def test_too_many_connections_and_uploads_are_turned_away():
             with client.raw(asked) as link:
                 answer = http.client.HTTPResponse(link)
                 answer.begin()
-                assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"], answer.read()) == (503, "1", "close", b"")
+                assert (
+                    answer.status,
+                    answer.headers["Retry-After"],
+                    answer.headers["Connection"],
+                    answer.read(),
+                ) == (503, "1", "close", b"")
         for link in links:
             link.close()
         until(lambda: client.get("/healthz")[0] == 200)
@@ -473,9 +675,14 @@ def test_disk_space_is_shared_and_given_back():
 def test_a_disk_that_is_full_while_a_file_is_decoded_refuses_that_file(caplog):
     packed = io.BytesIO()  # some kilobytes, whose samples take 320
     soundfile.write(packed, np.zeros(160_000), 16_000, format="FLAC")
-    files, before = [("small.wav", SHORT), ("packed.flac", packed.getvalue())], resource.getrlimit(resource.RLIMIT_FSIZE)
+    files, before = (
+        [("small.wav", SHORT), ("packed.flac", packed.getvalue())],
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+    )
     with serving() as client:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # of this process, which the server is a thread of
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (100_000, before[1])
+        )  # of this process, which the server is a thread of
         try:
             alone, headers, answer = client.tag(files[1])
             both, _, answers = client.tag(*files)
@@ -484,7 +691,12 @@ def test_a_disk_that_is_full_while_a_file_is_decoded_refuses_that_file(caplog):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert client.tag(*files)[2]["results"][1]["seconds"] == 10
         until(lambda: not client.service.spool.used)  # given back after the answer
-    assert alone == 503 and int(headers["retry-after"]) >= 1 and both == status == 200 and "File too large" in caplog.text
+    assert (
+        alone == 503
+        and int(headers["retry-after"]) >= 1
+        and both == status == 200
+        and "File too large" in caplog.text
+    )
     results = {line["file"]: line for line in lines if line["type"] == "result"}
     for result in (answer["results"][0], answers["results"][1], results["packed.flac"]):
         assert result["error"]["code"] == "disk-full" and "packed.flac" in result["error"]["what"]
@@ -495,7 +707,13 @@ def test_a_mistake_of_ours_is_logged_with_its_id_and_not_shown(caplog):
     with serving() as client:
         client.service.tagger.engine.seconds = "nonsense"
         status, _, answer = client.tag(("x", SHORT), X_Request_ID="find-me")
-        assert status == 500 and answer["error"]["code"] == "internal-error" and "find-me" in answer["error"]["remedy"] and "nonsense" not in json.dumps(answer) and "Traceback" not in json.dumps(answer)
+        assert (
+            status == 500
+            and answer["error"]["code"] == "internal-error"
+            and "find-me" in answer["error"]["remedy"]
+            and "nonsense" not in json.dumps(answer)
+            and "Traceback" not in json.dumps(answer)
+        )
         assert "find-me" in caplog.text and "TypeError" in caplog.text
         lines = client.tag(("x", SHORT), Accept="application/x-ndjson")[2]
         assert lines[-1]["error"]["code"] == "internal-error"
@@ -507,14 +725,39 @@ def test_a_mistake_of_ours_is_logged_with_its_id_and_not_shown(caplog):
 def test_doctor_prints_the_limits(capsys):
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    assert len(fields(ServeLimits)) > 15 and [field.name for field in fields(ServeLimits) if f"{field.name} {getattr(ServeLimits(), field.name)}" not in said.split("\nserve ")[1]] == []
+    assert (
+        len(fields(ServeLimits)) > 15
+        and [
+            field.name
+            for field in fields(ServeLimits)
+            if f"{field.name} {getattr(ServeLimits(), field.name)}" not in said.split("\nserve ")[1]
+        ]
+        == []
+    )
 
 
 def test_the_command_serves_drains_and_ends_with_0(tmp_path):
     save(tmp_path / "model", make_tagger(), LABELS, {})
-    command = [sys.executable, "-m", "beatline", "serve", "--model", str(tmp_path / "model"), "--engine", "torch", "--port", "0", "--window", "0.3", "--hop", "0.01"]
+    command = [
+        sys.executable,
+        "-m",
+        "beatline",
+        "serve",
+        "--model",
+        str(tmp_path / "model"),
+        "--engine",
+        "torch",
+        "--port",
+        "0",
+        "--window",
+        "0.3",
+        "--hop",
+        "0.01",
+    ]
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+    ) as process:
         try:
             assert process.stdout is not None and process.stderr is not None
             address = urlsplit(re.search(r"http://\S+", process.stdout.readline())[0])
@@ -523,7 +766,12 @@ def test_the_command_serves_drains_and_ends_with_0(tmp_path):
             def get(path: str, method: str = "GET", content: bytes | None = None) -> tuple[int, str | None]:
                 connection = http.client.HTTPConnection(address.hostname, address.port, timeout=20)
                 try:
-                    connection.request(method, path, content, {"Content-Type": "multipart/form-data; boundary=limit"} if content else {})
+                    connection.request(
+                        method,
+                        path,
+                        content,
+                        {"Content-Type": "multipart/form-data; boundary=limit"} if content else {},
+                    )
                     answer = connection.getresponse()
                     return answer.status, answer.getheader("Retry-After")
                 finally:
@@ -541,7 +789,9 @@ def test_the_command_serves_drains_and_ends_with_0(tmp_path):
                 assert b'"result"' not in got
                 while part := link.recv(1 << 16):
                     got += part
-            assert b'"type": "result", "file": "long.wav", "seconds": 12.0' in got and got.endswith(b"0\r\n\r\n")
+            assert b'"type": "result", "file": "long.wav", "seconds": 12.0' in got and got.endswith(
+                b"0\r\n\r\n"
+            )
             assert process.wait(10) == 0
             assert process.stderr.read() == ""
             assert not list(tmp_path.glob("beatline*"))
@@ -560,12 +810,29 @@ def test_the_second_signal_does_not_wait(tmp_path):
             client.server.handle_exit(signal.SIGTERM, None)
             answer = http.client.HTTPResponse(link)
             answer.begin()
-            assert answer.status == 503 and answer.headers["Retry-After"] and json.loads(answer.read())["error"]["code"] == "server-stopping"
+            assert (
+                answer.status == 503
+                and answer.headers["Retry-After"]
+                and json.loads(answer.read())["error"]["code"] == "server-stopping"
+            )
 
 
 def test_an_address_in_use_is_one_line(tmp_path, capsys):
     save(tmp_path / "model", make_tagger(), LABELS, {})
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert main(["serve", "--model", str(tmp_path / "model"), "--engine", "torch", "--port", str(taken.getsockname()[1])]) == 2
+        assert (
+            main(
+                [
+                    "serve",
+                    "--model",
+                    str(tmp_path / "model"),
+                    "--engine",
+                    "torch",
+                    "--port",
+                    str(taken.getsockname()[1]),
+                ]
+            )
+            == 2
+        )
     error = capsys.readouterr().err
     assert "cannot listen on 127.0.0.1" in error and len(error.splitlines()) == 1

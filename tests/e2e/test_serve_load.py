@@ -1,4 +1,6 @@
-"""The server under load and under bad input, in short; the long versions are `benchmarks/serve_load.py` and `benchmarks/serve_fuzz.py`."""
+"""The server under load and under bad input, in short; the long versions are `benchmarks/serve_load.py` and
+`benchmarks/serve_fuzz.py`.
+"""
 
 import os
 import sys
@@ -24,7 +26,8 @@ import serve_clients as clients
 import serve_fuzz
 
 pytestmark = pytest.mark.xdist_group("load")
-GRACE = 10.0  # how many times longer than the goal something of milliseconds may take here, where other tests run beside it
+# how many times longer than the goal something of milliseconds may take here, where other tests run beside it
+GRACE = 10.0
 
 
 def crowding() -> float:
@@ -51,10 +54,15 @@ def test_a_crowd_is_served_with_the_offline_bits_or_told_at_once_to_come_again(f
     assert found["trouble"] == []
     waits = {status: [wait for _, wait, got in found["asked"] if got == status] for status in (200, 429, 503)}
     assert len(waits[200]) >= 64 and len(waits[429]) >= 64 and not waits[503]
-    assert np.percentile(health, 99) < crowding() * GRACE * 0.1 and np.percentile(waits[429], 99) < crowding() * GRACE * 0.1
+    assert (
+        np.percentile(health, 99) < crowding() * GRACE * 0.1
+        and np.percentile(waits[429], 99) < crowding() * GRACE * 0.1
+    )
     assert sum(map(len, found["tags"].values())) == 6
     for name, (answer,) in found["tags"].items():
-        assert {mid: np.float32(score) for mid, score in answer} == {label.mid: np.float32(score) for label, score in offline(files / name).top(10)}
+        assert {mid: np.float32(score) for mid, score in answer} == {
+            label.mid: np.float32(score) for label, score in offline(files / name).top(10)
+        }
 
 
 def test_slow_clients_do_not_slow_the_others(files):
@@ -71,7 +79,9 @@ def test_slow_clients_do_not_slow_the_others(files):
 
 
 @pytest.mark.parametrize("slow", [1, 8])
-def test_places_in_the_queue_are_kept_for_bodies_on_their_way_but_not_for_slow_ones_and_not_all(slow, monkeypatch):
+def test_places_in_the_queue_are_kept_for_bodies_on_their_way_but_not_for_slow_ones_and_not_all(
+    slow, monkeypatch
+):
     monkeypatch.setattr("beatline.serve.service.FAST_SECONDS", 2.0)
     with serving(replace(LIMITS, max_queue=slow, upload_grace=20.0)) as client:
         links = [client.raw(head(1000)) for _ in range(slow)]
@@ -100,8 +110,17 @@ def test_who_sends_much_and_is_turned_away_still_hears_why():
 def test_mutated_files_are_tagged_or_refused():
     originals = fuzz_decode.originals()
     with serving(ServeLimits()) as client, ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda number: serve_fuzz.tried(client.place[1], f"{number}.wav", fuzz_decode.mutated(originals, 1, number)), range(120)))
-    assert [one["wrong"] for one in found if one["wrong"]] == [] and max(one["seconds"] for one in found) < crowding() * 10
+        found = list(
+            pool.map(
+                lambda number: serve_fuzz.tried(
+                    client.place[1], f"{number}.wav", fuzz_decode.mutated(originals, 1, number)
+                ),
+                range(120),
+            )
+        )
+    assert [one["wrong"] for one in found if one["wrong"]] == [] and max(
+        one["seconds"] for one in found
+    ) < crowding() * 10
     assert len({one["outcome"] for one in found}) > 2
 
 
@@ -112,7 +131,9 @@ def test_eight_bombs_at_once_stay_within_their_memory():
         with serve_fuzz.Watch(os.getpid()) as watch:
             found = list(pool.map(lambda bomb: serve_fuzz.tried(client.place[1], *bomb), made.items()))
         assert client.tag(("x", SHORT))[0] == 200
-    assert [one["wrong"] for one in found if one["wrong"]] == [] and max(one["seconds"] for one in found) < crowding() * 10
+    assert [one["wrong"] for one in found if one["wrong"]] == [] and max(
+        one["seconds"] for one in found
+    ) < crowding() * 10
     assert len(found) >= 12 and 0 < watch.most < 256 << 20
 
 

@@ -41,7 +41,10 @@ def write_data(folder: Path) -> Path:
         sound = np.sin(np.arange(samples) * 0.2) if tone else rng.standard_normal(samples)
         soundfile.write(folder / f"c{number}.wav", 0.2 * sound, 16_000)
         labels = "Tone" if tone else "Noise"
-        rows.append(f"c{number}.wav,{labels + (';Quiet' if number in (0, 1, 7, 8, 10) else '')},{'train' if number < 7 else 'val' if number < 9 else 'test'}")
+        rows.append(
+            f"c{number}.wav,{labels + (';Quiet' if number in (0, 1, 7, 8, 10) else '')},"
+            f"{'train' if number < 7 else 'val' if number < 9 else 'test'}"
+        )
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
     return folder / "clips.csv"
 

@@ -1,16 +1,19 @@
 """ESPnet's own numbers. Run by the peers' Python (`peers.sh`), never imported; knows nothing of beatline.
 
-    peer_espnet.py new FOLDER CHECKPOINT [--labels N] [--seed S]     config.yaml and model.pth as the AS-20K recipe makes them from CHECKPOINT
+    peer_espnet.py new FOLDER CHECKPOINT [--labels N] [--seed S]     config.yaml and model.pth as the AS-20K
+        recipe makes them from CHECKPOINT
     peer_espnet.py score FOLDER IN.npz OUT.npz                       logits and scores of a model folder
-    peer_espnet.py train FOLDER IN.npz OUT.npz [--decay D] [--clips N]  losses and gradient norms of training steps
+    peer_espnet.py train FOLDER IN.npz OUT.npz [--decay D] [--clips N]  losses and gradient norms of training
+    steps
 
-Several commands with `+` between them run in one process, which saves the imports.
-FOLDER holds `config.yaml` and one `.pth`, in ESPnet's layout with `frontend: null` and `normalize: null`.
-IN.npz: `waveforms` (batch, samples) float32, zero after each clip's end; `lengths` (batch,) int64; for `train` also `targets` (batch, labels) and
-`train_lr` (steps,).
-OUT.npz of `score`: `logits` of the padded batch, `scores_alone` of each clip alone as its inference program makes them, both (batch, labels).
-OUT.npz of `train`: `loss` and `grad_norm` (before clipping) (steps,), `logits_after` (batch, labels), `parameter_names`, `first_step_grad_norms`.
-Each step is one padded batch of N clips, the data in order and over again; BCE, AdamW (0.01, (0.9, 0.98)), gradient norm clipped at 1.
+Several commands with `+` between them run in one process, which saves the imports. FOLDER holds `config.yaml`
+and one `.pth`, in ESPnet's layout with `frontend: null` and `normalize: null`. IN.npz: `waveforms` (batch,
+samples) float32, zero after each clip's end; `lengths` (batch,) int64; for `train` also `targets` (batch,
+labels) and `train_lr` (steps,). OUT.npz of `score`: `logits` of the padded batch, `scores_alone` of each clip
+alone as its inference program makes them, both (batch, labels). OUT.npz of `train`: `loss` and `grad_norm`
+(before clipping) (steps,), `logits_after` (batch, labels), `parameter_names`, `first_step_grad_norms`. Each
+step is one padded batch of N clips, the data in order and over again; BCE, AdamW (0.01, (0.9, 0.98)),
+gradient norm clipped at 1.
 """
 
 import argparse
@@ -28,7 +31,9 @@ from espnet2.torch_utils.initialize import initialize
 
 
 def build(config: dict) -> ESPnetClassificationModel:
-    """ESPnet's classification model of a config.yaml, as its task builds it (the task itself needs a dozen packages more)."""
+    """ESPnet's classification model of a config.yaml, as its task builds it (the task itself needs a dozen
+    packages more).
+    """
     assert (config["encoder"], config["decoder"], config["model"]) == ("beats", "linear", "espnet")
     absent = ("frontend", "specaug", "normalize", "preencoder")
     assert all(config[part] is None for part in absent), "only the parts of the AS-20K recipe"
@@ -36,7 +41,9 @@ def build(config: dict) -> ESPnetClassificationModel:
     encoder = beats_encoder.BeatsEncoder(input_size=config["input_size"], **config["encoder_conf"])
     decoder = LinearDecoder(labels, encoder_output_size=encoder.output_size(), **config["decoder_conf"])
     parts = {"encoder": encoder, "decoder": decoder} | dict.fromkeys(absent)
-    return ESPnetClassificationModel(vocab_size=labels, token_list=config["token_list"], **parts, **config["model_conf"])
+    return ESPnetClassificationModel(
+        vocab_size=labels, token_list=config["token_list"], **parts, **config["model_conf"]
+    )
 
 
 def load(folder: Path) -> ESPnetClassificationModel:
@@ -48,7 +55,9 @@ def load(folder: Path) -> ESPnetClassificationModel:
 
 
 def new(folder: Path, checkpoint: Path, labels: int, seed: int) -> None:
-    """Writes what fine-tuning `checkpoint` starts from. The architecture stays in the checkpoint, `beats_config` holds the recipe's changes alone."""
+    """Writes what fine-tuning `checkpoint` starts from. The architecture stays in the checkpoint,
+    `beats_config` holds the recipe's changes alone.
+    """
     torch.manual_seed(seed)
     config = {
         "token_list": [f"label_{i}" for i in range(labels)] + ["<unk>"],
@@ -59,7 +68,11 @@ def new(folder: Path, checkpoint: Path, labels: int, seed: int) -> None:
         "encoder": "beats",
         "encoder_conf": {
             "beats_ckpt_path": str(checkpoint),
-            "beats_config": {"layer_wise_gradient_decay_ratio": 0.3, "encoder_layerdrop": 0.0, "dropout": 0.0},
+            "beats_config": {
+                "layer_wise_gradient_decay_ratio": 0.3,
+                "encoder_layerdrop": 0.0,
+                "dropout": 0.0,
+            },
             "use_weighted_representation": False,
             "roll_augment": False,
             "roll_interval": 16000,
@@ -76,18 +89,26 @@ def new(folder: Path, checkpoint: Path, labels: int, seed: int) -> None:
     torch.save(model.state_dict(), folder / "model.pth")
 
 
-def logits_of(model: ESPnetClassificationModel, waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def logits_of(
+    model: ESPnetClassificationModel, waveforms: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
     return model.decoder(*model.encode(waveforms, lengths))
 
 
 @torch.no_grad()
-def score(model: ESPnetClassificationModel, waveforms: torch.Tensor, lengths: torch.Tensor) -> dict[str, np.ndarray]:
-    alone = [model.score(waveform[None, :length]) for waveform, length in zip(waveforms, lengths, strict=True)]
+def score(
+    model: ESPnetClassificationModel, waveforms: torch.Tensor, lengths: torch.Tensor
+) -> dict[str, np.ndarray]:
+    alone = [
+        model.score(waveform[None, :length]) for waveform, length in zip(waveforms, lengths, strict=True)
+    ]
     return {"logits": logits_of(model, waveforms, lengths).numpy(), "scores_alone": torch.cat(alone).numpy()}
 
 
 class ScaleGradient(torch.autograd.Function):
-    """The decay that ESPnet means: its own function gets (tokens, ratio) as one tuple, in which autograd sees no tensor."""
+    """The decay that ESPnet means: its own function gets (tokens, ratio) as one tuple, in which autograd sees
+    no tensor.
+    """
 
     @staticmethod
     def forward(ctx, tokens, ratio):
@@ -107,7 +128,9 @@ class ReleaseDecay:
         return ScaleGradient.apply(*pair)
 
 
-def train(model: ESPnetClassificationModel, arrays: dict[str, torch.Tensor], decay: str, clips: int) -> dict[str, np.ndarray]:
+def train(
+    model: ESPnetClassificationModel, arrays: dict[str, torch.Tensor], decay: str, clips: int
+) -> dict[str, np.ndarray]:
     if decay == "none":
         model.encoder.encoder.layer_wise_gradient_decay_ratio = 1.0
     elif decay == "release":
@@ -161,7 +184,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     if args.command == "new":
         return new(args.folder, args.checkpoint, args.labels, args.seed)
-    arrays = {name: torch.from_numpy(array) for name, array in np.load(args.input).items() if array.dtype.kind in "fi"}
+    arrays = {
+        name: torch.from_numpy(array)
+        for name, array in np.load(args.input).items()
+        if array.dtype.kind in "fi"
+    }
     model = load(args.folder)
     if args.command == "score":
         np.savez(args.output, **score(model, arrays["waveforms"], arrays["lengths"]))  # type: ignore[arg-type]

@@ -1,16 +1,21 @@
-"""The openbeats package's own numbers. Run by the peers' Python (`peers.sh`), never imported; knows nothing of beatline.
+"""The openbeats package's own numbers. Run by the peers' Python (`peers.sh`), never imported; knows nothing
+of beatline.
 
-    peer_openbeats.py new CHECKPOINT [--labels N] [--seed S] [--cfg JSON]    random weights in the BEATs release's layout; JSON changes its cfg
-    peer_openbeats.py score CHECKPOINT IN.npz OUT.npz                        filter bank, tokens, padding and logits
-    peer_openbeats.py double CHECKPOINT IN.npz OUT.npz                       the same without logits, all in float64
-    peer_openbeats.py fbank IN.npz OUT.npz                                   raw log-mel energies of torchaudio's Kaldi filter bank
+    peer_openbeats.py new CHECKPOINT [--labels N] [--seed S] [--cfg JSON]    random weights in the BEATs
+        release's layout; JSON changes its cfg
+    peer_openbeats.py score CHECKPOINT IN.npz OUT.npz                        filter bank, tokens, padding and
+        logits
+    peer_openbeats.py double CHECKPOINT IN.npz OUT.npz                       the same without logits, all in
+        float64
+    peer_openbeats.py fbank IN.npz OUT.npz                                   raw log-mel energies of
+        torchaudio's Kaldi filter bank
 
 Several commands with `+` between them run in one process, which saves the imports.
 
-IN.npz: `waveforms` (batch, samples) float32, zero after each clip's end; `lengths` (batch,) int64.
-OUT.npz of `score`: `fbank` (batch, frames, 128) normalised, `tokens` (batch, tokens, width) and `is_padding` (batch, tokens) of the padded batch; for
-clip i alone `tokens_alone_i` (tokens, width); where the checkpoint has a head, `logits_alone` and `scores_alone` (batch, labels). OUT.npz of
-`fbank`: `log_mel` (batch, frames, 128).
+IN.npz: `waveforms` (batch, samples) float32, zero after each clip's end; `lengths` (batch,) int64. OUT.npz of
+`score`: `fbank` (batch, frames, 128) normalised, `tokens` (batch, tokens, width) and `is_padding` (batch,
+tokens) of the padded batch; for clip i alone `tokens_alone_i` (tokens, width); where the checkpoint has a
+head, `logits_alone` and `scores_alone` (batch, labels). OUT.npz of `fbank`: `log_mel` (batch, frames, 128).
 """
 
 import argparse
@@ -54,16 +59,21 @@ BASE = {  # what the released iter3 checkpoints state
 def new(checkpoint: str, labels: int, seed: int, changes: dict) -> None:
     """Writes an encoder as openbeats initialises it, then moved off that start.
 
-    At the start every bias is 0, every scale 1 and the position table next to 0: a reader that mixed them up would go unseen.
+    At the start every bias is 0, every scale 1 and the position table next to 0: a reader that mixed them up
+    would go unseen.
     """
     torch.manual_seed(seed)
-    cfg = {name: value for name, value in (BASE | changes).items() if value is not None}  # null leaves a key out
+    cfg = {
+        name: value for name, value in (BASE | changes).items() if value is not None
+    }  # null leaves a key out
     encoder = BeatsEncoder(input_size=0, beats_config=cfg)
     for name, parameter in encoder.named_parameters():
         if name.endswith("relative_attention_bias.weight"):
             parameter.normal_(0.0, 0.5)
         elif parameter.dim() == 1 or name.endswith(("grep_a", "weight_g")):
-            parameter.mul_(1 + 0.1 * torch.randn_like(parameter)).add_(0.1 * torch.randn_like(parameter) * (parameter.dim() == 1))
+            parameter.mul_(1 + 0.1 * torch.randn_like(parameter)).add_(
+                0.1 * torch.randn_like(parameter) * (parameter.dim() == 1)
+            )
     content = {"cfg": cfg, "model": encoder.state_dict()}
     if labels:
         head = torch.nn.Linear(cfg["encoder_embed_dim"], labels)
@@ -74,7 +84,9 @@ def new(checkpoint: str, labels: int, seed: int, changes: dict) -> None:
 
 
 def load(checkpoint: str) -> OpenBeats:
-    """The package's model. It takes the release's `predictor` for no head, so the head goes in under a name that it knows."""
+    """The package's model. It takes the release's `predictor` for no head, so the head goes in under a name
+    that it knows.
+    """
     model = OpenBeats.from_pretrained(checkpoint)
     content = torch.load(checkpoint, weights_only=True)
     expected = {name for name in content["model"] if not name.startswith("predictor.")}
@@ -100,7 +112,10 @@ def score(model: OpenBeats, waveforms: torch.Tensor, lengths: torch.Tensor) -> d
     alone = [model.encode(waveform[:length]) for waveform, length in zip(waveforms, lengths, strict=True)]
     result |= {f"tokens_alone_{i}": clip["patch_embeddings"] for i, clip in enumerate(alone)}
     if model.classifier is not None:
-        result |= {f"{ours}_alone": np.stack([clip[theirs] for clip in alone]) for ours, theirs in (("logits", "logits"), ("scores", "probs"))}
+        result |= {
+            f"{ours}_alone": np.stack([clip[theirs] for clip in alone])
+            for ours, theirs in (("logits", "logits"), ("scores", "probs"))
+        }
     return result
 
 

@@ -80,17 +80,24 @@ def test_espnet():
     assert loaded.family == "ESPnet" and loaded.labels.names == tuple(f"label_{i}" for i in range(7))
     close(loaded.tagger(ESPNET_PADDING)(golden["waveforms"], golden["lengths"]), golden["logits"])
     tagger = loaded.tagger()
-    for waveform, length, expected in zip(golden["waveforms"], golden["lengths"], golden["probabilities_one_by_one"], strict=True):
+    for waveform, length, expected in zip(
+        golden["waveforms"], golden["lengths"], golden["probabilities_one_by_one"], strict=True
+    ):
         close(tagger.score(tagger(waveform[None, :length]))[0], expected)
 
 
 ESPNET_PADDING = "upstream"  # ESPnet 202511 still has the release's rule
 
 
-@pytest.mark.parametrize(("prefix", "ratio", "decay"), [("full", 1.0, "release"), ("decay", 0.3, "release"), ("espnet_cut", 0.3, "espnet-cut")])
+@pytest.mark.parametrize(
+    ("prefix", "ratio", "decay"),
+    [("full", 1.0, "release"), ("decay", 0.3, "release"), ("espnet_cut", 0.3, "espnet-cut")],
+)
 @pytest.mark.parametrize("kept", [0, KEPT_WEIGHTS], ids=["attention made again", "attention kept"])
 def test_training_trajectory(prefix, ratio, decay, kept, monkeypatch):
-    """Thirty steps of the originals' training: each loss and gradient norm within 1e-4 relative (seen: 6e-6), and the logits after."""
+    """Thirty steps of the originals' training: each loss and gradient norm within 1e-4 relative (seen: 6e-6),
+    and the logits after.
+    """
     monkeypatch.setattr("beatline.model.attention.KEPT_WEIGHTS", kept)
     import dataclasses
 
@@ -130,7 +137,11 @@ def check_first_gradients(tagger: Tagger, expected: torch.Tensor) -> None:
     norms = {}
     for pair in correspondence(tagger.config):
         gradient = parameters[pair.ours].grad
-        for name, part in zip(pair.theirs, pair.to_theirs(gradient if gradient is not None else torch.zeros_like(parameters[pair.ours])), strict=True):
+        for name, part in zip(
+            pair.theirs,
+            pair.to_theirs(gradient if gradient is not None else torch.zeros_like(parameters[pair.ours])),
+            strict=True,
+        ):
             norms[f"encoder.{name}"] = float(part.norm())
     for part in ("weight", "bias"):
         norms[f"decoder.linear_out.{part}"] = float(parameters[f"head.{part}"].grad.norm())
@@ -146,4 +157,6 @@ def test_a_clip_alone_equals_the_clip_in_a_padded_batch():
     together = tagger(waveforms, lengths)
     for waveform, length, expected in zip(waveforms, lengths, together, strict=True):
         close(tagger(waveform[None, :length])[0], expected)
-    assert int((~token_padding(lengths, 40_000, tagger.encoder, "exact")).sum()) == sum(8 * ((1 + (int(n) - 400) // 160) // 16) for n in lengths)
+    assert int((~token_padding(lengths, 40_000, tagger.encoder, "exact")).sum()) == sum(
+        8 * ((1 + (int(n) - 400) // 160) // 16) for n in lengths
+    )

@@ -24,9 +24,16 @@ def test_a_folder_that_cannot_be_replaced_is_refused_and_left_alone(tmp_path, mo
     (tmp_path / "here/below").mkdir(parents=True)
     (tmp_path / "here/precious").touch()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(UserError, match="name one below it") as refused, artefact.publish(Path(name), {"kind": "x"}):
+    with (
+        pytest.raises(UserError, match="name one below it") as refused,
+        artefact.publish(Path(name), {"kind": "x"}),
+    ):
         pass
-    assert refused.value.code == "not-writable" and (tmp_path / "here/precious").exists() and len(list(tmp_path.iterdir())) == 1
+    assert (
+        refused.value.code == "not-writable"
+        and (tmp_path / "here/precious").exists()
+        and len(list(tmp_path.iterdir())) == 1
+    )
 
 
 def test_a_published_folder_verifies(tmp_path):
@@ -47,7 +54,9 @@ def test_every_flipped_bit_is_found_and_the_file_named(tmp_path, name):
             path.write_bytes(changed)
             with pytest.raises(UserError) as caught:
                 artefact.verify(folder)
-            assert caught.value.code == "corrupt-artefact" and (name in str(caught.value) or name == "manifest.json")
+            assert caught.value.code == "corrupt-artefact" and (
+                name in str(caught.value) or name == "manifest.json"
+            )
     path.write_bytes(original)
     artefact.verify(folder)
 
@@ -88,7 +97,10 @@ def test_a_replacement_cut_between_its_renames_is_undone(tmp_path):
 
 
 def test_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_process(tmp_path):
-    code = f"import time; from pathlib import Path; from beatline.artefact import FolderLock\nwith FolderLock(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
+    code = (
+        f"import time; from pathlib import Path; from beatline.artefact import FolderLock\nwith "
+        f"FolderLock(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "in\n"
         with pytest.raises(UserError, match=f"process {child.pid}") as caught, artefact.FolderLock(tmp_path):
@@ -102,10 +114,12 @@ def test_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_process(tm
 def test_a_full_disk_is_one_line(tmp_path):
     """The real refusal of the operating system: a file-size limit in a child process."""
     code = (
-        "import resource, sys; from pathlib import Path; from beatline import artefact; from beatline.errors import UserError\n"
+        "import resource, sys; from pathlib import Path; from beatline import artefact; from "
+        "beatline.errors import UserError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try:\n"
-        f"    with artefact.publish(Path({str(tmp_path / 'x')!r}), {{}}) as partial: (partial / 'big').write_bytes(bytes(1_000_000))\n"
+        f"    with artefact.publish(Path({str(tmp_path / 'x')!r}), {{}}) as partial: (partial / "
+        f"'big').write_bytes(bytes(1_000_000))\n"
         "except UserError as error: print(error); sys.exit(error.exit_code)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -27,7 +27,13 @@ def tone(rate: int, seconds: float, hertz: float = 440.0) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
 
 
-def write(path: Path, samples: np.ndarray, rate: int = SECOND, subtype: str | None = "PCM_16", form: str | None = None) -> Path:
+def write(
+    path: Path,
+    samples: np.ndarray,
+    rate: int = SECOND,
+    subtype: str | None = "PCM_16",
+    form: str | None = None,
+) -> Path:
     soundfile.write(path, samples, rate, subtype=subtype, format=form)
     return path
 
@@ -64,7 +70,13 @@ def test_the_waveform_of_int16_is_exact():
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize(
     ("extension", "subtype", "tolerance"),
-    [("wav", "PCM_U8", 0.01), ("wav", "PCM_24", 1e-4), ("wav", "FLOAT", 1e-4), ("flac", "PCM_16", 1e-4), ("ogg", "VORBIS", 0.05)],
+    [
+        ("wav", "PCM_U8", 0.01),
+        ("wav", "PCM_24", 1e-4),
+        ("wav", "FLOAT", 1e-4),
+        ("flac", "PCM_16", 1e-4),
+        ("ogg", "VORBIS", 0.05),
+    ],
 )
 def test_every_rate_and_form_gives_the_same_tone(tmp_path, rate, extension, subtype, tolerance):
     decoded = decode(write(tmp_path / f"a.{extension}", tone(rate, 1.0), rate, subtype))
@@ -90,7 +102,11 @@ def test_channels_are_averaged_also_a_dead_one(tmp_path):
 def test_resampling_equals_soxr_on_the_whole_signal_whatever_the_blocks(tmp_path, monkeypatch):
     samples = noise(100_000)[:, 0]
     path = write(tmp_path / "a.wav", samples, 44_100, "FLOAT")
-    whole = np.rint(soxr.resample(samples, 44_100, 16_000, "HQ") * np.float32(32768)).clip(-32768, 32767).astype(np.int16)
+    whole = (
+        np.rint(soxr.resample(samples, 44_100, 16_000, "HQ") * np.float32(32768))
+        .clip(-32768, 32767)
+        .astype(np.int16)
+    )
     for block in (audio.BLOCK, 4096, 777):
         monkeypatch.setattr(audio, "BLOCK", block)
         assert np.array_equal(decode(path).samples, whole)
@@ -130,7 +146,9 @@ def test_an_mp3_cut_is_as_good_at_its_first_sample(tmp_path):
         whole = file.read(dtype="float32")
     soundfile.write(tmp_path / "whole.wav", whole, 22_050, subtype="FLOAT")
     for begin in (20_000, 40_001, 79_000):
-        cut, expected = (decode(p, begin / 22_050).samples.astype(int) for p in (path, tmp_path / "whole.wav"))
+        cut, expected = (
+            decode(p, begin / 22_050).samples.astype(int) for p in (path, tmp_path / "whole.wav")
+        )
         assert np.abs(cut - expected).max() <= 1  # without a run-up: thousands
 
 
@@ -154,7 +172,9 @@ def test_bytes_streams_and_files_give_the_same(tmp_path):
         assert np.array_equal(decode(file).samples, expected.samples)
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.raw", "a.vox", "a.txt", "no extension", "-rf.wav", "ä ö.wav"])
+@pytest.mark.parametrize(
+    "name", ["a.wav", "a.mp3", "a.raw", "a.vox", "a.txt", "no extension", "-rf.wav", "ä ö.wav"]
+)
 def test_the_name_means_nothing(tmp_path, name):
     samples = noise(1000)
     path = write(tmp_path / "x.flac", samples).rename(tmp_path / name)
@@ -242,7 +262,12 @@ def test_a_file_cut_anywhere_gives_its_beginning_or_one_line(tmp_path, extension
 
 
 def test_a_cut_file_is_noted(tmp_path):
-    for extension, words in (("wav", "header promises 80000 bytes of audio"), ("flac", "decoding stopped after"), ("mp3", "header promises"), ("aiff", "header promises")):
+    for extension, words in (
+        ("wav", "header promises 80000 bytes of audio"),
+        ("flac", "decoding stopped after"),
+        ("mp3", "header promises"),
+        ("aiff", "header promises"),
+    ):
         path = write(tmp_path / f"a.{extension}", noise(40_000), subtype=None)
         assert decode(path).note == ""
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -292,7 +317,17 @@ def test_a_flac_whose_header_lies_about_its_length_is_read_to_its_end(tmp_path, 
     refused(path, "too-long", max_seconds=5.0)
 
 
-@pytest.mark.parametrize(("offset", "form", "value", "code"), [(22, "<H", 0, "broken-audio"), (22, "<H", 65, "too-many-channels"), (24, "<I", 0, "broken-audio"), (24, "<I", 999, "bad-sample-rate"), (24, "<I", 900_000, "bad-sample-rate"), (34, "<H", 7, "broken-audio")])
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "code"),
+    [
+        (22, "<H", 0, "broken-audio"),
+        (22, "<H", 65, "too-many-channels"),
+        (24, "<I", 0, "broken-audio"),
+        (24, "<I", 999, "bad-sample-rate"),
+        (24, "<I", 900_000, "bad-sample-rate"),
+        (34, "<H", 7, "broken-audio"),
+    ],
+)
 def test_absurd_wav_headers(tmp_path, offset, form, value, code):
     path = write(tmp_path / "a.wav", noise(20_000))
     content = bytearray(path.read_bytes())
@@ -333,7 +368,16 @@ def test_random_damage_never_raises_anything_else(tmp_path):
             try:
                 assert len(decode(path).samples) > 0
             except UserError as error:
-                assert error.code in ("broken-audio", "not-audio", "empty-file", "too-many-channels", "bad-sample-rate", "not-finite", "too-short", "too-long")
+                assert error.code in (
+                    "broken-audio",
+                    "not-audio",
+                    "empty-file",
+                    "too-many-channels",
+                    "bad-sample-rate",
+                    "not-finite",
+                    "too-short",
+                    "too-long",
+                )
 
 
 def test_integers_in_memory_are_scaled_by_their_type():

@@ -1,4 +1,6 @@
-"""Augmentations: their distributions, their exactness, and that they are functions of seed, epoch and clip."""
+"""Augmentations: their distributions, their exactness, and that they are functions of seed, epoch and
+clip.
+"""
 
 import numpy as np
 import pytest
@@ -53,10 +55,14 @@ def test_warp_stays_within_its_window():
 
 def test_draws_are_functions_of_seed_epoch_and_clip():
     assert augment.clip_draws(RECIPE, 1, 2, "a") == augment.clip_draws(RECIPE, 1, 2, "a")
-    others = [augment.clip_draws(RECIPE, *key) for key in ((2, 2, "a"), (1, 3, "a"), (1, 2, "b"), (12, 2, "a"))]
+    others = [
+        augment.clip_draws(RECIPE, *key) for key in ((2, 2, "a"), (1, 3, "a"), (1, 2, "b"), (12, 2, "a"))
+    ]
     assert len({d.shift for d in others} | {augment.clip_draws(RECIPE, 1, 2, "a").shift}) == 5
     partners = augment.batch_draws(1, 2, 3, 40).partners
-    assert sorted(partners) == list(range(40)) and np.array_equal(partners, augment.batch_draws(1, 2, 3, 40).partners)
+    assert sorted(partners) == list(range(40)) and np.array_equal(
+        partners, augment.batch_draws(1, 2, 3, 40).partners
+    )
 
 
 def test_roll_turns_each_clip_within_its_length():
@@ -67,14 +73,22 @@ def test_roll_turns_each_clip_within_its_length():
 
 
 def test_mixup_weighs_each_row_by_itself():
-    mixed = augment.mixup(torch.tensor([[1.0, 1.0], [4.0, 4.0]]), torch.tensor([[0.0, 2.0], [8.0, 0.0]]), torch.tensor([0.25, 1.0]))
+    mixed = augment.mixup(
+        torch.tensor([[1.0, 1.0], [4.0, 4.0]]),
+        torch.tensor([[0.0, 2.0], [8.0, 0.0]]),
+        torch.tensor([0.25, 1.0]),
+    )
     assert mixed.tolist() == [[0.25, 1.75], [4.0, 4.0]]
 
 
 def test_warp_moves_the_centre_and_keeps_the_shape():
     ramp = torch.arange(100.0)[None, :, None].expand(2, 100, 4).contiguous()
     warped = augment.time_warp(ramp, 50, 55)
-    assert warped.shape == ramp.shape and abs(float(warped[0, 54, 0]) - 49.5) < 1 and abs(float(warped[0, 0, 0])) < 1
+    assert (
+        warped.shape == ramp.shape
+        and abs(float(warped[0, 54, 0]) - 49.5) < 1
+        and abs(float(warped[0, 0, 0])) < 1
+    )
     assert torch.equal(augment.time_warp(ramp, 50, 50), ramp)
 
 

@@ -1,4 +1,6 @@
-"""Batches: a pure function of seed and epoch, ESPnet's folding, mixing across shares, and the augmented fbank."""
+"""Batches: a pure function of seed and epoch, ESPnet's folding, mixing across shares, and the augmented
+fbank.
+"""
 
 import dataclasses
 
@@ -84,7 +86,10 @@ def test_shares_of_a_step_add_up_to_the_whole(store):
 def test_mixed_targets_and_lengths(store):
     clips = store.splits["train"]
     batch = make_batch(store, clips, slice(None), AugmentConfig(mixup_probability=1.0), 0, 0, 0)
-    targets, lengths = torch.from_numpy(store.targets(clips)), torch.from_numpy(tiled_length(store.lengths[clips]))
+    targets, lengths = (
+        torch.from_numpy(store.targets(clips)),
+        torch.from_numpy(tiled_length(store.lengths[clips])),
+    )
     for row in range(len(clips)):
         partner = int(batch.partners[row])
         # the whole step is read, in its own order, so a row's place is its number

@@ -1,4 +1,6 @@
-"""The reliability page: its figures are those of the definition, nothing comes from outside, a real browser shows it at any width."""
+"""The reliability page: its figures are those of the definition, nothing comes from outside, a real browser
+shows it at any width.
+"""
 
 import re
 
@@ -31,14 +33,26 @@ def evidence(task: str = "multi-label", clips: int = 400) -> Evidence:
     if task == "single-label":
         targets = (softmax(logits / 3).cumsum(axis=1) > rng.random((clips, 1))).cumsum(axis=1) == 1
     targets[:, 4] = False
-    return Evidence([row[None] for row in logits], targets, targets.any(axis=0), sigmoid if task == "multi-label" else softmax, task=task)
+    return Evidence(
+        [row[None] for row in logits],
+        targets,
+        targets.any(axis=0),
+        sigmoid if task == "multi-label" else softmax,
+        task=task,
+    )
 
 
-def made(task: str = "multi-label", goal: float | None = None, parts: int = 5) -> tuple[Calibration, calibration.Worth, str]:
+def made(
+    task: str = "multi-label", goal: float | None = None, parts: int = 5
+) -> tuple[Calibration, calibration.Worth, str]:
     known = evidence(task)
     temperature = calibration.fit_temperature(known)
     thresholds, states = calibration.fit_thresholds(known.scores(temperature), known.targets, goal)
-    about = {"goal": "f1" if goal is None else f"precision={goal:g}", "clips": len(known.logits), "clips_hash": "0" * 64}
+    about = {
+        "goal": "f1" if goal is None else f"precision={goal:g}",
+        "clips": len(known.logits),
+        "clips_hash": "0" * 64,
+    }
     learned = Calibration(LABELS, thresholds, temperature, states, known.targets.sum(axis=0), about)
     worth = calibration.worth(known, np.arange(len(known.logits)) % parts, goal)
     return learned, worth, page("<u>runs", learned, worth, task)
@@ -47,26 +61,57 @@ def made(task: str = "multi-label", goal: float | None = None, parts: int = 5) -
 def test_what_it_is_worth_is_what_the_definition_says():
     known = evidence()
     _, worth, _ = made()
-    for scores, bins, error in zip((known.scores(1.0), known.scores(3.0)), worth.bins, worth.errors, strict=True):
+    for scores, bins, error in zip(
+        (known.scores(1.0), known.scores(3.0)), worth.bins, worth.errors, strict=True
+    ):
         said, right = scores[:, :4].ravel(), known.targets[:, :4].ravel()
-        inside = [(said >= k / BINS) & (said < (k + 1) / BINS) if k < BINS - 1 else said >= k / BINS for k in range(BINS)]
-        wanted = sum(some.sum() / len(said) * abs(said[some].mean() - right[some].mean()) for some in inside if some.any())
-        assert error == pytest.approx(wanted, abs=0.01 if bins is worth.bins[1] else 1e-6)  # the temperature that was found is not just 3
-        assert bins[:, 2].sum() == len(said) and (np.abs(bins[:, 0] - (bins[:, 3] + 0.5) / BINS) <= 0.5 / BINS + 1e-9).all()
+        inside = [
+            (said >= k / BINS) & (said < (k + 1) / BINS) if k < BINS - 1 else said >= k / BINS
+            for k in range(BINS)
+        ]
+        wanted = sum(
+            some.sum() / len(said) * abs(said[some].mean() - right[some].mean())
+            for some in inside
+            if some.any()
+        )
+        assert error == pytest.approx(
+            wanted, abs=0.01 if bins is worth.bins[1] else 1e-6
+        )  # the temperature that was found is not just 3
+        assert (
+            bins[:, 2].sum() == len(said)
+            and (np.abs(bins[:, 0] - (bins[:, 3] + 0.5) / BINS) <= 0.5 / BINS + 1e-9).all()
+        )
     assert worth.errors[1] < 0.03 < 0.08 < worth.errors[0] and worth.parts == 5
     assert np.isnan(worth.label_f1[0][4]) or worth.label_f1[0][4] == 0
 
 
 def test_the_page_holds_the_figures_and_asks_nobody():
     learned, worth, shown = made()
-    for figure in (f"{worth.errors[0]:.3f} without", f">{worth.errors[1]:.3f}<", f">{learned.temperature:.3f}<", f"{100 * worth.decisions[0]['f1']:.1f} with 0.5", f">{100 * worth.decisions[1]['f1']:.1f}<", "too sure", "the highest F1"):
+    for figure in (
+        f"{worth.errors[0]:.3f} without",
+        f">{worth.errors[1]:.3f}<",
+        f">{learned.temperature:.3f}<",
+        f"{100 * worth.decisions[0]['f1']:.1f} with 0.5",
+        f">{100 * worth.decisions[1]['f1']:.1f}<",
+        "too sure",
+        "the highest F1",
+    ):
         assert figure in shown, figure
     assert "<u>runs" not in shown and "<b>p" not in shown and shown.count("&lt;b&gt;") == 5
-    assert set(re.findall(r'https?://[^"\s]+', shown)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert shown.count("<svg") == 2 and "Expected calibration error</strong>" in shown and "no clip has it: 0.5" in shown
+    assert set(re.findall(r'https?://[^"\s]+', shown)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert (
+        shown.count("<svg") == 2
+        and "Expected calibration error</strong>" in shown
+        and "no clip has it: 0.5" in shown
+    )
     rows = re.findall(r'<th scope="row">(0\.\d\d) to', shown)
     assert len(rows) == BINS
-    assert "every score of every label that some clip has, 1\u202f600 in all" in shown  # four labels are known
+    assert (
+        "every score of every label that some clip has, 1\u202f600 in all" in shown
+    )  # four labels are known
 
 
 def test_other_goals_and_tasks():

@@ -51,7 +51,10 @@ def test_own_folder_round_trip_is_exact(tmp_path):
     again = load_checkpoint(tmp_path / "model")
     assert again.family == "beatline" and again.labels == loaded.labels and again.config == loaded.config
     other = again.tagger()
-    assert other.padding == "upstream" and all(torch.equal(a, b) for a, b in zip(tagger.state_dict().values(), other.state_dict().values(), strict=True))
+    assert other.padding == "upstream" and all(
+        torch.equal(a, b)
+        for a, b in zip(tagger.state_dict().values(), other.state_dict().values(), strict=True)
+    )
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.pkl"))
 
 
@@ -62,7 +65,10 @@ def test_espnet_export_reads_back_to_the_same_bits_without_code(tmp_path):
     original = torch.load(GOLDEN / "espnet_tiny/model.pth", weights_only=True)
     written = torch.load(tmp_path / "out/model.pth", weights_only=True)
     assert written.keys() == original.keys() and all(torch.equal(written[k], original[k]) for k in original)
-    assert yaml.safe_load((tmp_path / "out/config.yaml").read_text())["token_list"] == yaml.safe_load((GOLDEN / "espnet_tiny/config.yaml").read_text())["token_list"]
+    assert (
+        yaml.safe_load((tmp_path / "out/config.yaml").read_text())["token_list"]
+        == yaml.safe_load((GOLDEN / "espnet_tiny/config.yaml").read_text())["token_list"]
+    )
 
 
 def test_release_label_order_is_the_files_own(tmp_path, released):
@@ -87,7 +93,10 @@ def test_espnet_names_become_mids(tmp_path):
 def test_openbeats_pretrained_has_helpers_and_its_own_normalisation(tmp_path, released):
     del released["label_dict"], released["model"]["predictor.weight"], released["model"]["predictor.bias"]
     released["cfg"] |= {"fbank_mean": 11.0, "fbank_std": 7.0}
-    released["model"] |= {"patch_embedding_pad.weight": torch.ones(1, 1, 16, 16), "raw2fbank_pad.weight": torch.ones(1, 1, 400)}
+    released["model"] |= {
+        "patch_embedding_pad.weight": torch.ones(1, 1, 16, 16),
+        "raw2fbank_pad.weight": torch.ones(1, 1, 400),
+    }
     torch.save(released, tmp_path / "ob.pt")
     loaded = load_checkpoint(tmp_path / "ob.pt")
     assert loaded.labels is None and loaded.config.fbank_mean == 11.0 and len(loaded.ignored) == 2
@@ -97,7 +106,9 @@ def test_openbeats_pretrained_has_helpers_and_its_own_normalisation(tmp_path, re
 def test_openbeats_finetuned_takes_the_base_models_architecture(tmp_path):
     shutil.copytree(GOLDEN / "espnet_tiny", tmp_path / "m")
     recipe = yaml.safe_load((tmp_path / "m/config.yaml").read_text())
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"encoder_conf": {"beats_config": recipe["encoder_conf"]["beats_config"]}}))
+    (tmp_path / "base.yaml").write_text(
+        yaml.safe_dump({"encoder_conf": {"beats_config": recipe["encoder_conf"]["beats_config"]}})
+    )
     recipe["encoder_conf"]["beats_config"] = None
     recipe["model_conf"]["classification_type"] = "multi-class"
     (tmp_path / "m/config.yaml").write_text(yaml.safe_dump(recipe))
@@ -107,9 +118,16 @@ def test_openbeats_finetuned_takes_the_base_models_architecture(tmp_path):
     torch.save(state, tmp_path / "m/model.pth")
     loaded = load_checkpoint(tmp_path / "m", architecture=tmp_path / "base.yaml")
     assert loaded.task == "single-label" and loaded.config.max_distance == 80
-    shapes_only = load_checkpoint(tmp_path / "m")  # without it: what the shapes show, the rest as in the release
+    shapes_only = load_checkpoint(
+        tmp_path / "m"
+    )  # without it: what the shapes show, the rest as in the release
     assert shapes_only.config == dataclasses.replace(
-        loaded.config, max_distance=800, dropout=0.1, attention_dropout=0.1, encoder_layerdrop=0.05, layer_wise_gradient_decay_ratio=1.0
+        loaded.config,
+        max_distance=800,
+        dropout=0.1,
+        attention_dropout=0.1,
+        encoder_layerdrop=0.05,
+        layer_wise_gradient_decay_ratio=1.0,
     )
     assert load_checkpoint(tmp_path / "m").tagger()(torch.zeros(1, 3200)).shape == (1, 7)
 
@@ -121,7 +139,12 @@ def test_openbeats_finetuned_takes_the_base_models_architecture(tmp_path):
         (lambda c: c["model"].update({"surprise": torch.zeros(1)}), ["surprise"]),
         (lambda c: c["model"].update({"encoder.layers.0.fc2.bias": torch.zeros(5)}), ["fc2.bias", "(5,)"]),
         (lambda c: c["model"]["encoder.layers.0.fc2.bias"].fill_(float("nan")), ["not finite"]),
-        (lambda c: c["model"].update({"encoder.layers.1.self_attn.relative_attention_bias.weight": torch.zeros(32, 4)}), ["differ"]),
+        (
+            lambda c: c["model"].update(
+                {"encoder.layers.1.self_attn.relative_attention_bias.weight": torch.zeros(32, 4)}
+            ),
+            ["differ"],
+        ),
         (lambda c: c["cfg"].update(encoder_layers=2), ["2 layers", "3"]),
         (lambda c: c["cfg"].update(encoder_ffn_embed_dim=100), ["fc1"]),
         (lambda c: c["cfg"].update(activation_fn="glu"), ["glu"]),
@@ -147,7 +170,9 @@ def test_files_that_are_no_checkpoint(tmp_path):
     refused(tmp_path / "cut.pt", "damaged")
     (tmp_path / "alone.pth").write_bytes((GOLDEN / "espnet_tiny/model.pth").read_bytes())
     refused(tmp_path / "alone.pth", "config.yaml")
-    refused(tmp_path, "3 .pt or .pth files") if len(list(tmp_path.glob("*.pt*"))) == 3 else refused(tmp_path, "files")
+    refused(tmp_path, "3 .pt or .pth files") if len(list(tmp_path.glob("*.pt*"))) == 3 else refused(
+        tmp_path, "files"
+    )
     refused(GOLDEN / "unilm_tokenizer.pt", "tokenizer")
     with pytest.raises(UserError, match="not a tokenizer"):
         load_tokenizer(GOLDEN / "unilm_finetuned.pt")
@@ -172,8 +197,15 @@ def test_every_large_and_base_parameter_has_a_place():
     from beatline.config import EncoderConfig
     from beatline.model.layout import correspondence
 
-    large = EncoderConfig(encoder_layers=24, encoder_embed_dim=1024, encoder_ffn_embed_dim=4096, encoder_attention_heads=16)
-    variants = [EncoderConfig(), large, EncoderConfig(conv_bias=True, gru_rel_pos=False), EncoderConfig(relative_position_embedding=False, embed_dim=768)]
+    large = EncoderConfig(
+        encoder_layers=24, encoder_embed_dim=1024, encoder_ffn_embed_dim=4096, encoder_attention_heads=16
+    )
+    variants = [
+        EncoderConfig(),
+        large,
+        EncoderConfig(conv_bias=True, gru_rel_pos=False),
+        EncoderConfig(relative_position_embedding=False, embed_dim=768),
+    ]
     for config in variants:
         with torch.device("meta"):
             names = set(Tagger(config, 3).state_dict())
@@ -185,7 +217,15 @@ def test_every_large_and_base_parameter_has_a_place():
 def test_initialisation_is_a_function_of_the_seed_and_fills_everything():
     from beatline.config import EncoderConfig
 
-    config = EncoderConfig(embed_dim=24, encoder_layers=2, encoder_embed_dim=48, encoder_ffn_embed_dim=96, encoder_attention_heads=4, conv_pos=32, conv_pos_groups=4)
+    config = EncoderConfig(
+        embed_dim=24,
+        encoder_layers=2,
+        encoder_embed_dim=48,
+        encoder_ffn_embed_dim=96,
+        encoder_attention_heads=4,
+        conv_pos=32,
+        conv_pos_groups=4,
+    )
     states = []
     for seed in (0, 0, 1):
         with torch.device("meta"):
@@ -202,7 +242,12 @@ def test_initialisation_is_a_function_of_the_seed_and_fills_everything():
 
 def test_a_file_that_is_written_over_does_not_change_the_model_that_was_read_from_it(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
-        save(tmp_path / name, initialise_tagger(Tagger(make_tagger().config, len(LABELS)), torch.Generator().manual_seed(seed)), LABELS, {})
+        save(
+            tmp_path / name,
+            initialise_tagger(Tagger(make_tagger().config, len(LABELS)), torch.Generator().manual_seed(seed)),
+            LABELS,
+            {},
+        )
     tagger = load_checkpoint(tmp_path / "a").tagger()
     before = {name: tensor.clone() for name, tensor in tagger.state_dict().items()}
     (tmp_path / "a/model.safetensors").write_bytes((tmp_path / "b/model.safetensors").read_bytes())

@@ -19,14 +19,24 @@ from tests.unit.test_engine import LABELS, make_tagger
 def shell(line: str, unbuffered: str = "") -> str:
     """What a shell says of a line, in which `beatline` is this program, with errors."""
     line = line.replace("beatline", f"{shlex.quote(sys.executable)} -m beatline", 1)
-    done = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONUNBUFFERED": unbuffered}, timeout=120)
+    done = subprocess.run(
+        ["bash", "-c", line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        timeout=120,
+    )
     return done.stdout
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", ["--help", "--version", "tag --help 2>&1"])
 def test_a_reader_that_leaves_is_no_error(words, unbuffered):
-    assert shell(f"beatline {words} | true; echo ${{PIPESTATUS[0]}}", unbuffered) in ("141\n", "0\n")  # argparse bears it by itself
+    assert shell(f"beatline {words} | true; echo ${{PIPESTATUS[0]}}", unbuffered) in (
+        "141\n",
+        "0\n",
+    )  # argparse bears it by itself
 
 
 def test_help_is_short_enough_for_head_and_closed_outputs_are_borne():
@@ -44,9 +54,13 @@ def test_a_full_disk_is_one_line():
 def test_tagging_into_a_pipe_that_closes(tmp_path):
     save(tmp_path / "model", make_tagger(), LABELS, {})
     for number in range(40):
-        soundfile.write(tmp_path / f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(3200), 16_000)
+        soundfile.write(
+            tmp_path / f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(3200), 16_000
+        )
     place = shlex.quote(str(tmp_path))
-    lines = shell(f"beatline tag {place} --model {place}/model --format jsonl | {{ head -1; }}; echo ${{PIPESTATUS[0]}}").splitlines()
+    lines = shell(
+        f"beatline tag {place} --model {place}/model --format jsonl | {{ head -1; }}; echo ${{PIPESTATUS[0]}}"
+    ).splitlines()
     assert len(lines) == 2 and lines[0].startswith('{"file": ') and lines[1] == "141"
 
 
@@ -62,7 +76,10 @@ def test_an_argument_that_names_nothing_is_named(tmp_path):
 
 
 def test_an_error_writes_no_escape_sequences():
-    assert str(UserError("not-audio", "cannot use a\x1b]0;x\x07\udcff.wav", "ä", "b")) == "cannot use a\\x1b]0;x\\x07\\udcff.wav: ä; b [not-audio]"
+    assert (
+        str(UserError("not-audio", "cannot use a\x1b]0;x\x07\udcff.wav", "ä", "b"))
+        == "cannot use a\\x1b]0;x\\x07\\udcff.wav: ä; b [not-audio]"
+    )
 
 
 def test_a_folder_that_cannot_be_read_is_one_line_and_the_rest_is_found(half_closed):

@@ -1,4 +1,6 @@
-"""The page of a comparison: the right clips, nothing from outside, readable in a real browser at any width."""
+"""The page of a comparison: the right clips, nothing from outside, readable in a real browser at any
+width.
+"""
 
 import re
 
@@ -27,12 +29,19 @@ def result():
     first[3], second[5], second[6] = first[3][::-1], second[5][::-1], second[6][::-1]
     second[9] = np.where(targets[9], 0.99, 0.02)
     first[9] = np.where(targets[9], 0.2, 0.1)
-    return compare(Predictions(IDS, first, targets, LABELS), Predictions(IDS, second, targets, LABELS), ("<u>one", "runs/two"), 50)
+    return compare(
+        Predictions(IDS, first, targets, LABELS),
+        Predictions(IDS, second, targets, LABELS),
+        ("<u>one", "runs/two"),
+        50,
+    )
 
 
 def test_the_clips_where_they_disagree_most_come_first(result, monkeypatch):
     found = disagreements(result)
-    assert found["Furthest apart"] == [9, 3, 5, 6] and not found["B is right where A is not"]  # no clip is in two lists
+    assert (
+        found["Furthest apart"] == [9, 3, 5, 6] and not found["B is right where A is not"]
+    )  # no clip is in two lists
     monkeypatch.setattr(comparison_page, "CLIPS_SHOWN", 1)
     assert [disagreements(result)[kind] for kind in comparison_page.KINDS] == [[9], [3], [5]]
     same = compare(result.predictions[0], result.predictions[0], ("a", "a"), 10)
@@ -42,9 +51,16 @@ def test_the_clips_where_they_disagree_most_come_first(result, monkeypatch):
 def test_the_page_holds_what_was_compared_and_nothing_else(result):
     sound = (3000 * np.sin(np.arange(8000) / 10)).astype(np.int16)
     made = page(result, {IDS[9]: sound, IDS[3]: np.zeros(400_000, np.int16)})
-    assert made.count("<audio") == made.count("<img") == 2 and made.count("<article>") == 4 and "first 20 s of 25" in made
+    assert (
+        made.count("<audio") == made.count("<img") == 2
+        and made.count("<article>") == 4
+        and "first 20 s of 25" in made
+    )
     assert "<b>p" not in made and "<i>&quot;" not in made and "<u>one" not in made and "&lt;u&gt;one" in made
-    assert set(re.findall(r'https?://[^"\s]+', made)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r'https?://[^"\s]+', made)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
     assert "Compared on the 30 clips and 6 labels" in made and made.count('class="true" title') == 4
 
 
@@ -63,9 +79,14 @@ def test_a_browser_shows_it_at_any_width(result, tmp_path):
         for width, scheme in ((1280, "light"), (360, "dark")):
             with browser.page(f"file://{tmp_path}/page.html", width, 800, scheme) as shown:
                 assert shown.run("document.documentElement.scrollWidth") <= width
-                assert shown.run("(async () => { const a = document.querySelector('audio'); a.muted = true; await a.play(); return a.duration })()") == pytest.approx(0.5)
+                assert shown.run(
+                    "(async () => { const a = document.querySelector('audio'); a.muted = true; await "
+                    "a.play(); return a.duration })()"
+                ) == pytest.approx(0.5)
                 shown.click("table.sortable th button")
-                names = shown.run("[...document.querySelectorAll('table.sortable tbody th')].map((e) => e.textContent)")
+                names = shown.run(
+                    "[...document.querySelectorAll('table.sortable tbody th')].map((e) => e.textContent)"
+                )
                 assert names == sorted(names)
                 assert not shown.problems and shown.requests == [f"file://{tmp_path}/page.html"]
     finally:

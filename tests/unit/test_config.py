@@ -20,7 +20,9 @@ def test_every_shipped_configuration_parses_and_opens_with_its_facts():
 
 
 def test_a_resolved_configuration_reads_back_the_same(tmp_path):
-    first = config.load("mini", ["--optim.lr", "2e-4", "--optim.betas", "[0.9, 0.95]", "--data.csv", str(tmp_path / "x.csv")])
+    first = config.load(
+        "mini", ["--optim.lr", "2e-4", "--optim.betas", "[0.9, 0.95]", "--data.csv", str(tmp_path / "x.csv")]
+    )
     path = tmp_path / "resolved.yaml"
     path.write_text(config.dump_yaml(first))
     assert config.load(path) == first
@@ -60,7 +62,12 @@ def test_a_missing_file_names_the_nearest():
 
 def test_a_mistyped_path_is_not_a_shipped_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert config.find("mini") == config.find("mini.yaml") == config.find("conf/mini.yaml") == config.shipped()["mini"]
+    assert (
+        config.find("mini")
+        == config.find("mini.yaml")
+        == config.find("conf/mini.yaml")
+        == config.shipped()["mini"]
+    )
     for name in ("experiments/mini.yaml", "experiments/mini", "/conf/mini.yaml", "../conf/mini.yaml"):
         with pytest.raises(UserError, match="no such file") as caught:
             config.load(name)
@@ -70,14 +77,25 @@ def test_a_mistyped_path_is_not_a_shipped_configuration(tmp_path, monkeypatch):
 def test_help_says_what_every_setting_is():
     docs = config._docs()
     assert set(config._keys()) <= docs.keys() and len(docs) > 80
-    shown = "".join(config.settings_help("beatline run").split())  # without white space: lines are broken anywhere
+    shown = "".join(
+        config.settings_help("beatline run").split()
+    )  # without white space: lines are broken anywhere
     assert all("".join(text.replace("%%", "%").split()) in shown for text in docs.values())
 
 
 def test_every_field_has_a_docstring():
     source = Path(config.__file__).read_text()
     count = 0
-    for kind in (config.EncoderConfig, config.DataConfig, config.ModelConfig, config.AugmentConfig, config.OptimConfig, config.TrainConfig, config.ScoreConfig, config.Config):
+    for kind in (
+        config.EncoderConfig,
+        config.DataConfig,
+        config.ModelConfig,
+        config.AugmentConfig,
+        config.OptimConfig,
+        config.TrainConfig,
+        config.ScoreConfig,
+        config.Config,
+    ):
         body = source.split(f"class {kind.__name__}:")[1].split("\n@dataclass")[0]
         for f in dataclasses.fields(kind):
             after = body.split(f"\n    {f.name}: ", 1)[1].split("\n", 2)[1]

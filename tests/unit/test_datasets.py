@@ -51,8 +51,21 @@ def refused(code: str, **data: object) -> str:
 
 @pytest.fixture
 def esc50(tmp_path):
-    rows = [(f"{fold}-{source}-A-{target}.wav", fold, target, category, source) for fold in range(1, 6) for source, (target, category) in enumerate([(36, "vacuum_cleaner"), (0, "dog"), (10, "rain")], fold * 100)]
-    write(tmp_path / "meta/esc50.csv", "filename,fold,target,category,esc10,src_file,take\n" + "".join(f"{file},{fold},{target},{category},True,{source},A\n" for file, fold, target, category, source in rows))
+    rows = [
+        (f"{fold}-{source}-A-{target}.wav", fold, target, category, source)
+        for fold in range(1, 6)
+        for source, (target, category) in enumerate(
+            [(36, "vacuum_cleaner"), (0, "dog"), (10, "rain")], fold * 100
+        )
+    ]
+    write(
+        tmp_path / "meta/esc50.csv",
+        "filename,fold,target,category,esc10,src_file,take\n"
+        + "".join(
+            f"{file},{fold},{target},{category},True,{source},A\n"
+            for file, fold, target, category, source in rows
+        ),
+    )
     for file, *_ in rows:
         put(tmp_path / "audio" / file)
     return tmp_path
@@ -61,7 +74,12 @@ def esc50(tmp_path):
 def test_esc50_holds_out_a_fold(esc50):
     for fold in range(1, 6):
         found = read("esc50", esc50, fold=fold)
-        assert len(ids(found, "train")) == 12 and ids(found, "test") == [f"{fold}-{fold}00-A-36.wav", f"{fold}-{fold}01-A-0.wav", f"{fold}-{fold}02-A-10.wav"] and ids(found, "val") == []
+        assert (
+            len(ids(found, "train")) == 12
+            and ids(found, "test")
+            == [f"{fold}-{fold}00-A-36.wav", f"{fold}-{fold}01-A-0.wav", f"{fold}-{fold}02-A-10.wav"]
+            and ids(found, "val") == []
+        )
         assert found.labels.mids == ("dog", "rain", "vacuum_cleaner") and found.clips[0].recording == "100"
     assert found.notices == ("ESC-50: 15 of 2000 published clips are here",)
     assert len(ids(read("esc50", esc50, fold=1, validation="clean", validation_fraction=0.25), "val")) == 3
@@ -70,9 +88,17 @@ def test_esc50_holds_out_a_fold(esc50):
 def test_esc50_with_missing_files_and_bad_rows(esc50):
     (esc50 / "audio/1-100-A-36.wav").unlink()
     with (esc50 / "meta/esc50.csv").open("a") as file:
-        file.write("../../etc/passwd,2,0,dog,True,9,A\n/etc/passwd,2,0,dog,True,9,A\nx.wav,6,0,dog,True,9,A\ny.wav\n")
+        file.write(
+            "../../etc/passwd,2,0,dog,True,9,A\n/etc/passwd,2,0,dog,True,9,A\nx.wav,6,0,dog,True,9,A\ny.wav\n"
+        )
     found = read("esc50", esc50, fold=1)
-    assert [(r.input, r.code) for r in found.rejected] == [("1-100-A-36.wav", "missing-file"), ("../../etc/passwd", "unsafe-path"), ("/etc/passwd", "unsafe-path"), ("x.wav", "bad-row"), ("y.wav", "bad-row")]
+    assert [(r.input, r.code) for r in found.rejected] == [
+        ("1-100-A-36.wav", "missing-file"),
+        ("../../etc/passwd", "unsafe-path"),
+        ("/etc/passwd", "unsafe-path"),
+        ("x.wav", "bad-row"),
+        ("y.wav", "bad-row"),
+    ]
     assert found.notices == ("ESC-50: 14 of 2000 published clips are here",)
 
 
@@ -110,7 +136,9 @@ def test_urbansound8k_holds_out_a_fold(tmp_path):
     write(tmp_path / "metadata/UrbanSound8K.csv", "\n".join(lines))
     found = read("urbansound8k", tmp_path, fold=10)
     assert ids(found, "test") == ["100-3-0-0.wav", "100-0-0-0.wav"] and len(ids(found, "train")) == 18
-    assert found.labels.mids == ("air_conditioner", "dog_bark") and [r.code for r in found.rejected] == ["bad-row"]
+    assert found.labels.mids == ("air_conditioner", "dog_bark") and [r.code for r in found.rejected] == [
+        "bad-row"
+    ]
     (tmp_path / "audio").rename(tmp_path / "elsewhere")
     for fold in range(1, 11):  # as Kaggle packs it: folds beside the table
         (tmp_path / f"elsewhere/fold{fold}").rename(tmp_path / f"fold{fold}")
@@ -129,14 +157,30 @@ def test_a_recording_in_two_folds_is_an_error(esc50):
 def test_fsd50k_has_its_vocabulary_and_its_splits(tmp_path):
     truth = tmp_path / "FSD50K.ground_truth"
     write(truth / "vocabulary.csv", "0,Bark,/m/05tny_\n1,Dog,/m/0bt9lr\n2,Rain,/m/06mb1\n")
-    write(truth / "dev.csv", 'fname,labels,mids,split\n64760,"Bark,Dog","/m/05tny_,/m/0bt9lr",train\n16399,Rain,/m/06mb1,val\n1,Rain,/m/06mb1,nowhere\n../2,Rain,/m/06mb1,train\n3,Rain,/m/none,train\n4,Rain,/m/06mb1,train\n')
+    write(
+        truth / "dev.csv",
+        'fname,labels,mids,split\n64760,"Bark,Dog","/m/05tny_,/m/0bt9lr",train\n16399,Rain,/m/06mb1,val\n1,Rain,/m/06mb1,nowhere\n../2,Rain,/m/06mb1,train\n3,Rain,/m/none,train\n4,Rain,/m/06mb1,train\n',
+    )
     write(truth / "eval.csv", 'fname,labels,mids\n37199,"Dog","/m/0bt9lr"\n')
     for name in ("dev_audio/64760", "dev_audio/16399", "dev_audio/3", "eval_audio/37199"):
         put(tmp_path / f"FSD50K.{name}.wav")
     found = read("fsd50k", tmp_path)
-    assert {split: ids(found, split) for split in found.splits} == {"train": ["64760"], "val": ["16399"], "test": ["37199"]}
-    assert found.labels.mids == ("/m/05tny_", "/m/0bt9lr", "/m/06mb1") and found.labels.names == ("Bark", "Dog", "Rain") and found.clips[0].labels == ("/m/05tny_", "/m/0bt9lr")
-    assert [(r.input, r.code) for r in found.rejected] == [("1", "bad-row"), ("../2", "unsafe-path"), ("3", "unknown-label"), ("4", "missing-file")]
+    assert {split: ids(found, split) for split in found.splits} == {
+        "train": ["64760"],
+        "val": ["16399"],
+        "test": ["37199"],
+    }
+    assert (
+        found.labels.mids == ("/m/05tny_", "/m/0bt9lr", "/m/06mb1")
+        and found.labels.names == ("Bark", "Dog", "Rain")
+        and found.clips[0].labels == ("/m/05tny_", "/m/0bt9lr")
+    )
+    assert [(r.input, r.code) for r in found.rejected] == [
+        ("1", "bad-row"),
+        ("../2", "unsafe-path"),
+        ("3", "unknown-label"),
+        ("4", "missing-file"),
+    ]
     assert found.notices == ("FSD50K: 4 of 51197 published clips are here",)
 
 
@@ -146,8 +190,15 @@ def commands(tmp_path):
     for word in ("yes", "no", "bed", "marvin"):
         for speaker in ("aaaa", "bbbb", "cccc"):
             put(root / word / f"{speaker}_nohash_0.wav")
-    write(root / "validation_list.txt", "".join(f"{word}/bbbb_nohash_0.wav\n" for word in ("yes", "no", "bed", "marvin")))
-    write(root / "testing_list.txt", "".join(f"{word}/cccc_nohash_0.wav\n" for word in ("yes", "no", "bed", "marvin", "cat")) + "../x/y.wav\n")
+    write(
+        root / "validation_list.txt",
+        "".join(f"{word}/bbbb_nohash_0.wav\n" for word in ("yes", "no", "bed", "marvin")),
+    )
+    write(
+        root / "testing_list.txt",
+        "".join(f"{word}/cccc_nohash_0.wav\n" for word in ("yes", "no", "bed", "marvin", "cat"))
+        + "../x/y.wav\n",
+    )
     for noise, seconds in (("a", 2.5), ("b", 3.0), ("c", 1.2), ("d", 0.5)):
         put(root / f"_background_noise_/{noise}.wav", seconds)
     write(root / "_background_noise_/README.md", "x")
@@ -157,7 +208,9 @@ def commands(tmp_path):
 def test_speech_commands_v2_is_ks2_with_every_word_a_class(commands):
     found = read("speech-commands-v2", commands)
     assert {split: len(ids(found, split)) for split in found.splits} == {"train": 4, "val": 4, "test": 4}
-    assert found.labels.mids == ("bed", "cat", "marvin", "no", "yes") and [(r.input, r.code) for r in found.rejected] == [("cat/cccc_nohash_0.wav", "missing-file")]
+    assert found.labels.mids == ("bed", "cat", "marvin", "no", "yes") and [
+        (r.input, r.code) for r in found.rejected
+    ] == [("cat/cccc_nohash_0.wav", "missing-file")]
     assert "12 of 105829" in found.notices[0]
 
 
@@ -165,9 +218,16 @@ def test_speech_commands_v1_is_ks1_with_unknown_words_and_silence(commands):
     found = read("speech-commands-v1", commands)
     assert found.labels.mids == (*KEYWORDS, "_silence_", "_unknown_") and len(found.labels) == 12
     counts = {split: Counter(found.clips[i].labels[0] for i in some) for split, some in found.splits.items()}
-    assert counts == {"train": {"yes": 1, "no": 1, "_unknown_": 2, "_silence_": 1}, "val": {"yes": 1, "no": 1, "_unknown_": 2, "_silence_": 2}, "test": {"yes": 1, "no": 1, "_unknown_": 2, "_silence_": 3}}
+    assert counts == {
+        "train": {"yes": 1, "no": 1, "_unknown_": 2, "_silence_": 1},
+        "val": {"yes": 1, "no": 1, "_unknown_": 2, "_silence_": 2},
+        "test": {"yes": 1, "no": 1, "_unknown_": 2, "_silence_": 3},
+    }
     silence = [clip for clip in found.clips if clip.labels == ("_silence_",)]
-    assert [(clip.recording, clip.start, clip.end) for clip in silence[:2]] == [("_background_noise_/a.wav", 0.0, 1.0), ("_background_noise_/a.wav", 1.0, 2.0)]
+    assert [(clip.recording, clip.start, clip.end) for clip in silence[:2]] == [
+        ("_background_noise_/a.wav", 0.0, 1.0),
+        ("_background_noise_/a.wav", 1.0, 2.0),
+    ]
 
 
 @pytest.mark.parametrize("place", ["inside", "beside"])
@@ -177,22 +237,48 @@ def test_the_official_test_set_of_ks1_is_used_where_it_is(commands, place):
         put(official / label / "x.wav")
     found = read("speech-commands-v1", commands)
     assert ids(found, "test") == [f"test/{label}/x.wav" for label in ("_silence_", "_unknown_", "no", "yes")]
-    assert not any("cccc" in clip.id for clip in found.clips) and Counter(found.clips[i].labels[0] for i in found.splits["train"])["_silence_"] == 4
+    assert (
+        not any("cccc" in clip.id for clip in found.clips)
+        and Counter(found.clips[i].labels[0] for i in found.splits["train"])["_silence_"] == 4
+    )
     assert "8 of 64727" in found.notices[0]
 
 
 def test_vggsound_finds_its_clips_in_any_layout(tmp_path):
-    lines = ["---g-f_I2yQ,1,people marching,test", "--0PQM4-hqg,30,waterfall burbling,train", "--56QUhyDQM,185,playing tennis,train", '-0jeONf82dE,21,"pigeon, dove cooing",test', "--0PQM4-hqg,90,playing tennis,train", "-0jeONf82dE,99,playing tennis,train", "short,1,x,train", "--7777777-7,1,x,dev", "--8888888-8,5,playing tennis,train"]
+    lines = [
+        "---g-f_I2yQ,1,people marching,test",
+        "--0PQM4-hqg,30,waterfall burbling,train",
+        "--56QUhyDQM,185,playing tennis,train",
+        '-0jeONf82dE,21,"pigeon, dove cooing",test',
+        "--0PQM4-hqg,90,playing tennis,train",
+        "-0jeONf82dE,99,playing tennis,train",
+        "short,1,x,train",
+        "--7777777-7,1,x,dev",
+        "--8888888-8,5,playing tennis,train",
+    ]
     write(tmp_path / "data/vggsound.csv", "\n".join(lines) + "\n")
     for name in ("---g-f_I2yQ_000001", "--0PQM4-hqg_000030", "--0PQM4-hqg_000090"):
         put(tmp_path / f"video/{name}.wav")
     put(tmp_path / "whole/--56QUhyDQM.wav", 200.0)
     put(tmp_path / "whole/-0jeONf82dE.wav", 10.0)
     found = read("vggsound", tmp_path)
-    assert ids(found, "train") == ["--0PQM4-hqg_30", "--56QUhyDQM_185", "--0PQM4-hqg_90"] and ids(found, "test") == ["---g-f_I2yQ_1", "-0jeONf82dE_21"]
-    assert [(clip.start, clip.end) for clip in found.clips] == [(0.0, None), (0.0, None), (185.0, 195.0), (0.0, None), (0.0, None)]
+    assert ids(found, "train") == ["--0PQM4-hqg_30", "--56QUhyDQM_185", "--0PQM4-hqg_90"] and ids(
+        found, "test"
+    ) == ["---g-f_I2yQ_1", "-0jeONf82dE_21"]
+    assert [(clip.start, clip.end) for clip in found.clips] == [
+        (0.0, None),
+        (0.0, None),
+        (185.0, 195.0),
+        (0.0, None),
+        (0.0, None),
+    ]
     assert found.clips[3].labels == ("pigeon, dove cooing",)
-    assert [(r.input, r.code) for r in found.rejected] == [("-0jeONf82dE_99", "split-overlap"), ("vggsound.csv line 7", "bad-row"), ("vggsound.csv line 8", "bad-row"), ("--8888888-8_5", "missing-file")]
+    assert [(r.input, r.code) for r in found.rejected] == [
+        ("-0jeONf82dE_99", "split-overlap"),
+        ("vggsound.csv line 7", "bad-row"),
+        ("vggsound.csv line 8", "bad-row"),
+        ("--8888888-8_5", "missing-file"),
+    ]
     assert found.notices[0].startswith("VGGSound: 9 of 199176")
     (tmp_path / "data/vggsound.csv").unlink()
     assert "vggsound.csv" in refused("missing-file", dataset="vggsound", root=tmp_path)

@@ -19,7 +19,15 @@ from beatline.model.tagger import Tagger, initialise_tagger
 pytestmark = pytest.mark.xdist_group("export")
 LABELS = LabelSet(tuple(Label(f"/m/{name}", name.title()) for name in ("bark", "rain", "speech")))
 CONFIG = EncoderConfig(
-    embed_dim=16, encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64, encoder_attention_heads=4, conv_pos=16, conv_pos_groups=4, num_buckets=32, max_distance=60
+    embed_dim=16,
+    encoder_layers=2,
+    encoder_embed_dim=32,
+    encoder_ffn_embed_dim=64,
+    encoder_attention_heads=4,
+    conv_pos=16,
+    conv_pos_groups=4,
+    num_buckets=32,
+    max_distance=60,
 )
 
 
@@ -27,7 +35,9 @@ def make_tagger(config: EncoderConfig = CONFIG) -> Tagger:
     tagger = Tagger(config, len(LABELS))
     initialise_tagger(tagger, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for parameter in tagger.parameters():  # away from the start, where a bias or a gate that is left out goes unseen
+        for (
+            parameter
+        ) in tagger.parameters():  # away from the start, where a bias or a gate that is left out goes unseen
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     return tagger.eval()
 
@@ -36,8 +46,12 @@ def tiny_export(tmp_path_factory, to="onnx"):
     """The tiny tagger's export in this form, made once for each worker."""
     folder = tmp_path_factory.getbasetemp() / "exports" / to
     if not folder.exists():
-        for file, difference in export.export(make_tagger(), LABELS, folder, int8=to == "onnx", to=to).items():
-            assert (folder / file).exists() and difference["mean"] <= difference["worst"] < (0.02 if file == engine.INT8 else 1e-5)
+        for file, difference in export.export(
+            make_tagger(), LABELS, folder, int8=to == "onnx", to=to
+        ).items():
+            assert (folder / file).exists() and difference["mean"] <= difference["worst"] < (
+                0.02 if file == engine.INT8 else 1e-5
+            )
     return folder
 
 
@@ -63,11 +77,17 @@ def test_detail_adds_up_to_the_clip(exported, clips, runtime):
     ready = reference if runtime == "torch" else engine.load_export(exported, runtime)
     got, wanted = ready.run(waveforms, lengths, detail=True), reference.run(waveforms, lengths, detail=True)
     assert ready.run(waveforms, lengths).tokens is None
-    assert got.tokens.shape == (3, 8 * windows.steps(lengths[0]), 32) and got.step_logits.shape == (3, windows.steps(lengths[0]), 3)
+    assert got.tokens.shape == (3, 8 * windows.steps(lengths[0]), 32) and got.step_logits.shape == (
+        3,
+        windows.steps(lengths[0]),
+        3,
+    )
     for row, steps in enumerate(windows.steps(lengths)):
         np.testing.assert_allclose(got.step_logits[row, :steps].mean(axis=0), wanted.logits[row], atol=2e-5)
         np.testing.assert_allclose(got.tokens[row, : 8 * steps], wanted.tokens[row, : 8 * steps], atol=5e-5)
-        np.testing.assert_allclose(got.tokens[row, : 8 * steps].mean(axis=0), wanted.embeddings[row], atol=2e-5)
+        np.testing.assert_allclose(
+            got.tokens[row, : 8 * steps].mean(axis=0), wanted.embeddings[row], atol=2e-5
+        )
         assert not got.tokens[row, 8 * steps :].any()
     np.testing.assert_allclose(ready.score(got.logits), got.scores, atol=1e-6)
 
@@ -86,7 +106,11 @@ def test_runtimes_agree_with_pytorch_alone_and_padded(exported, clips, runtime):
 
 def test_int8_weights_leave_room_for_two_products_in_sixteen_bits(exported):
     graph = onnx.load(exported / engine.INT8).graph
-    weights = [onnx.numpy_helper.to_array(tensor).astype(int) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2]
+    weights = [
+        onnx.numpy_helper.to_array(tensor).astype(int)
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2
+    ]
     assert weights and all(2 * 255 * np.abs(weight).max() < 2**15 for weight in weights)
 
 
@@ -114,9 +138,14 @@ def test_bfloat16_keeps_the_filter_bank_and_narrow_convolutions_in_float32(expor
     wide = make_tagger(replace(CONFIG, encoder_embed_dim=64))
     export.export(wide, LABELS, tmp_path / "wide")
     hertz = np.geomspace(100, 6000, 16)[:, None]
-    tones = np.sin(2 * np.pi * hertz * np.arange(48_000) / 16_000).astype(np.float32) / 2  # between loud and faint bins lie more digits than bfloat16 has
+    tones = (
+        np.sin(2 * np.pi * hertz * np.arange(48_000) / 16_000).astype(np.float32) / 2
+    )  # between loud and faint bins lie more digits than bfloat16 has
     for tagger, folder in ((make_tagger(), exported), (wide, tmp_path / "wide")):
-        full, reduced = (engine.TorchEngine(tagger, LABELS, precision=precision).scores(tones) for precision in ("float32", "bfloat16"))
+        full, reduced = (
+            engine.TorchEngine(tagger, LABELS, precision=precision).scores(tones)
+            for precision in ("float32", "bfloat16")
+        )
         got = engine.load_export(folder, "openvino", "bfloat16").scores(tones)
         assert np.abs(reduced - full).mean() < 2e-3 and np.abs(got - full).mean() < 2e-3
 
@@ -125,8 +154,15 @@ def test_the_graph_says_what_it_is(exported):
     import onnx
 
     about = {entry.key: entry.value for entry in onnx.load(exported / "model.onnx").metadata_props}
-    assert json.loads(about["label_names"]) == list(LABELS.names) and json.loads(about["label_mids"]) == list(LABELS.mids)
-    assert (about["sample_rate"], about["min_samples"], about["channels"], about["task"]) == ("16000", "3200", "1", "multi-label")
+    assert json.loads(about["label_names"]) == list(LABELS.names) and json.loads(about["label_mids"]) == list(
+        LABELS.mids
+    )
+    assert (about["sample_rate"], about["min_samples"], about["channels"], about["task"]) == (
+        "16000",
+        "3200",
+        "1",
+        "multi-label",
+    )
 
 
 def test_a_damaged_export_is_named(exported, tmp_path):
@@ -160,7 +196,12 @@ def test_what_cannot_run_says_so(exported, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="int8"):
         engine.load_checkpoint(tmp_path / "model", "int8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for source, name, precision in ((exported, "auto", "float32"), (exported, "onnx", "float32"), (tmp_path / "model", "onnx", "float32"), (tmp_path / "model", "auto", "int8")):
+    for source, name, precision in (
+        (exported, "auto", "float32"),
+        (exported, "onnx", "float32"),
+        (tmp_path / "model", "onnx", "float32"),
+        (tmp_path / "model", "auto", "int8"),
+    ):
         with pytest.raises(UserError, match="run on the CPU here") as caught:
             tag.load(source, name, precision, "cuda")
         assert caught.value.code == "bad-config"
@@ -184,7 +225,9 @@ def test_a_checkpoint_is_exported_once_into_the_cache_and_then_used(tmp_path, mo
     save(tmp_path / "model", make_tagger(), LABELS, {})
     assert tag.load(tmp_path / "model").engine.name == "torch"  # nothing there yet
     exports, really = [], export.export
-    monkeypatch.setattr(export, "export", lambda *given, **options: exports.append(given) or really(*given, **options))
+    monkeypatch.setattr(
+        export, "export", lambda *given, **options: exports.append(given) or really(*given, **options)
+    )
     with ThreadPoolExecutor(2) as pool:  # the one that comes second waits, and finds it there
         first, same = pool.map(lambda _: tag.load(tmp_path / "model", "onnx").engine, range(2))
     np.testing.assert_array_equal(first.scores(*clips), same.scores(*clips))
@@ -195,13 +238,19 @@ def test_a_checkpoint_is_exported_once_into_the_cache_and_then_used(tmp_path, mo
     assert second.name == "openvino" and (made[0] / "model.onnx").stat().st_mtime_ns == stamp
     np.testing.assert_allclose(first.scores(*clips), second.scores(*clips), atol=1e-5)
     monkeypatch.setattr(engine, "_has_amx", lambda: True)
-    assert tag.load(tmp_path / "model", precision="int8").engine.name == "openvino" and len(exports) == 1  # bfloat16 needs no graph of its own
+    assert (
+        tag.load(tmp_path / "model", precision="int8").engine.name == "openvino" and len(exports) == 1
+    )  # bfloat16 needs no graph of its own
 
 
 def test_a_large_batch_is_cut_and_nothing_changes():
     reference = engine.TorchEngine(make_tagger(), LABELS)
     waveforms = 0.1 * np.random.default_rng(1).standard_normal((9, 8_000)).astype(np.float32)
-    np.testing.assert_allclose(reference.scores(waveforms), np.concatenate([reference.scores(waveforms[i : i + 1]) for i in range(9)]), atol=1e-6)
+    np.testing.assert_allclose(
+        reference.scores(waveforms),
+        np.concatenate([reference.scores(waveforms[i : i + 1]) for i in range(9)]),
+        atol=1e-6,
+    )
 
 
 def test_logits_are_not_rounded_to_bfloat16():

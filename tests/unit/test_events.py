@@ -58,7 +58,9 @@ def by_hand(rows, options, high):
                 joined[-1][1:] = [end, max(peak, joined[-1][2])]
             else:
                 joined.append([begin, end, peak])
-        found += [(LABELS.mids[label], begin, end, peak) for begin, end, peak in joined if end - begin >= shortest]
+        found += [
+            (LABELS.mids[label], begin, end, peak) for begin, end, peak in joined if end - begin >= shortest
+        ]
     return sorted(found)
 
 
@@ -66,15 +68,26 @@ def by_hand(rows, options, high):
 def test_events_are_what_the_definition_says_however_the_steps_come(seed):
     rng = np.random.default_rng(seed)
     steps = int(rng.integers(1, 120))
-    rows = (np.cumsum(rng.normal(0, 0.12, (steps, 3)), axis=0) + rng.normal(0, 0.1, (steps, 3)) + 0.4).clip(0, 1).astype(np.float32)
+    rows = (
+        (np.cumsum(rng.normal(0, 0.12, (steps, 3)), axis=0) + rng.normal(0, 0.1, (steps, 3)) + 0.4)
+        .clip(0, 1)
+        .astype(np.float32)
+    )
     high = rng.uniform(0.2, 0.8, 3).astype(np.float32)
-    options = EventOptions(low=float(rng.choice([0.3, 0.7, 1.0])), median=float(rng.choice([0, 0.48, 0.8, 1.7])), gap=float(rng.choice([0, 0.16, 0.5])), shortest=float(rng.choice([0, 0.32])))
+    options = EventOptions(
+        low=float(rng.choice([0.3, 0.7, 1.0])),
+        median=float(rng.choice([0, 0.48, 0.8, 1.7])),
+        gap=float(rng.choice([0, 0.16, 0.5])),
+        shortest=float(rng.choice([0, 0.32])),
+    )
     cuts = np.sort(rng.integers(0, steps + 1, 6))
     pieces = np.diff([0, *cuts, steps]).tolist()
     wanted = by_hand(rows, options, high)
     for some in ([steps], [piece for piece in pieces if piece], [1] * steps):
         events = find(rows, options, some, thresholds=high)
-        got = sorted((event.label.mid, *span, event.score) for event, span in zip(events, spans(events), strict=True))
+        got = sorted(
+            (event.label.mid, *span, event.score) for event, span in zip(events, spans(events), strict=True)
+        )
         assert [row[:3] for row in got] == [row[:3] for row in wanted]
         np.testing.assert_allclose([row[3] for row in got], [row[3] for row in wanted], atol=1e-7)
 
@@ -103,7 +116,9 @@ def test_events_come_as_soon_as_they_are_certain():
     finder = Events(LABELS, replace(PLAIN, gap=0.32))
     scores = column(0, 1, 1, 0, 0, 0, 0)
     came = [len(finder.add(step * 2560, 2560, scores[step : step + 1])) for step in range(7)]
-    assert sum(came) == 1 and came[6] == 1  # the step before is only closed by the next window; the pause is longer than the gap at step 5
+    assert (
+        sum(came) == 1 and came[6] == 1
+    )  # the step before is only closed by the next window; the pause is longer than the gap at step 5
     assert finder.finish(7 * STEP) == []
 
 
@@ -121,27 +136,50 @@ def test_windows_that_overlap_are_averaged_and_the_last_step_ends_with_the_recor
     assert len(steps) == 156  # those whose middle is in the recording
     for step in (0, 30, 31, 62, 63, 100, 155):
         middle = step * 2560 + 1280
-        inside = [(begin, rows) for begin, rows in zip(begins, scores, strict=True) if begin <= middle < begin + length]
-        np.testing.assert_allclose(steps[step], np.mean([rows[min((middle - begin) // 2560, 61)] for begin, rows in inside], axis=0), atol=1e-6)
+        inside = [
+            (begin, rows)
+            for begin, rows in zip(begins, scores, strict=True)
+            if begin <= middle < begin + length
+        ]
+        np.testing.assert_allclose(
+            steps[step],
+            np.mean([rows[min((middle - begin) // 2560, 61)] for begin, rows in inside], axis=0),
+            atol=1e-6,
+        )
     assert hop and max(event.offset for event in events) == 25.0
 
 
-@pytest.mark.parametrize(("window", "hop"), [(160_000, 160_000), (160_000, 1_000), (800, 800), (7_000, 3_000), (2_560, 1_280)])
+@pytest.mark.parametrize(
+    ("window", "hop"), [(160_000, 160_000), (160_000, 1_000), (800, 800), (7_000, 3_000), (2_560, 1_280)]
+)
 @pytest.mark.parametrize("total", [1, 100, 799, 5_000, 400_001])
 def test_every_step_is_covered_whatever_the_windows(window, hop, total):
-    finder = Events(LABELS, EventOptions(level="windows", threshold=0.5), after=lambda rows: rows if np.isfinite(rows).all() else pytest.fail("a step without a score"))
+    finder = Events(
+        LABELS,
+        EventOptions(level="windows", threshold=0.5),
+        after=lambda rows: rows if np.isfinite(rows).all() else pytest.fail("a step without a score"),
+    )
     events = []
     for begin, part in windows.cut([np.zeros(total, np.int16)], window, hop):
         events += finder.add(begin, len(part), np.full((1, 3), 0.75, np.float32))
     events += finder.finish(total / 16_000)
-    assert [(event.onset, event.offset, event.score) for event in events] == [(0.0, round(total / 16_000, 6), 0.75)] * 3
+    assert [(event.onset, event.offset, event.score) for event in events] == [
+        (0.0, round(total / 16_000, 6), 0.75)
+    ] * 3
 
 
 def test_thresholds_of_labels_and_what_is_done_before():
     rows = np.tile(np.array([[0.3, 0.3, 0.3]], np.float32), (5, 1))
-    assert [event.label.name for event in find(rows, PLAIN, thresholds=np.array([0.2, 0.4, 0.3]))] == ["a", "c"]
-    assert find(rows, replace(PLAIN, threshold=0.31), thresholds=np.array([0.2, 0.4, 0.3])) == ()  # what was asked for counts
-    assert [event.label.name for event in find(rows, PLAIN, after=lambda some: some + np.float32([0, 0.3, 0]))] == ["b"]
+    assert [event.label.name for event in find(rows, PLAIN, thresholds=np.array([0.2, 0.4, 0.3]))] == [
+        "a",
+        "c",
+    ]
+    assert (
+        find(rows, replace(PLAIN, threshold=0.31), thresholds=np.array([0.2, 0.4, 0.3])) == ()
+    )  # what was asked for counts
+    assert [
+        event.label.name for event in find(rows, PLAIN, after=lambda some: some + np.float32([0, 0.3, 0]))
+    ] == ["b"]
     assert find(rows, PLAIN, thresholds=np.array([np.inf, 1.1, np.nan])) == ()
 
 
@@ -158,7 +196,19 @@ def test_a_long_recording_holds_little():
         assert len(finder._average._sum) <= 62 and len(finder._open) + len(finder._held) <= 2
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 1.5}, {"threshold": float("nan")}, {"low": 0.0}, {"low": 1.1}, {"median": -1.0}, {"median": 61.0}, {"gap": float("nan")}, {"shortest": -0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold": 1.5},
+        {"threshold": float("nan")},
+        {"low": 0.0},
+        {"low": 1.1},
+        {"median": -1.0},
+        {"median": 61.0},
+        {"gap": float("nan")},
+        {"shortest": -0.1},
+    ],
+)
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(UserError, match="of events") as caught:
         EventOptions(**wrong)
@@ -167,5 +217,15 @@ def test_options_out_of_range_are_refused(wrong):
 
 def test_events_are_ordered_by_time():
     a, b = LABELS.labels[:2]
-    events = [Event(b, 1.0, 2.0, 0.5), Event(a, 1.0, 2.0, 0.5), Event(b, 0.0, 9.0, 0.1), Event(a, 1.0, 1.5, 0.9)]
-    assert [(event.onset, event.offset, event.label.name) for event in in_order(events)] == [(0.0, 9.0, "b"), (1.0, 1.5, "a"), (1.0, 2.0, "a"), (1.0, 2.0, "b")]
+    events = [
+        Event(b, 1.0, 2.0, 0.5),
+        Event(a, 1.0, 2.0, 0.5),
+        Event(b, 0.0, 9.0, 0.1),
+        Event(a, 1.0, 1.5, 0.9),
+    ]
+    assert [(event.onset, event.offset, event.label.name) for event in in_order(events)] == [
+        (0.0, 9.0, "b"),
+        (1.0, 1.5, "a"),
+        (1.0, 2.0, "a"),
+        (1.0, 2.0, "b"),
+    ]

@@ -1,4 +1,6 @@
-"""What stands beside the ONNX graph: OpenVINO's form, PyTorch's programs, the label table, and an installation without PyTorch."""
+"""What stands beside the ONNX graph: OpenVINO's form, PyTorch's programs, the label table, and an
+installation without PyTorch.
+"""
 
 import json
 import os
@@ -50,7 +52,8 @@ torch.set_num_threads(1)
 program = torch.export.load({str(program / "model.pt2")!r}).module()
 arrays = [torch.from_numpy(array) for array in numpy.load("in.npz").values()]
 with torch.no_grad():
-    numpy.savez("out.npz", *[output.numpy() for i in range(0, len(arrays), 2) for output in program(arrays[i], arrays[i + 1])])
+    pairs = zip(arrays[::2], arrays[1::2])
+    numpy.savez("out.npz", *[output.numpy() for pair in pairs for output in program(*pair)])
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=200)
     got = list(np.load(tmp_path / "out.npz").values())
@@ -58,15 +61,21 @@ with torch.no_grad():
     for place, batch in enumerate(batches):
         wanted = reference.run(*batch, detail=True)
         for name, output in zip(engine.NAMES, got[5 * place : 5 * place + 5], strict=True):
-            np.testing.assert_allclose(output, getattr(wanted, name), atol=5e-5, err_msg=f"{name} of {batch[0].shape}")
+            np.testing.assert_allclose(
+                output, getattr(wanted, name), atol=5e-5, err_msg=f"{name} of {batch[0].shape}"
+            )
 
 
 def test_a_program_holds_only_operators_that_every_pytorch_has_and_says_what_it_is(program):
     about = {"label_names": "", "label_mids": "", "sample_rate": "", "task": ""}
     loaded = torch.export.load(program / "model.pt2", extra_files=about)
     used = {str(node.target) for node in loaded.graph.nodes if node.op == "call_function"}
-    assert len([name for name in used if name.startswith("aten.")]) > 20 and not [name for name in used if "mkldnn" in name or "beatline" in name]
-    assert json.loads(about["label_names"]) == list(LABELS.names) and json.loads(about["label_mids"]) == list(LABELS.mids)
+    assert len([name for name in used if name.startswith("aten.")]) > 20 and not [
+        name for name in used if "mkldnn" in name or "beatline" in name
+    ]
+    assert json.loads(about["label_names"]) == list(LABELS.names) and json.loads(about["label_mids"]) == list(
+        LABELS.mids
+    )
     assert (about["sample_rate"], about["task"]) == ("16000", "multi-label")
 
 
@@ -83,9 +92,17 @@ def test_an_openvino_export_is_written_by_the_program_and_tags(tmp_path, capsys)
     folder = tmp_path / "out"
     save(tmp_path / "run/model", make_tagger(), LABELS, {})
     assert cli.main(["export", str(tmp_path / "run"), str(folder), "--to", "openvino"]) == 0
-    worst = float(re.search(r"model\.xml: scores within (\S+) of PyTorch's", capsys.readouterr().out).group(1))
+    worst = float(
+        re.search(r"model\.xml: scores within (\S+) of PyTorch's", capsys.readouterr().out).group(1)
+    )
     assert 0 < worst < 1e-5
-    assert {path.name for path in folder.iterdir()} == {"model.xml", "model.bin", "class_labels_indices.csv", "config.json", "manifest.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.xml",
+        "model.bin",
+        "class_labels_indices.csv",
+        "config.json",
+        "manifest.json",
+    }
     assert b'element_type="f16"' not in (folder / "model.xml").read_bytes()
 
     about = openvino.Core().read_model(folder / "model.xml")
@@ -111,7 +128,9 @@ def test_int8_is_for_onnx_alone(tmp_path):
 
 
 def test_the_label_table_is_audiosets_and_sherpas():
-    labels = LabelSet((Label("/m/05zppz", "Male speech, man speaking"), Label("quote", 'A "loud" one'), Label("a, b", "c")))
+    labels = LabelSet(
+        (Label("/m/05zppz", "Male speech, man speaking"), Label("quote", 'A "loud" one'), Label("a, b", "c"))
+    )
     text = export._label_table(labels)
     assert text.splitlines()[0] == "index,mid,display_name"
     assert text.splitlines()[1].endswith(',"Male speech, man speaking"')
@@ -122,21 +141,46 @@ def test_tagging_by_an_export_imports_and_leaves_no_more_than_it_must(tmp_path_f
     """As after the installation that docs/export.md tells of; nor may onnxruntime report to anyone."""
     required = {"numpy", "soundfile", "soxr", "onnxruntime"}
     assert required == set(re.findall(r"(?m)^([a-z]+)", (ROOT / "requirements-onnx.txt").read_text()))
-    theirs = {"_soundfile", "_soundfile_data", "_cffi_backend", "cffi", "pycparser", "typing_extensions", "flatbuffers", "google", "packaging"}
+    theirs = {
+        "_soundfile",
+        "_soundfile_data",
+        "_cffi_backend",
+        "cffi",
+        "pycparser",
+        "typing_extensions",
+        "flatbuffers",
+        "google",
+        "packaging",
+    }
     code = f"""
 import sys
 from beatline import cli
-assert cli.main(["tag", {str(CLIP)!r}, "--model", {str(tiny_export(tmp_path_factory))!r}, "--engine", "onnx"]) == 0
+export = {str(tiny_export(tmp_path_factory))!r}
+assert cli.main(["tag", {str(CLIP)!r}, "--model", export, "--engine", "onnx"]) == 0
 for name, module in sorted(sys.modules.items()):
     if "." not in name and "site-packages" in (getattr(module, "__file__", None) or ""):
         print("imported", name)
 """
-    environment = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment | {"HOME": str(tmp_path)})
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_DATA_HOME")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment | {"HOME": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
     imported = set(re.findall(r"(?m)^imported (\S+)", done.stdout))
     assert required <= imported, imported
-    assert {name for name in imported - required - theirs if not name.startswith(("__editable__", "_distutils", "sitecustomize", "_virtualenv"))} == set()
+    assert {
+        name
+        for name in imported - required - theirs
+        if not name.startswith(("__editable__", "_distutils", "sitecustomize", "_virtualenv"))
+    } == set()
     assert list(tmp_path.rglob("*")) == []
 
 

@@ -16,9 +16,15 @@ def names(labels, *words):
 def test_names_mids_and_branches():
     labels = audioset()
     assert names(labels, "dog") == names(labels, "DOG") == names(labels, "/m/0bt9lr") == ["Dog"]
-    assert names(labels, "Dog/") == names(labels, "/m/0bt9lr/") == ["Dog", "Bark", "Yip", "Howl", "Bow-wow", "Growling", "Whimper (dog)"]
+    assert (
+        names(labels, "Dog/")
+        == names(labels, "/m/0bt9lr/")
+        == ["Dog", "Bark", "Yip", "Howl", "Bow-wow", "Growling", "Whimper (dog)"]
+    )
     assert names(labels, "Speech", "Dog", "dog") == ["Speech", "Dog"]
-    assert set(names(labels, "Human sounds")) == {label.name for label in labels.labels if label.mid in below("/m/0dgw9r")}  # no label itself: only its branch can be meant
+    assert set(names(labels, "Human sounds")) == {
+        label.name for label in labels.labels if label.mid in below("/m/0dgw9r")
+    }  # no label itself: only its branch can be meant
     assert names(labels, "Male speech, man speaking") == ["Male speech, man speaking"]
 
 
@@ -28,7 +34,16 @@ def test_a_small_set_knows_the_branches_above_it_and_names_that_are_shared():
     assert find(labels, ["bark"]) == [0, 2] and find(labels, ["my sound/"]) == [1]
 
 
-@pytest.mark.parametrize(("word", "said"), [("Dgo", "did you mean 'Dog'"), ("speach", "did you mean 'Speech'"), ("qqqqqqqqqq", "label table"), ("", "label table"), ("/", "label table")])
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("Dgo", "did you mean 'Dog'"),
+        ("speach", "did you mean 'Speech'"),
+        ("qqqqqqqqqq", "label table"),
+        ("", "label table"),
+        ("/", "label table"),
+    ],
+)
 def test_unknown_words_give_the_nearest(word, said):
     with pytest.raises(UserError, match=said) as caught:
         find(audioset(), ["Speech", word])

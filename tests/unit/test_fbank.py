@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from beatline.fbank import FFT, FLOOR, HOP, MELS, WINDOW, _frame_to_spectrum, _mel_weights, frame_count, log_mel
+from beatline.fbank import (
+    FFT,
+    FLOOR,
+    HOP,
+    MELS,
+    WINDOW,
+    _frame_to_spectrum,
+    _mel_weights,
+    frame_count,
+    log_mel,
+)
 
 
 def kaldi(waveform: np.ndarray) -> np.ndarray:
@@ -37,7 +47,9 @@ def test_equals_kaldi(samples):
     theirs = kaldi(waveform)
     assert ours.shape == theirs.shape == (frame_count(samples), MELS)
     exact = in_float64(waveform)
-    assert np.abs(ours - exact).max() < 1e-5  # Kaldi's own float32 transform is up to 1e-3 from exact, in faint bins beside a loud tone
+    assert (
+        np.abs(ours - exact).max() < 1e-5
+    )  # Kaldi's own float32 transform is up to 1e-3 from exact, in faint bins beside a loud tone
     assert np.abs(ours - theirs).max() < 2e-3 and np.quantile(np.abs(ours - theirs), 0.99) < 1e-4
 
 

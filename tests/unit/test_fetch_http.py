@@ -12,7 +12,9 @@ from beatline.errors import UserError
 from beatline.fetch import http
 from tests.servers import Server
 
-QUICK = http.Policy(tries=6, first_wait=0.001, longest_wait=0.01, timeout=0.5, slowest=1000, longest_request=2)
+QUICK = http.Policy(
+    tries=6, first_wait=0.001, longest_wait=0.01, timeout=0.5, slowest=1000, longest_request=2
+)
 BODY = random.Random(0).randbytes(300_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 
@@ -86,7 +88,15 @@ def test_a_wrong_part_is_not_used(get):
     assert len(get(CUT, {"do": "wrong"})) == 3
 
 
-@pytest.mark.parametrize("fault", [{"do": "reset"}, {"do": "status", "status": 503}, {"do": "status", "status": 500}, {"do": "status", "status": 429, "after": "0"}])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"do": "reset"},
+        {"do": "status", "status": 503},
+        {"do": "status", "status": 500},
+        {"do": "status", "status": 429, "after": "0"},
+    ],
+)
 def test_passing_troubles_pass(get, fault):
     assert len(get(fault, CUT, fault)) == 4
 
@@ -155,7 +165,9 @@ def test_a_whole_leftover_needs_no_second_download(get, tmp_path):
     assert get(size=len(BODY), sha256=SHA) == []
 
 
-@pytest.mark.parametrize("options, code", [({"sha256": "0" * 64}, "hash-mismatch"), ({"size": 299_999}, "hash-mismatch")])
+@pytest.mark.parametrize(
+    "options, code", [({"sha256": "0" * 64}, "hash-mismatch"), ({"size": 299_999}, "hash-mismatch")]
+)
 def test_the_wrong_file_is_refused_and_leaves_nothing(get, tmp_path, options, code):
     with pytest.raises(UserError) as refused:
         get(**options)
@@ -173,7 +185,9 @@ def test_nobody_there(tmp_path):
     assert refused.value.code == "no-network" and "put x there" in str(refused.value)
 
 
-@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "address", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "/etc/passwd"]
+)
 def test_nothing_but_http(tmp_path, address):
     with pytest.raises(UserError):
         http.download(address, tmp_path / "x", policy=QUICK)
@@ -188,7 +202,12 @@ def test_redirects_to_elsewhere_are_not_followed(server, tmp_path, target):
 
 def test_a_token_stays_with_its_host(server, tmp_path):
     server.faults()
-    http.download(f"{server.address}/elsewhere/files/a.bin", tmp_path / "x", headers={"Authorization": "Bearer t"}, policy=QUICK)
+    http.download(
+        f"{server.address}/elsewhere/files/a.bin",
+        tmp_path / "x",
+        headers={"Authorization": "Bearer t"},
+        policy=QUICK,
+    )
     assert [request["token"] for request in server.log()] == ["Bearer t", None]
 
 
@@ -201,14 +220,22 @@ def test_a_full_disk_is_seen_before_the_first_byte(get, monkeypatch, tmp_path):
 
 def test_a_stream_transfers_what_is_read(server):
     server.faults(CUT)
-    stream = http.RangeStream(lambda first, count: http.read_range(f"{server.address}/files/a.bin", first, count, policy=QUICK))
+    stream = http.RangeStream(
+        lambda first, count: http.read_range(f"{server.address}/files/a.bin", first, count, policy=QUICK)
+    )
     stream.seek(-100_000, os.SEEK_END)
     assert stream.read(500) == BODY[200_000:200_500]
     assert stream.read() == BODY[200_500:] and stream.read() == b""
-    assert {request["range"] for request in server.log()} == {"bytes=0-131071", "bytes=131072-262143", "bytes=262144-393215"}
+    assert {request["range"] for request in server.log()} == {
+        "bytes=0-131071",
+        "bytes=131072-262143",
+        "bytes=262144-393215",
+    }
 
 
 def test_a_stream_of_a_server_without_ranges(server):
     server.faults({"do": "ignore"})
     with pytest.raises(http.NoRanges):
-        http.RangeStream(lambda first, count: http.read_range(f"{server.address}/files/a.bin", first, count, policy=QUICK))
+        http.RangeStream(
+            lambda first, count: http.read_range(f"{server.address}/files/a.bin", first, count, policy=QUICK)
+        )

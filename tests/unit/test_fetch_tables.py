@@ -1,4 +1,6 @@
-"""AudioSet's tables and starting checkpoints: order of sources, what is refused, what offline users are told."""
+"""AudioSet's tables and starting checkpoints: order of sources, what is refused, what offline users are
+told.
+"""
 
 import hashlib
 import json
@@ -14,7 +16,11 @@ from tests.servers import COMMIT, TOKEN, Server
 
 QUICK = http.Policy(tries=3, first_wait=0.001, longest_wait=0.01, timeout=5)
 DEAD = "http://127.0.0.1:9/"
-SEGMENTS = '# made for a test\n# num_ytids=2, num_segs=2, num_unique_labels=1, num_positive_labels=2\n# YTID, start_seconds, end_seconds, positive_labels\n--aaaaaaaaa, 30.000, 40.000, "/m/09x0r"\nYbbbbbbbbbb, 0.000, 10.000, "/m/09x0r"\n'
+SEGMENTS = (
+    "# made for a test\n# num_ytids=2, num_segs=2, num_unique_labels=1, num_positive_labels=2\n# "
+    "YTID, start_seconds, end_seconds, positive_labels\n--aaaaaaaaa, 30.000, 40.000, "
+    '"/m/09x0r"\nYbbbbbbbbbb, 0.000, 10.000, "/m/09x0r"\n'
+)
 
 
 def tables(folder):
@@ -22,10 +28,19 @@ def tables(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("balanced_train_segments.csv", "eval_segments.csv", "unbalanced_train_segments.csv"):
         (folder / name).write_text(SEGMENTS)
-    (folder / "ontology.json").write_text(json.dumps([{"id": node.mid, "name": node.name, "child_ids": node.children} for node in ontology.ontology().values()]))
+    (folder / "ontology.json").write_text(
+        json.dumps(
+            [
+                {"id": node.mid, "name": node.name, "child_ids": node.children}
+                for node in ontology.ontology().values()
+            ]
+        )
+    )
     (folder / "qa_true_counts.csv").write_text("mid,num_rated,num_true\n/m/09x0r,10,9\n")
     for name in ("audioset_train_strong.tsv", "audioset_eval_strong.tsv"):
-        (folder / name).write_text("segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n--aaaaaaaaa_30000\t0.0\t1.0\t/m/09x0r\n")
+        (folder / name).write_text(
+            "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n--aaaaaaaaa_30000\t0.0\t1.0\t/m/09x0r\n"
+        )
     (folder / "mid_to_display_name.tsv").write_text("/m/09x0r\tSpeech\n")
 
 
@@ -36,7 +51,9 @@ def official(tmp_path, monkeypatch):
     made = []
     for table in audioset.TABLES:
         path = tmp_path / "mirror" / table.name
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if table.sha256 and path.exists() else table.sha256
+        digest = (
+            hashlib.sha256(path.read_bytes()).hexdigest() if table.sha256 and path.exists() else table.sha256
+        )
         made.append(audioset.Table(table.name, DEAD + table.name, table.check, digest, table.large))
     monkeypatch.setattr(audioset, "TABLES", tuple(made))
     return tmp_path / "mirror"
@@ -56,7 +73,9 @@ def names(folder):
 
 def test_from_a_local_folder_without_any_network(official, tmp_path):
     paths = audioset.fetch(tmp_path / "out", [str(official)], unbalanced=True, policy=QUICK)
-    assert {path.name for path in paths} == names(tmp_path / "out") == {table.name for table in audioset.TABLES}
+    assert (
+        {path.name for path in paths} == names(tmp_path / "out") == {table.name for table in audioset.TABLES}
+    )
     assert (tmp_path / "out/class_labels_indices.csv").read_text().count("\n") == 528  # from the package
 
 
@@ -64,7 +83,9 @@ def test_from_a_mirror_and_again(official, server, tmp_path, capsys):
     shutil.move(official, tmp_path / "files/as")
     server.faults({"do": "cut", "bytes": 100}, {"do": "status", "status": 503, "after": "0"})
     audioset.fetch(tmp_path / "out", [server.address + "/files/as"], policy=QUICK)
-    assert len(names(tmp_path / "out")) == 8 and "unbalanced_train_segments.csv" not in names(tmp_path / "out")
+    assert len(names(tmp_path / "out")) == 8 and "unbalanced_train_segments.csv" not in names(
+        tmp_path / "out"
+    )
     server.faults()
     audioset.fetch(tmp_path / "out", [server.address + "/files/as"], policy=QUICK)
     assert server.log() == []
@@ -73,7 +94,11 @@ def test_from_a_mirror_and_again(official, server, tmp_path, capsys):
 def test_offline_it_says_what_to_put_where(official, tmp_path):
     with pytest.raises(UserError) as refused:
         audioset.fetch(tmp_path / "out", policy=QUICK)
-    assert refused.value.code == "no-network" and "balanced_train_segments.csv, eval_segments.csv" in str(refused.value) and str(tmp_path / "out") in str(refused.value)
+    assert (
+        refused.value.code == "no-network"
+        and "balanced_train_segments.csv, eval_segments.csv" in str(refused.value)
+        and str(tmp_path / "out") in str(refused.value)
+    )
     assert names(tmp_path / "out") == {"class_labels_indices.csv"}
 
 
@@ -87,7 +112,9 @@ def test_a_login_page_is_no_table(official, server, tmp_path, capsys):
 
 def test_the_next_source_has_its_turn(official, server, tmp_path):
     (tmp_path / "wrong").mkdir()
-    (tmp_path / "wrong/balanced_train_segments.csv").write_text(SEGMENTS.replace("num_ytids=2", "num_ytids=3"))
+    (tmp_path / "wrong/balanced_train_segments.csv").write_text(
+        SEGMENTS.replace("num_ytids=2", "num_ytids=3")
+    )
     (tmp_path / "wrong/ontology.json").write_text("[]")
     audioset.fetch(tmp_path / "out", [str(tmp_path / "wrong"), str(official)], policy=QUICK)
     assert (tmp_path / "out/balanced_train_segments.csv").read_text() == SEGMENTS
@@ -99,7 +126,9 @@ def test_the_users_own_file_stays(official, tmp_path, capsys):
     own = SEGMENTS.replace("--aaaaaaaaa", "--ownownown")
     (out / "balanced_train_segments.csv").write_text(own)
     audioset.fetch(out, [str(official)], policy=QUICK)
-    assert (out / "balanced_train_segments.csv").read_text() == own and "not the release's" in capsys.readouterr().out
+    assert (
+        out / "balanced_train_segments.csv"
+    ).read_text() == own and "not the release's" in capsys.readouterr().out
     (out / "balanced_train_segments.csv").write_text("<html>")
     with pytest.raises(UserError, match="delete it"):
         audioset.fetch(out, [str(official)], policy=QUICK)
@@ -117,7 +146,11 @@ def test_the_ontology_in_the_package():
     nodes = ontology.ontology()
     assert len(nodes) == 632 and set(labels().mids) <= nodes.keys()
     assert {child for node in nodes.values() for child in node.children} <= nodes.keys()
-    assert "/m/09x0r" in ontology.below("/m/0dgw9r") and "/m/05zppz" in ontology.below("/m/09x0r") and not ontology.below("/m/05zppz") & {"/m/05zppz"}
+    assert (
+        "/m/09x0r" in ontology.below("/m/0dgw9r")
+        and "/m/05zppz" in ontology.below("/m/09x0r")
+        and not ontology.below("/m/05zppz") & {"/m/05zppz"}
+    )
     assert sum("blacklist" in node.restrictions for node in nodes.values()) > 10
 
 
@@ -132,7 +165,10 @@ def hub(server, tmp_path, monkeypatch):
     """A Hugging Face endpoint with the copies of the release, one of them empty, and an ESPnet repository."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
     monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", server.address, raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        server.address + "/{repo_id}/resolve/{revision}/{filename}",
+    )
     models = tmp_path / "hub/models"
     for path, content in {
         "lpepino/beats_ckpts/README.md": b"hello",
@@ -140,7 +176,8 @@ def hub(server, tmp_path, monkeypatch):
         "espnet/BEATs-AS20K/exp/config.yaml": b"model: beats\n",
         "espnet/BEATs-AS20K/exp/valid.pth": WEIGHTS,
         "espnet/BEATs-AS20K/big.json": b"x" * 5000,
-        "two/files/a.pt": WEIGHTS, "two/files/b.pt": WEIGHTS[:-1],
+        "two/files/a.pt": WEIGHTS,
+        "two/files/b.pt": WEIGHTS[:-1],
         "gated/weights/a.safetensors": WEIGHTS,
         "evil/weights/..%2F..%2Fevil.pt": WEIGHTS,
     }.items():
@@ -155,11 +192,17 @@ def get(name, tmp_path, *sources):
 
 
 def test_a_checkpoint_by_name_from_the_copy_that_has_it(hub, tmp_path, capsys):
-    hub.faults({"do": "status", "status": 503, "place": "api"}, {"do": "cut", "bytes": 5000}, {"do": "status", "status": 429, "after": "0"})
+    hub.faults(
+        {"do": "status", "status": 503, "place": "api"},
+        {"do": "cut", "bytes": 5000},
+        {"do": "status", "status": 429, "after": "0"},
+    )
     path = get(NAME, tmp_path)
     assert path == tmp_path / f"checkpoints/{NAME}.pt" and path.read_bytes() == WEIGHTS
     assert hashlib.sha256(WEIGHTS).hexdigest() in capsys.readouterr().out
-    assert "bytes=5000-" in [request["range"] for request in hub.log()] and any(COMMIT in request["path"] for request in hub.log())
+    assert "bytes=5000-" in [request["range"] for request in hub.log()] and any(
+        COMMIT in request["path"] for request in hub.log()
+    )
     hub.faults()
     assert get(NAME + ".pt", tmp_path) == path and hub.log() == []
 
@@ -167,7 +210,9 @@ def test_a_checkpoint_by_name_from_the_copy_that_has_it(hub, tmp_path, capsys):
 def test_a_local_folder_comes_first(hub, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / f"mine/{NAME}.pt").write_bytes(b"mine")
-    assert get(NAME, tmp_path, tmp_path / "none", tmp_path / "mine").read_bytes() == b"mine" and hub.log() == []
+    assert (
+        get(NAME, tmp_path, tmp_path / "none", tmp_path / "mine").read_bytes() == b"mine" and hub.log() == []
+    )
 
 
 def test_a_pinned_hash_that_does_not_match_is_refused_everywhere(hub, tmp_path, monkeypatch):
@@ -184,7 +229,10 @@ def test_a_pinned_hash_that_does_not_match_is_refused_everywhere(hub, tmp_path, 
 
 def test_by_repository_with_what_says_how_to_read_it(hub, tmp_path):
     path = get("espnet/BEATs-AS20K", tmp_path)
-    assert path == tmp_path / "checkpoints/espnet--BEATs-AS20K/exp/valid.pth" and path.with_name("config.yaml").read_text() == "model: beats\n"
+    assert (
+        path == tmp_path / "checkpoints/espnet--BEATs-AS20K/exp/valid.pth"
+        and path.with_name("config.yaml").read_text() == "model: beats\n"
+    )
     hub.faults()
     assert get("espnet/BEATs-AS20K", tmp_path) == path and hub.log() == []
 
@@ -193,7 +241,9 @@ def test_a_small_file_that_is_not_the_repositorys_is_refused(hub, tmp_path):
     hub.faults({"do": "flip", "path": "config.yaml"})
     with pytest.raises(UserError, match=r"config\.yaml") as refused:
         get("espnet/BEATs-AS20K", tmp_path)
-    assert refused.value.code == "hash-mismatch" and not list((tmp_path / "checkpoints").rglob("config.yaml*"))
+    assert refused.value.code == "hash-mismatch" and not list(
+        (tmp_path / "checkpoints").rglob("config.yaml*")
+    )
     assert get("espnet/BEATs-AS20K", tmp_path).with_name("config.yaml").read_text() == "model: beats\n"
 
 
@@ -232,7 +282,12 @@ def test_offline_the_message_says_which_file_to_put_where(tmp_path, monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", DEAD.rstrip("/"))
     with pytest.raises(UserError) as refused:
         get(NAME, tmp_path)
-    assert refused.value.code == "no-network" and f"lpepino/beats_ckpts or Bencr/beats-checkpoints on the Hugging Face Hub), put it at {tmp_path}/checkpoints/{NAME}.pt" in str(refused.value)
+    assert (
+        refused.value.code == "no-network"
+        and f"lpepino/beats_ckpts or Bencr/beats-checkpoints on the Hugging Face Hub), put it at "
+        f"{tmp_path}/checkpoints/{NAME}.pt"
+        in str(refused.value)
+    )
 
 
 def test_unknown_names(tmp_path):

@@ -1,4 +1,6 @@
-"""Clips of videos: yt-dlp's own extractor of direct links and its own downloader, against a server on loopback."""
+"""Clips of videos: yt-dlp's own extractor of direct links and its own downloader, against a server on
+loopback.
+"""
 
 import gc
 import os
@@ -20,7 +22,9 @@ from tests.servers import Server
 from tests.sounds import contained
 
 # yt-dlp's extractor of direct links, which only the tests use, leaves its first connection open
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <s:pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <s:pytest.PytestUnraisableExceptionWarning"
+)
 QUICK = http.Policy(tries=4, first_wait=0.001, longest_wait=0.01, timeout=5)
 RECORDING = "-a_bcdefghi"
 
@@ -33,8 +37,12 @@ def stairs(seconds: float) -> np.ndarray:
 
 def heard(path: Path, second: float) -> int:
     """Which second of `stairs` is heard there, by its tone."""
-    samples = np.asarray(media.decode(path).samples, float)[round((second - 0.1) * 16_000) : round((second + 0.1) * 16_000)]
-    return round((np.abs(np.fft.rfft(samples * np.hanning(len(samples)))).argmax() * 16_000 / len(samples) - 200) / 10)
+    samples = np.asarray(media.decode(path).samples, float)[
+        round((second - 0.1) * 16_000) : round((second + 0.1) * 16_000)
+    ]
+    return round(
+        (np.abs(np.fft.rfft(samples * np.hanning(len(samples)))).argmax() * 16_000 / len(samples) - 200) / 10
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -66,13 +74,21 @@ def ask(server, tmp_path):
         service = youtube.Service(address=server.address + "/watch/{id}", extractors=("generic",))
         said = []
         options = {"rate": 1e6, "jobs": 1, "policy": QUICK} | options
-        count = youtube.fetch([(tmp_path, excerpt) for excerpt in excerpts], lambda *answer: said.append(answer), service=service, **options)
+        count = youtube.fetch(
+            [(tmp_path, excerpt) for excerpt in excerpts],
+            lambda *answer: said.append(answer),
+            service=service,
+            **options,
+        )
         return count, [(excerpt.recording, kind) for excerpt, kind, _ in said]
 
     return run
 
 
-@pytest.mark.parametrize("recording, name", [(RECORDING, f"{RECORDING}_30000_40000.opus"), ("aac________", "aac_________30000_40000.m4a")])
+@pytest.mark.parametrize(
+    "recording, name",
+    [(RECORDING, f"{RECORDING}_30000_40000.opus"), ("aac________", "aac_________30000_40000.m4a")],
+)
 def test_only_the_needed_seconds_are_transferred(server, ask, tmp_path, recording, name):
     server.faults()
     assert ask(Excerpt(recording, 30.0, 40.0)) == (1, [])
@@ -95,7 +111,9 @@ def test_where_parts_cannot_be_had_the_whole_goes_through_yt_dlps_downloader(ser
     assert ask(Excerpt(RECORDING, 30.0, 40.0)) == (1, [])
     assert heard(tmp_path / f"{RECORDING}_30000_40000.opus", 0.5) == 30
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".opus"]
-    assert server.log()[-1]["range"].endswith("-") and int(server.log()[-1]["range"][6:-1]) > 100_000  # it went on where it broke
+    assert (
+        server.log()[-1]["range"].endswith("-") and int(server.log()[-1]["range"][6:-1]) > 100_000
+    )  # it went on where it broke
 
 
 def test_passing_troubles_pass(server, ask, tmp_path):
@@ -110,9 +128,12 @@ def test_many_at_once(ask, tmp_path):
 
 
 def test_answers_are_kept_apart(ask, tmp_path):
-    assert ask(Excerpt("answers_404", 0.0, 10.0), Excerpt("page_______", 0.0, 10.0), Excerpt(RECORDING, 70.0, 80.0), Excerpt(RECORDING, 50.0, 60.0)) == (
-        1, [("answers_404", "failed"), ("page_______", "failed"), (RECORDING, "too-short")]
-    )
+    assert ask(
+        Excerpt("answers_404", 0.0, 10.0),
+        Excerpt("page_______", 0.0, 10.0),
+        Excerpt(RECORDING, 70.0, 80.0),
+        Excerpt(RECORDING, 50.0, 60.0),
+    ) == (1, [("answers_404", "failed"), ("page_______", "failed"), (RECORDING, "too-short")])
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -132,8 +153,19 @@ def test_when_nothing_works_it_stops(server, ask):
 
 def test_without_a_network_it_stops_at_once_and_says_what_to_do():
     service, said = youtube.Service(address="http://127.0.0.1:9/{id}", extractors=("generic",)), []
-    with pytest.raises(UserError, match=r"3 clips in a row.*Without a network: do so on another machine, and name its folder with --from") as refused:
-        youtube.fetch([(Path("nowhere"), Excerpt(RECORDING, float(second), second + 1.0)) for second in range(50)], lambda *answer: said.append(answer[1]), jobs=1, rate=1e6, service=service, policy=QUICK)
+    with pytest.raises(
+        UserError,
+        match=r"3 clips in a row.*Without a network: do so on another machine, and name its folder with "
+        r"--from",
+    ) as refused:
+        youtube.fetch(
+            [(Path("nowhere"), Excerpt(RECORDING, float(second), second + 1.0)) for second in range(50)],
+            lambda *answer: said.append(answer[1]),
+            jobs=1,
+            rate=1e6,
+            service=service,
+            policy=QUICK,
+        )
     assert refused.value.code == "no-network" and said == ["failed"] * 3
 
 
@@ -143,29 +175,45 @@ def test_the_rate_is_kept_by_all_jobs_together(ask):
     assert time.monotonic() - since >= 0.8
 
 
-@pytest.mark.parametrize("words, kind", [
-    ("Sign in to confirm you\u2019re not a bot. Use --cookies-from-browser or --cookies", "stop"),
-    ("HTTP Error 429: Too Many Requests", "stop"),
-    ("Video unavailable. This content isn\u2019t available, try again later. The current session has been rate-limited by YouTube for up to an hour", "stop"),
-    ("This video is private. YouTube is requiring a captcha challenge before playback", "stop"),
-    ("Private video. Sign in if you've been granted access to this video", "private"),
-    ("Video unavailable. The uploader has not made this video available in your country", "geo-blocked"),
-    ("Sign in to confirm your age. This video may be inappropriate for some users.", "age-restricted"),
-    ("Join this channel to get access to members-only content like this video", "members-only"),
-    ("Video unavailable. This video has been removed by the uploader", "removed"),
-    ("This video is no longer available because the YouTube account associated with this video has been terminated.", "removed"),
-    ("Video unavailable. This video is no longer available due to a copyright claim by X", "removed"),
-    ("Video unavailable", "unavailable"),
-    ("Requested format is not available. Use --list-formats for a list of available formats", "failed"),
-    ("Unable to download API page: The read operation timed out", "failed"),
-])
+@pytest.mark.parametrize(
+    "words, kind",
+    [
+        ("Sign in to confirm you\u2019re not a bot. Use --cookies-from-browser or --cookies", "stop"),
+        ("HTTP Error 429: Too Many Requests", "stop"),
+        (
+            "Video unavailable. This content isn\u2019t available, try again later. The current session has "
+            "been rate-limited by YouTube for up to an hour",
+            "stop",
+        ),
+        ("This video is private. YouTube is requiring a captcha challenge before playback", "stop"),
+        ("Private video. Sign in if you've been granted access to this video", "private"),
+        ("Video unavailable. The uploader has not made this video available in your country", "geo-blocked"),
+        ("Sign in to confirm your age. This video may be inappropriate for some users.", "age-restricted"),
+        ("Join this channel to get access to members-only content like this video", "members-only"),
+        ("Video unavailable. This video has been removed by the uploader", "removed"),
+        (
+            "This video is no longer available because the YouTube account associated with this video has "
+            "been terminated.",
+            "removed",
+        ),
+        ("Video unavailable. This video is no longer available due to a copyright claim by X", "removed"),
+        ("Video unavailable", "unavailable"),
+        ("Requested format is not available. Use --list-formats for a list of available formats", "failed"),
+        ("Unable to download API page: The read operation timed out", "failed"),
+    ],
+)
 def test_kinds_of_answers(words, kind):
     assert youtube.kind_of(f"[youtube] {RECORDING}: {words}") == kind
 
 
 def test_yt_dlp_still_says_it_so():
     source = getsource(_video)
-    for words in ("rate-limited by YouTube", "This content isn't available, try again later", "not made this video available in your country", "captcha challenge"):
+    for words in (
+        "rate-limited by YouTube",
+        "This content isn't available, try again later",
+        "not made this video available in your country",
+        "captcha challenge",
+    ):
         assert words in source
 
 
@@ -180,17 +228,45 @@ def test_no_option_runs_a_program_and_nothing_of_the_users_is_written(server, tm
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
     monkeypatch.setattr(yt_dlp.globals.all_plugins_loaded, "value", False)
     service = youtube.Service(address=server.address + "/watch/{id}", extractors=("generic",))
-    youtube.fetch([(tmp_path / "out", Excerpt(RECORDING, 1.0, 2.0))], lambda *_: None, cookies=cookies, rate=1e6, service=service, policy=QUICK)
-    assert cookies.read_bytes() == before and not (tmp_path / "pwned").exists() and len(list((tmp_path / "out").iterdir())) == 1
+    youtube.fetch(
+        [(tmp_path / "out", Excerpt(RECORDING, 1.0, 2.0))],
+        lambda *_: None,
+        cookies=cookies,
+        rate=1e6,
+        service=service,
+        policy=QUICK,
+    )
+    assert (
+        cookies.read_bytes() == before
+        and not (tmp_path / "pwned").exists()
+        and len(list((tmp_path / "out").iterdir())) == 1
+    )
     client = youtube._Client(cookies, 1e6, service, QUICK)
     options = client._options()
-    assert not options.keys() & {"postprocessors", "exec_cmd", "external_downloader", "external_downloader_args", "ffmpeg_location", "proxy", "netrc_cmd", "cookiesfrombrowser", "outtmpl", "remote_components"}
+    assert not options.keys() & {
+        "postprocessors",
+        "exec_cmd",
+        "external_downloader",
+        "external_downloader_args",
+        "ffmpeg_location",
+        "proxy",
+        "netrc_cmd",
+        "cookiesfrombrowser",
+        "outtmpl",
+        "remote_components",
+    }
     assert threading.active_count() < threads + 10
 
 
 def test_only_youtube_answers_by_default(tmp_path):
     said = []
-    youtube.fetch([(tmp_path, Excerpt(RECORDING, 1.0, 2.0))], lambda *answer: said.append(answer), rate=1e6, service=youtube.Service(address="http://127.0.0.1:9/{id}"), policy=QUICK)
+    youtube.fetch(
+        [(tmp_path, Excerpt(RECORDING, 1.0, 2.0))],
+        lambda *answer: said.append(answer),
+        rate=1e6,
+        service=youtube.Service(address="http://127.0.0.1:9/{id}"),
+        policy=QUICK,
+    )
     assert said[0][1] == "failed" and "No suitable extractor" in said[0][2]
 
 

@@ -11,7 +11,17 @@ import soxr
 
 from beatline import fingerprint
 from beatline.audio import decode
-from beatline.fingerprint import ABSENT, SAME, SKETCH, band_power, candidates, contrast, groups, similarity, sketch
+from beatline.fingerprint import (
+    ABSENT,
+    SAME,
+    SKETCH,
+    band_power,
+    candidates,
+    contrast,
+    groups,
+    similarity,
+    sketch,
+)
 
 CHANGES = {
     "gain": lambda s: 0.2 * s,
@@ -19,7 +29,9 @@ CHANGES = {
     "mp3": lambda s: recoded(s, format="MP3", subtype="MPEG_LAYER_III"),
     "50 ms": lambda s: s[800:],
     "53 ms": lambda s: np.concatenate([np.zeros(853), s]),
-    "noise": lambda s: s + np.random.default_rng(0).normal(0, 10 ** (-30 / 20) * np.sqrt((s**2).mean()), len(s)),
+    "noise": lambda s: (
+        s + np.random.default_rng(0).normal(0, 10 ** (-30 / 20) * np.sqrt((s**2).mean()), len(s))
+    ),
     "resampled": lambda s: soxr.resample(soxr.resample(s, 16_000, 11_025), 11_025, 16_000),
 }
 
@@ -39,7 +51,9 @@ def whole(sound) -> np.ndarray:
 def sounds() -> list[np.ndarray]:
     """One clip of each of 22 sounds of the embedded set."""
     folder = files("beatline") / "data/mini-audioset/audio"
-    names = sorted(p.name for p in folder.iterdir() if p.name.startswith("train_") and p.name.endswith("_05.ogg"))
+    names = sorted(
+        p.name for p in folder.iterdir() if p.name.startswith("train_") and p.name.endswith("_05.ogg")
+    )
     return [decode(folder / name).samples for name in names]
 
 
@@ -51,7 +65,11 @@ def seen(samples) -> np.ndarray:
 def test_a_changed_copy_is_found_and_nothing_else(sounds, change):
     copies = [whole(CHANGES[change](sound / 32_768)) for sound in sounds]
     everything = [seen(sound) for sound in sounds + copies]
-    pairs = [(a, b) for a, b in candidates(np.stack([sketch(one) for one in everything])).tolist() if similarity(everything[a], everything[b]) >= SAME]
+    pairs = [
+        (a, b)
+        for a, b in candidates(np.stack([sketch(one) for one in everything])).tolist()
+        if similarity(everything[a], everything[b]) >= SAME
+    ]
     found = [a for a, b in pairs if b == a + len(sounds)]
     assert len(found) >= len(sounds) - 1 and len(found) == len(pairs)
 
@@ -80,7 +98,15 @@ def test_a_long_clip_is_measured_in_blocks(sounds, monkeypatch):
     assert np.allclose(band_power(sounds[0]), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("samples", [np.zeros(64_000, np.int16), np.zeros(1, np.int16), np.full(900, -32_768, np.int16), np.ones(1500, np.int16)])
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.zeros(64_000, np.int16),
+        np.zeros(1, np.int16),
+        np.full(900, -32_768, np.int16),
+        np.ones(1500, np.int16),
+    ],
+)
 def test_what_has_no_features_has_no_fingerprint(samples):
     one = seen(samples)
     assert np.isfinite(one).all() and (sketch(one) == ABSENT).all() and similarity(one, one) in (0.0, 1.0)
@@ -103,7 +129,12 @@ def test_candidates_are_those_of_a_slow_search(monkeypatch):
     slow = set()
     for a in range(60):
         for b in range(a + 1, 60):
-            shared = [(x, y) for x in sketches[a, :20].tolist() for y in sketches[b, :20].tolist() if x >> 8 == y >> 8]
+            shared = [
+                (x, y)
+                for x in sketches[a, :20].tolist()
+                for y in sketches[b, :20].tolist()
+                if x >> 8 == y >> 8
+            ]
             shifts = [((y & 255) - (x & 255) + 258) // 4 for x, y in shared]
             if max(map(shifts.count, shifts), default=0) >= fingerprint.VOTES:
                 slow.add((a, b))

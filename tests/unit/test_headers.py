@@ -26,10 +26,17 @@ def encoded(seconds: float, rate: int, channels: int = 1, **form: str) -> bytes:
 @pytest.mark.parametrize(
     ("rate", "channels", "form", "tolerance"),
     [
-        (48_000, 2, {"format": "WAV", "subtype": "PCM_24"}, 1e-9), (16_000, 1, {"format": "RF64", "subtype": "PCM_16"}, 1e-9), (44_100, 1, {"format": "FLAC"}, 1e-9), (44_100, 2, {"format": "OGG", "subtype": "VORBIS"}, 1e-9),
-        (48_000, 1, {"format": "OGG", "subtype": "OPUS"}, 0.003), (16_000, 1, {"format": "OGG", "subtype": "OPUS"}, 0.003), (44_100, 2, {"format": "MP3"}, 0.1), (22_050, 1, {"format": "MP3"}, 0.1), (8000, 1, {"format": "MP3"}, 0.2),
+        (48_000, 2, {"format": "WAV", "subtype": "PCM_24"}, 1e-9),
+        (16_000, 1, {"format": "RF64", "subtype": "PCM_16"}, 1e-9),
+        (44_100, 1, {"format": "FLAC"}, 1e-9),
+        (44_100, 2, {"format": "OGG", "subtype": "VORBIS"}, 1e-9),
+        (48_000, 1, {"format": "OGG", "subtype": "OPUS"}, 0.003),
+        (16_000, 1, {"format": "OGG", "subtype": "OPUS"}, 0.003),
+        (44_100, 2, {"format": "MP3"}, 0.1),
+        (22_050, 1, {"format": "MP3"}, 0.1),
+        (8000, 1, {"format": "MP3"}, 0.2),
     ],
-)  # fmt: skip
+)
 def test_length_of_what_libsndfile_writes(rate, channels, form, tolerance):
     content = encoded(3.7, rate, channels, **form)
     assert seconds(content) == pytest.approx(3.7, abs=tolerance)
@@ -38,7 +45,9 @@ def test_length_of_what_libsndfile_writes(rate, channels, form, tolerance):
         assert seconds(tag + content) == pytest.approx(3.7, abs=tolerance)
 
 
-@pytest.mark.parametrize(("form", "codec"), [("mp4", "aac"), ("matroska", "aac"), ("webm", "libopus"), ("ipod", "aac")])
+@pytest.mark.parametrize(
+    ("form", "codec"), [("mp4", "aac"), ("matroska", "aac"), ("webm", "libopus"), ("ipod", "aac")]
+)
 def test_length_of_what_ffmpeg_writes(tmp_path, form, codec):
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "x"), "w", format=form) as file:
@@ -54,14 +63,28 @@ def test_length_of_what_ffmpeg_writes(tmp_path, form, codec):
 def test_fragments_of_a_stream_have_their_length_in_sidx():
     entries = b"".join(struct.pack(">III", 1000, 5 * 44_100, 0) for _ in range(12))
     content = struct.pack(">IIIII", 0, 1, 44_100, 0, 0) + struct.pack(">HH", 0, 12) + entries
-    boxes = [(b"ftyp", b"dash0000"), (b"moov", struct.pack(">I4s", 8 + 100, b"mvhd") + struct.pack(">IIIII", 0, 0, 0, 44_100, 0) + bytes(80)), (b"sidx", content), (b"mdat", bytes(100))]
+    boxes = [
+        (b"ftyp", b"dash0000"),
+        (
+            b"moov",
+            struct.pack(">I4s", 8 + 100, b"mvhd") + struct.pack(">IIIII", 0, 0, 0, 44_100, 0) + bytes(80),
+        ),
+        (b"sidx", content),
+        (b"mdat", bytes(100)),
+    ]
     assert seconds(b"".join(struct.pack(">I4s", 8 + len(body), name) + body for name, body in boxes)) == 60.0
 
 
 @pytest.mark.parametrize("form", ["AIFF", "AU", "W64"])
 def test_samples_are_not_taken_for_the_start_of_an_mp3(form):
     stream = io.BytesIO()
-    soundfile.write(stream, np.tile(np.array([-5, -28672, -1025, 144], np.int16), 4000), 16_000, format=form, subtype="PCM_16")  # ff fb 90 00, of both byte orders
+    soundfile.write(
+        stream,
+        np.tile(np.array([-5, -28672, -1025, 144], np.int16), 4000),
+        16_000,
+        format=form,
+        subtype="PCM_16",
+    )  # ff fb 90 00, of both byte orders
     content = stream.getvalue()
     assert b"\xff\xfb\x90\0" in content and seconds(content) is None
 
@@ -71,7 +94,23 @@ def test_a_cut_file_counts_what_is_there():
     assert seconds(content[: len(content) // 2]) == pytest.approx(2.0, abs=0.01)
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\0\0\0\0WAVE", b"fLaC", b"OggS", b"\0\0\0\x08ftyp", b"\x1a\x45\xdf\xa3", b"ID3", b"ID3\x04\0\0\x7f\x7f\x7f\x7f", b"not audio at all", bytes(5000), b"\xff" * 5000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"RIFF",
+        b"RIFF\0\0\0\0WAVE",
+        b"fLaC",
+        b"OggS",
+        b"\0\0\0\x08ftyp",
+        b"\x1a\x45\xdf\xa3",
+        b"ID3",
+        b"ID3\x04\0\0\x7f\x7f\x7f\x7f",
+        b"not audio at all",
+        bytes(5000),
+        b"\xff" * 5000,
+    ],
+)
 def test_what_is_no_header_has_no_length(content):
     assert seconds(content) is None
 
@@ -79,7 +118,11 @@ def test_what_is_no_header_has_no_length(content):
 def test_any_damage_gives_a_number_or_nothing_and_reads_little():
     chance = np.random.default_rng(0)
     whole = [encoded(0.5, 16_000, format=form) for form in ("WAV", "FLAC", "OGG", "MP3")]
-    whole += [b"\0\0\0\x10ftypisom\0\0\0\0" + (b"\0\0\0\x18moov\0\0\0\x10moov\0\0\0\x08moov" * 5000), b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff" + b"\x15\x49\xa9\x66\x84\x44\x89\x88\xff" * 100]
+    whole += [
+        b"\0\0\0\x10ftypisom\0\0\0\0" + (b"\0\0\0\x18moov\0\0\0\x10moov\0\0\0\x08moov" * 5000),
+        b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff"
+        + b"\x15\x49\xa9\x66\x84\x44\x89\x88\xff" * 100,
+    ]
     reads = 0
 
     def read_at(offset: int, count: int) -> bytes:
@@ -101,7 +144,13 @@ def test_any_damage_gives_a_number_or_nothing_and_reads_little():
 
 def test_boxes_in_boxes_are_not_followed_down():
     depth = 3000
-    assert seconds(b"\0\0\0\x08ftyp" + b"".join(struct.pack(">I4s", 8 * (depth - level), b"moov") for level in range(depth))) is None
+    assert (
+        seconds(
+            b"\0\0\0\x08ftyp"
+            + b"".join(struct.pack(">I4s", 8 * (depth - level), b"moov") for level in range(depth))
+        )
+        is None
+    )
 
 
 def test_a_file_is_not_read_through(tmp_path):
@@ -112,5 +161,8 @@ def test_a_file_is_not_read_through(tmp_path):
         file.write(struct.pack("<I", 2 * 16_000 * 3600))
         file.truncate(44 + 2 * 16_000 * 3600)  # an hour, sparse
     descriptor = os.open(Path(path), os.O_RDONLY)
-    assert headers.seconds(lambda offset, count: os.pread(descriptor, count, offset), path.stat().st_size) == 3600.0
+    assert (
+        headers.seconds(lambda offset, count: os.pread(descriptor, count, offset), path.stat().st_size)
+        == 3600.0
+    )
     os.close(descriptor)

@@ -1,4 +1,6 @@
-"""Models on a Hugging Face endpoint: pushed with the real client as one commit, fetched through its cache, checked, used; what each trouble says."""
+"""Models on a Hugging Face endpoint: pushed with the real client as one commit, fetched through its cache,
+checked, used; what each trouble says.
+"""
 
 import json
 import os
@@ -22,10 +24,22 @@ from tests.e2e.tiny import tiny, write_data
 from tests.servers import TOKEN
 from tests.unit.test_engine import LABELS, make_tagger
 
-pytestmark = [pytest.mark.xdist_group("hub"), pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")]  # the client's own words to its HTTP library
+pytestmark = [
+    pytest.mark.xdist_group("hub"),
+    pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning"),
+]  # the client's own words to its HTTP library
 hub = hubs.hub
 NAME = "me/sounds"
-OURS = {"README.md", "calibration/calibration.json", "calibration/manifest.json", "config.json", "labels.csv", "manifest.json", "model.safetensors", "preprocessor_config.json"}
+OURS = {
+    "README.md",
+    "calibration/calibration.json",
+    "calibration/manifest.json",
+    "config.json",
+    "labels.csv",
+    "manifest.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+}
 SOUND = np.random.default_rng(0).uniform(-0.5, 0.5, 20_000)
 
 
@@ -36,13 +50,22 @@ def run(tmp_path_factory):
     config = tiny(write_data(place / "data"), place / "run", train__epochs="1", train__average="1")
     stages.run(config)
     labels = load_checkpoint(config.out).labels
-    calibration = Calibration(labels, np.full(len(labels), 0.25, np.float32), 2.0, ("learned",) * len(labels), np.ones(len(labels), np.int64), {"model_hash": model_hash(config.out), "clips": "/home/me/clips.csv"})
+    calibration = Calibration(
+        labels,
+        np.full(len(labels), 0.25, np.float32),
+        2.0,
+        ("learned",) * len(labels),
+        np.ones(len(labels), np.int64),
+        {"model_hash": model_hash(config.out), "clips": "/home/me/clips.csv"},
+    )
     calibration.save(config.out / "calibration")
     return config.out
 
 
 def files(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def there(hub, name=NAME):
@@ -60,19 +83,32 @@ def refused(code, call, *words):
 
 
 def test_push_and_load_with_its_calibration(run, hub, tmp_path, capsys):
-    assert publish.push(run, NAME, private=True, licence="cc-by-4.0").startswith(f"{hub.address}/{NAME}/commit/")
+    assert publish.push(run, NAME, private=True, licence="cc-by-4.0").startswith(
+        f"{hub.address}/{NAME}/commit/"
+    )
     assert there(hub).keys() == OURS | {".gitattributes"}
     assert sum("/commit/" in request["path"] for request in hub.log()) == 1
     publish.pack(run, tmp_path / "packed", NAME, "cc-by-4.0")
-    assert files(tmp_path / "packed") == {path: content for path, content in there(hub).items() if path in OURS}
+    assert files(tmp_path / "packed") == {
+        path: content for path, content in there(hub).items() if path in OURS
+    }
     hub.faults()
     tagger = beatline.load(NAME)
     np.testing.assert_array_equal(tagger(SOUND, 16_000).scores, beatline.load(run)(SOUND, 16_000).scores)
     fetched = {request["path"].rsplit("/", 1)[-1] for request in hub.log() if "/resolve/" in request["path"]}
-    assert fetched == {path.rsplit("/", 1)[-1] for path in OURS} - {"README.md", "preprocessor_config.json"}, "only what is needed"
+    assert fetched == {path.rsplit("/", 1)[-1] for path in OURS} - {
+        "README.md",
+        "preprocessor_config.json",
+    }, "only what is needed"
     place = checkpoints.find(NAME)
-    assert str(place).startswith(str(tmp_path / "cache")) and Calibration.load(place, tagger.labels).temperature == 2.0
-    assert "/home/me" not in there(hub)["calibration/calibration.json"].decode() + there(hub)["config.json"].decode()
+    assert (
+        str(place).startswith(str(tmp_path / "cache"))
+        and Calibration.load(place, tagger.labels).temperature == 2.0
+    )
+    assert (
+        "/home/me"
+        not in there(hub)["calibration/calibration.json"].decode() + there(hub)["config.json"].decode()
+    )
 
 
 def test_push_again_replaces_and_removes_what_is_stale(run, hub, tmp_path):
@@ -82,19 +118,26 @@ def test_push_again_replaces_and_removes_what_is_stale(run, hub, tmp_path):
     checkpoint = tmp_path / "espnet"
     export_espnet(checkpoint, make_tagger(), LABELS)
     publish.push(checkpoint, NAME)
-    assert there(hub).keys() == {path for path in OURS if "calibration" not in path} | {".gitattributes", "notes.txt"}
+    assert there(hub).keys() == {path for path in OURS if "calibration" not in path} | {
+        ".gitattributes",
+        "notes.txt",
+    }
     new = checkpoints.find(NAME)
     assert artefact.sha256_file(new / "model.safetensors") != old and load_checkpoint(new).labels is not None
     hub.faults()
     publish.push(checkpoint, NAME)  # nothing has changed but the files' dates
-    assert not [request for request in hub.log() if request["path"].startswith("/lfs/")], "what is there is not sent twice"
+    assert not [request for request in hub.log() if request["path"].startswith("/lfs/")], (
+        "what is there is not sent twice"
+    )
 
 
 def test_a_private_model_never_goes_to_a_public_repository(run, hub):
     publish.push(run, NAME)
     hub.faults()
     refused("bad-usage", lambda: publish.push(run, NAME, private=True), "public")
-    assert not [request for request in hub.log() if request["method"] == "PUT" or "/commit/" in request["path"]]
+    assert not [
+        request for request in hub.log() if request["method"] == "PUT" or "/commit/" in request["path"]
+    ]
 
 
 def test_a_clone_of_the_repository_loads_whatever_else_is_in_it(run, hub, tmp_path):
@@ -124,7 +167,11 @@ def espnet(hub, tmp_path):
 def test_a_repository_of_espnet(hub, espnet):
     assert beatline.load(espnet).labels.names == LABELS.names  # ESPnet knows labels by name
     assert checkpoints.find(f"hub:{espnet}/exp/cls/valid.acc.ave.pth") == checkpoints.find(espnet)
-    refused("bad-usage", lambda: checkpoints.find(f"{espnet}/exp/cls/other.pth"), f"{espnet}/exp/cls/valid.acc.ave.pth")
+    refused(
+        "bad-usage",
+        lambda: checkpoints.find(f"{espnet}/exp/cls/other.pth"),
+        f"{espnet}/exp/cls/valid.acc.ave.pth",
+    )
 
 
 def test_a_name_of_the_release_from_the_folder_or_a_copy(hub, tmp_path, monkeypatch):
@@ -149,8 +196,23 @@ def test_training_starts_from_a_repository(hub, espnet, run):
 
 def test_what_is_on_disk_is_never_asked_for(hub, tmp_path):
     (tmp_path / "runs").mkdir()
-    for name in (tmp_path, "runs", "runs/mini", "runs/mini/model", "./a/b", "../a/b", "a//b", "model.pth", "a/b/../c", "a/.b/c"):
-        assert str(checkpoints.find(name)) == os.path.normpath(name) if ".." not in str(name) else checkpoints.find(name)
+    for name in (
+        tmp_path,
+        "runs",
+        "runs/mini",
+        "runs/mini/model",
+        "./a/b",
+        "../a/b",
+        "a//b",
+        "model.pth",
+        "a/b/../c",
+        "a/.b/c",
+    ):
+        assert (
+            str(checkpoints.find(name)) == os.path.normpath(name)
+            if ".." not in str(name)
+            else checkpoints.find(name)
+        )
     assert hub.log() == []
     refused("missing-file", lambda: beatline.load("runs/mini"), "runs/mini", "no such file")
 
@@ -185,7 +247,12 @@ def test_a_repository_that_does_not_match_its_manifest(run, hub):
 def test_a_stranger_s_folder_is_refused_in_one_line(run, hub, tmp_path):
     publish.pack(run, tmp_path / "packed")
     facts = json.loads((tmp_path / "packed/config.json").read_text())
-    for change in ({"encoder": 3}, {"encoder": {"rm": 1}}, {"labels_hash": None}, {"encoder": facts["encoder"] | {"encoder_layers": 1}}):
+    for change in (
+        {"encoder": 3},
+        {"encoder": {"rm": 1}},
+        {"labels_hash": None},
+        {"encoder": facts["encoder"] | {"encoder_layers": 1}},
+    ):
         code = "label-mismatch" if "labels_hash" in change else "bad-checkpoint"
         (tmp_path / "packed/config.json").write_text(json.dumps(facts | change))
         artefact.seal(tmp_path / "packed", {"open": True})
@@ -199,7 +266,14 @@ def test_offline_from_the_cache_or_not_at_all(run, hub, monkeypatch, tmp_path, c
     hub.faults()
     np.testing.assert_array_equal(beatline.load(NAME)(SOUND, 16_000).scores, expected)
     assert hub.log() == [] and capsys.readouterr().err == ""
-    refused("no-network", lambda: beatline.load("me/other"), "there is no path me/other", "HF_HUB_OFFLINE", "hf download me/other", f"{tmp_path}/cache/models--me--other")
+    refused(
+        "no-network",
+        lambda: beatline.load("me/other"),
+        "there is no path me/other",
+        "HF_HUB_OFFLINE",
+        "hf download me/other",
+        f"{tmp_path}/cache/models--me--other",
+    )
     refused("no-network", lambda: publish.push(run, NAME), "HF_HUB_OFFLINE")
     (checkpoints.find(NAME) / "labels.csv").unlink()
     refused("no-network", lambda: beatline.load(NAME), "not all of its files")
@@ -228,7 +302,9 @@ def test_a_flipped_bit_in_the_cache_is_mended_with_a_network_and_named_without(r
 
 def test_each_refusal_is_one_line(run, hub, monkeypatch, capsys):
     load = lambda name: lambda: beatline.load(name)  # noqa: E731
-    refused("download-failed", load("me/nothing"), "there is no path me/nothing", "there is no such repository")
+    refused(
+        "download-failed", load("me/nothing"), "there is no path me/nothing", "there is no such repository"
+    )
     gated = hub.root / "hub/models/gated/model"
     publish.pack(run, gated)
     assert beatline.load("gated/model")
@@ -262,7 +338,11 @@ def test_the_client_is_as_it_was_afterwards(run, hub):
     hooks, timeout, loud = get_session().event_hooks, get_session().timeout, logging.get_verbosity()
     hub.faults({"do": "status", "status": 429, "place": "api", "after": "4000"})
     refused("service-refused", lambda: beatline.load(NAME))
-    assert (get_session().event_hooks, get_session().timeout, logging.get_verbosity()) == (hooks, timeout, loud)
+    assert (get_session().event_hooks, get_session().timeout, logging.get_verbosity()) == (
+        hooks,
+        timeout,
+        loud,
+    )
 
 
 def test_nothing_stays_of_a_commit_that_fails(run, hub):
@@ -297,21 +377,42 @@ def test_figures_of_another_model_are_not_published(run, tmp_path):
 def test_the_commands(run, hub, tmp_path):
     """In processes of their own, by the environment alone."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    environment |= {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_XET": "1",
+    }
 
     def command(*words, **changes):
-        return subprocess.run([sys.executable, "-m", "beatline", *map(str, words)], capture_output=True, text=True, timeout=120, env=environment | changes)
+        return subprocess.run(
+            [sys.executable, "-m", "beatline", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment | changes,
+        )
 
     pushed = command("push", run, NAME)
-    assert pushed.returncode == 0 and f"-> {hub.address}/{NAME}/commit/" in pushed.stdout and "Traceback" not in pushed.stderr, pushed.stderr
+    assert (
+        pushed.returncode == 0
+        and f"-> {hub.address}/{NAME}/commit/" in pushed.stdout
+        and "Traceback" not in pushed.stderr
+    ), pushed.stderr
     clip = next((run.parent / "data").glob("*.wav"))
     tag = ("tag", clip, "--format", "json", "--top", "3", "--model")
     by_path, by_name = command(*tag, run, "--calibrated"), command(*tag, NAME, "--calibrated")
-    assert by_name.returncode == 0 and by_name.stdout == by_path.stdout and "score" in by_name.stdout, by_name.stderr
+    assert by_name.returncode == 0 and by_name.stdout == by_path.stdout and "score" in by_name.stdout, (
+        by_name.stderr
+    )
     alone = command(*tag, NAME, HF_HUB_OFFLINE="1")
     assert alone.returncode == 0 and "score" in alone.stdout
     missing = command(*tag, "me/other", HF_HUB_OFFLINE="1")
-    assert missing.returncode == 5 and missing.stderr.count("\n") == 1 and "hf download me/other" in missing.stderr
+    assert (
+        missing.returncode == 5
+        and missing.stderr.count("\n") == 1
+        and "hf download me/other" in missing.stderr
+    )
     unknown = command("push", run, NAME, HF_TOKEN="")
     assert unknown.returncode == 5 and unknown.stderr.count("\n") == 1 and "[no-token]" in unknown.stderr
 

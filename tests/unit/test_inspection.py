@@ -46,14 +46,21 @@ def store_of(folder: Path, rows: list[str], keep: int | None = None) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """24 good clips among them one silent, two half empty and a copy across splits; three that are missing."""
+    """24 good clips among them one silent, two half empty and a copy across splits; three that are
+    missing.
+    """
     data = tmp_path_factory.mktemp("data")
     rows = []
     for i in range(20):
         rate = 16_000 if i % 2 else 44_100
         sound = embedded(f"train_{KINDS[i % 8]}_0{i // 8}")
-        soundfile.write(data / f"{i}.wav", np.repeat(sound[:, None], 1 + i % 2, axis=1) if i % 3 else sound, rate)
-        rows.append(f"{i}.wav,{KINDS[i % 8]}{';loud' if i < 5 else ''},{'train' if i < 12 else 'val' if i < 14 else 'test'}")
+        soundfile.write(
+            data / f"{i}.wav", np.repeat(sound[:, None], 1 + i % 2, axis=1) if i % 3 else sound, rate
+        )
+        rows.append(
+            f"{i}.wav,{KINDS[i % 8]}{';loud' if i < 5 else ''},"
+            f"{'train' if i < 12 else 'val' if i < 14 else 'test'}"
+        )
     soundfile.write(data / "silent.wav", np.zeros(16_000), 16_000)
     for name, share in (("half", 0.75), ("most", 0.9)):
         sound = 0.1 * np.random.default_rng(int(100 * share)).standard_normal(64_000)
@@ -61,7 +68,15 @@ def folder(tmp_path_factory) -> Path:
         soundfile.write(data / f"{name}.wav", sound, 16_000)
     soundfile.write(data / f"{EVIL.replace('/', '')}.wav", 0.3 * embedded("train_bird_00")[800:], 16_000)
     (data / "page.wav").write_bytes(b"<html></html>")
-    rows += ["silent.wav,rare,train", "half.wav,rare,train", "most.wav,rare,test", f"{EVIL.replace('/', '')}.wav,bird,test", "page.wav,gone,train", "no.wav,gone;rare,train", "x.wav,,test"]
+    rows += [
+        "silent.wav,rare,train",
+        "half.wav,rare,train",
+        "most.wav,rare,test",
+        f"{EVIL.replace('/', '')}.wav,bird,test",
+        "page.wav,gone,train",
+        "no.wav,gone;rare,train",
+        "x.wav,,test",
+    ]
     return store_of(data, rows)
 
 
@@ -72,36 +87,69 @@ def found(folder) -> dict[str, Any]:
 
 def test_counts_are_those_of_the_store(folder, found):
     store = Store.open(folder)
-    assert found["inputs"] == 27 and found["clips"] == len(store.ids) == 24 and found["content"] == store.about["content"]
+    assert (
+        found["inputs"] == 27
+        and found["clips"] == len(store.ids) == 24
+        and found["content"] == store.about["content"]
+    )
     assert found["hours"] == pytest.approx(store.lengths.sum() / 16_000 / 3600)
-    assert {name: split["clips"] for name, split in found["splits"].items()} == {"train": 14, "val": 2, "test": 8}
+    assert {name: split["clips"] for name, split in found["splits"].items()} == {
+        "train": 14,
+        "val": 2,
+        "test": 8,
+    }
     for name, clips in store.splits.items():
         targets = store.targets(clips)
-        assert found["splits"][name]["labels"] == targets.any(axis=0).sum() and found["splits"][name]["labels_per_clip"] == pytest.approx(targets.sum() / len(clips))
+        assert found["splits"][name]["labels"] == targets.any(axis=0).sum() and found["splits"][name][
+            "labels_per_clip"
+        ] == pytest.approx(targets.sum() / len(clips))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_what_is_missing_is_named_by_reason_and_label(found):
     missing = found["missing"]
-    assert {row["code"]: row["clips"] for row in missing["reasons"]} == {"not-audio": 1, "missing-file": 1, "no-label": 1} and missing["clips"] == 3
-    assert all(len(row["examples"]) == 1 for row in missing["reasons"]) and any("page.wav" in row["examples"][0] for row in missing["reasons"])
+    assert {row["code"]: row["clips"] for row in missing["reasons"]} == {
+        "not-audio": 1,
+        "missing-file": 1,
+        "no-label": 1,
+    } and missing["clips"] == 3
+    assert all(len(row["examples"]) == 1 for row in missing["reasons"]) and any(
+        "page.wav" in row["examples"][0] for row in missing["reasons"]
+    )
     first, second = found["labels"][:2]
-    assert (first["name"], first["lost_share"], first["present"]) == ("gone", 1.0, 0) and (second["name"], second["lost"], second["lost_share"]) == ("rare", 1, 0.25)
-    assert [row["lost_share"] for row in found["labels"]] == sorted((row["lost_share"] for row in found["labels"]), reverse=True)
+    assert (first["name"], first["lost_share"], first["present"]) == ("gone", 1.0, 0) and (
+        second["name"],
+        second["lost"],
+        second["lost_share"],
+    ) == ("rare", 1, 0.25)
+    assert [row["lost_share"] for row in found["labels"]] == sorted(
+        (row["lost_share"] for row in found["labels"]), reverse=True
+    )
 
 
 def test_levels_and_formats_are_counted(found):
     formats = found["formats"]
     assert [(row["hertz"], row["clips"]) for row in formats["rate_in"]] == [(16_000, 14), (44_100, 10)]
-    assert sum(row["clips"] for row in formats["channels_in"]) == 24 and {row["channels"] for row in formats["channels_in"]} == {1, 2}
+    assert sum(row["clips"] for row in formats["channels_in"]) == 24 and {
+        row["channels"] for row in formats["channels_in"]
+    } == {1, 2}
     for key in ("seconds", "peak_db", "rms_db"):
-        assert sum(formats[key]["clips"]) == 24 and len(formats[key]["edges"]) == len(formats[key]["clips"]) + 1
-    assert formats["peak_db"]["quantiles"]["0"] == inspection.LOWEST_DB and formats["seconds"]["quantiles"]["100"] == 4
+        assert (
+            sum(formats[key]["clips"]) == 24 and len(formats[key]["edges"]) == len(formats[key]["clips"]) + 1
+        )
+    assert (
+        formats["peak_db"]["quantiles"]["0"] == inspection.LOWEST_DB
+        and formats["seconds"]["quantiles"]["100"] == 4
+    )
 
 
 def test_silent_and_half_empty_clips_are_named(found):
     silence = found["silence"]
-    assert silence["silent"] == ["silent.wav"] and silence["quiet_below_db"] == -60 and silence["frame_seconds"] == 0.02
+    assert (
+        silence["silent"] == ["silent.wav"]
+        and silence["quiet_below_db"] == -60
+        and silence["frame_seconds"] == 0.02
+    )
     empty = {row["clip"]: row["quiet"] for row in silence["half_empty"]}
     assert empty["most.wav"] >= 0.9 and empty["half.wav"] >= 0.75 and "silent.wav" not in empty
     assert list(empty.values()) == sorted(empty.values(), reverse=True) and min(empty.values()) >= 0.5
@@ -110,7 +158,9 @@ def test_silent_and_half_empty_clips_are_named(found):
 def test_a_copy_across_splits_is_found(found):
     copy = f"{EVIL.replace('/', '')}.wav"
     across = [row for row in found["duplicates"]["pairs"] if row["across"]]
-    assert ["1.wav", copy] in [row["clips"] for row in across] and found["duplicates"]["across"] == len(across)
+    assert ["1.wav", copy] in [row["clips"] for row in across] and found["duplicates"]["across"] == len(
+        across
+    )
     assert found["duplicates"]["between"]["test and train"] >= 1
     assert found["duplicates"]["without_fingerprint"] == 1  # the silent one
     assert any({"1.wav", copy} <= set(group) for group in found["duplicates"]["groups"])
@@ -122,9 +172,14 @@ def test_labels_that_go_together_are_counted_as_by_hand(folder, found):
     expected = {}
     for a, b in combinations(range(len(store.labels)), 2):
         if both := int((targets[:, a] * targets[:, b]).sum()):
-            expected[store.labels.names[a], store.labels.names[b]] = both, both * 24 / (targets[:, a].sum() * targets[:, b].sum())
+            expected[store.labels.names[a], store.labels.names[b]] = (
+                both,
+                both * 24 / (targets[:, a].sum() * targets[:, b].sum()),
+            )
     pairs = found["together"]
-    assert {tuple(row["labels"]): (row["clips"], pytest.approx(row["lift"])) for row in pairs["by_count"]} == expected
+    assert {
+        tuple(row["labels"]): (row["clips"], pytest.approx(row["lift"])) for row in pairs["by_count"]
+    } == expected
     assert pairs["by_lift"] == []  # none on five clips
     assert pairs["labels_per_clip"] == pytest.approx(targets.sum() / 24)
 
@@ -134,7 +189,10 @@ def test_doubt_leaves_duplicates_out_and_states_chance(folder, found, monkeypatc
     assert doubt["compared"] == 24 and {row["name"] for row in doubt["labels"]} == {*KINDS, "loud", "rare"}
     bird = next(row for row in doubt["labels"] if row["name"] == "bird")
     assert bird["chance"] == pytest.approx(bird["clips"] / 24) and 0 <= bird["agreement"] <= 1
-    assert doubt["rated"] == {"labels": 2, "wrong_share": pytest.approx((0.1 * bird["clips"] + 0.5 * 5) / (bird["clips"] + 5))}
+    assert doubt["rated"] == {
+        "labels": 2,
+        "wrong_share": pytest.approx((0.1 * bird["clips"] + 0.5 * 5) / (bird["clips"] + 5)),
+    }
     monkeypatch.setattr(label_noise, "MOST_CLIPS", 10)
     assert inspect(open_store(folder))["doubt"]["compared"] == 10
 
@@ -157,14 +215,30 @@ def test_the_page_is_whole_and_asks_nobody(folder, found):
     assert all(source.startswith(("data:", "#")) for source in sources if source)
     assert "<script>alert" not in content and "&lt;script&gt;alert(1)" in content
     words = " ".join(parsed.words)
-    for expected in ("not-audio", "44100 Hz", "silent.wav", "Near-duplicates", "It is not a rate of errors", "% right, rated"):
+    for expected in (
+        "not-audio",
+        "44100 Hz",
+        "silent.wav",
+        "Near-duplicates",
+        "It is not a rate of errors",
+        "% right, rated",
+    ):
         assert expected in words
     assert len(Page(page(found)).all("audio")) == 0
 
 
 def test_the_console_shows_each_part_and_obeys_nothing(found):
     text = console(found)
-    for expected in ("24 of 27 inputs", "not-audio", "gone", "44100 Hz 10", "1 silent", "near-duplicate", "test and train", "people rated 2 of these labels again: 32."):
+    for expected in (
+        "24 of 27 inputs",
+        "not-audio",
+        "gone",
+        "44100 Hz 10",
+        "1 silent",
+        "near-duplicate",
+        "test and train",
+        "people rated 2 of these labels again: 32.",
+    ):
         assert expected in text
     bad = json.loads(json.dumps(found).replace("silent.wav", "a\\u001b[31m\\nb\\udcff.wav"))
     text = console(bad)
@@ -192,7 +266,9 @@ def odd_stores(data: Path) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("kind", ["no val", "one clip", "one tiny clip", "no clip", "all silent", "one label"])
+@pytest.mark.parametrize(
+    "kind", ["no val", "one clip", "one tiny clip", "no clip", "all silent", "one label"]
+)
 def test_odd_stores_are_inspected(tmp_path, kind):
     keep = 0 if kind == "no clip" else 1 if kind.startswith("one") and kind.endswith("clip") else None
     store = open_store(store_of(tmp_path, odd_stores(tmp_path)[kind], keep))
@@ -202,7 +278,11 @@ def test_odd_stores_are_inspected(tmp_path, kind):
     console(found)
     Page(page(found, store.samples_of))
     if kind == "all silent":
-        assert len(found["silence"]["silent"]) == 4 and found["duplicates"]["pairs"] == [] and found["duplicates"]["without_fingerprint"] == 4
+        assert (
+            len(found["silence"]["silent"]) == 4
+            and found["duplicates"]["pairs"] == []
+            and found["duplicates"]["without_fingerprint"] == 4
+        )
     if kind == "one label":
         assert found["together"]["by_count"] == [] and found["doubt"]["labels"][0]["agreement"] == 1
 
@@ -234,20 +314,42 @@ def test_damage_is_one_line(folder, tmp_path, capsys):
 def test_the_program(folder, tmp_path, capsys):
     quality = tmp_path / "qa.csv"
     quality.write_text("label_id,num_rated,num_true\nbird,10,9\n")
-    assert main(["inspect", str(folder), "--json", "--html", str(tmp_path / "new/page.html"), "--quality", str(quality)]) == 0
+    assert (
+        main(
+            [
+                "inspect",
+                str(folder),
+                "--json",
+                "--html",
+                str(tmp_path / "new/page.html"),
+                "--quality",
+                str(quality),
+            ]
+        )
+        == 0
+    )
     captured = capsys.readouterr()
     assert json.loads(captured.out)["doubt"]["rated"]["labels"] == 1 and "page.html" in captured.err
     Page((tmp_path / "new/page.html").read_text())
     assert main(["inspect", str(folder), "--html", str(tmp_path / "two.html")]) == 0
     assert "two.html" in capsys.readouterr().out
-    for arguments, code in (([], 2), ([str(folder), "x"], 2), ([str(folder), "--html"], 2), ([str(folder), "--html", str(tmp_path)], 5), ([str(folder), "--quality", "no.csv"], 3), (["no"], 3)):
+    for arguments, code in (
+        ([], 2),
+        ([str(folder), "x"], 2),
+        ([str(folder), "--html"], 2),
+        ([str(folder), "--html", str(tmp_path)], 5),
+        ([str(folder), "--quality", "no.csv"], 3),
+        (["no"], 3),
+    ):
         assert main(["inspect", *arguments]) == code
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(folder):
     program = f"{shlex.quote(sys.executable)} -m beatline inspect {shlex.quote(str(folder))} --json"
-    done = subprocess.run(["bash", "-c", f"{program} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"{program} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
     assert done.stdout == "141\n" and done.stderr == ""
 
 

@@ -16,13 +16,20 @@ def clouds(clips: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """Two well-separated kinds of sound, each with its label."""
     rng = np.random.default_rng(0)
     kind = np.arange(clips) % 2
-    return rng.normal(0, 1, (clips, FEATURES)).astype(np.float32) + 4 * kind[:, None], np.eye(2, dtype=np.float32)[kind]
+    return rng.normal(0, 1, (clips, FEATURES)).astype(np.float32) + 4 * kind[:, None], np.eye(
+        2, dtype=np.float32
+    )[kind]
 
 
 def test_right_labels_agree_and_planted_errors_are_doubted_most():
     sounds, targets = clouds()
     found = agreement(sounds, targets, np.arange(60))
-    assert np.nanmin(found.own) == 1 and (found.other_share == 0).all() and (found.other == -1).all() and (suspicion(found) == -1).all()
+    assert (
+        np.nanmin(found.own) == 1
+        and (found.other_share == 0).all()
+        and (found.other == -1).all()
+        and (suspicion(found) == -1).all()
+    )
     wrong = [3, 10, 41]
     targets[wrong] = 1 - targets[wrong]
     found = agreement(sounds, targets, np.arange(60))
@@ -60,7 +67,9 @@ def test_few_clips(clips):
 
 def test_features_ignore_the_level():
     power = np.random.default_rng(0).random((50, BANDS)).astype(np.float32) + 0.1
-    assert features(power).shape == (FEATURES,) and np.allclose(features(power), features(9 * power), atol=1e-4)
+    assert features(power).shape == (FEATURES,) and np.allclose(
+        features(power), features(9 * power), atol=1e-4
+    )
     assert np.isfinite(features(np.zeros((1, BANDS), np.float32))).all()
 
 
@@ -72,7 +81,11 @@ def test_a_large_store_is_sampled_evenly(monkeypatch):
 
 def test_quality_is_read_in_any_order_of_columns(tmp_path):
     path = tmp_path / "qa_true_counts.csv"
-    for content in ("label_id,num_rated,num_true\n/m/a,10,9\n/m/zz,5,5\n", "/m/a, 9, 10\n/m/zz,5,5\n", "\ufeff# counts\nx,y,z\n/m/a,A name,10,9\n/m/zz,Z,5,5\n"):
+    for content in (
+        "label_id,num_rated,num_true\n/m/a,10,9\n/m/zz,5,5\n",
+        "/m/a, 9, 10\n/m/zz,5,5\n",
+        "\ufeff# counts\nx,y,z\n/m/a,A name,10,9\n/m/zz,Z,5,5\n",
+    ):
         path.write_text(content)
         assert read_quality(path, LABELS) == {"/m/a": (10, 9), "/m/zz": (5, 5)}
 

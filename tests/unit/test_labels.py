@@ -8,7 +8,11 @@ from beatline.labels import Label, LabelSet, audioset, espnet_token, from_espnet
 
 def test_audioset_is_the_official_table():
     table = audioset()
-    assert len(table) == 527 and table.labels[0] == Label("/m/09x0r", "Speech") and table.labels[1].name == "Male speech, man speaking"
+    assert (
+        len(table) == 527
+        and table.labels[0] == Label("/m/09x0r", "Speech")
+        and table.labels[1].name == "Male speech, man speaking"
+    )
     assert LabelSet.from_csv(table.to_csv()) == table
 
 
@@ -18,7 +22,16 @@ def test_espnet_tokens_map_to_mids_and_specials_have_no_output():
     assert len({espnet_token(name) for name in audioset().names}) == 527
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,2\n", "index,mid,display_name\n0,/m/1,One\n2,/m/2,Two\n", "mid,display_name\n/m/1,\n", "mid,display_name\n", "mid,display_name\n/m/1,A\n/m/1,B\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n1,2\n",
+        "index,mid,display_name\n0,/m/1,One\n2,/m/2,Two\n",
+        "mid,display_name\n/m/1,\n",
+        "mid,display_name\n",
+        "mid,display_name\n/m/1,A\n/m/1,B\n",
+    ],
+)
 def test_a_bad_table_is_refused(text):
     with pytest.raises(UserError) as caught:
         LabelSet.from_csv(text)
@@ -27,4 +40,8 @@ def test_a_bad_table_is_refused(text):
 
 def test_select_and_hash_follow_order():
     two, other = audioset().select([137, 0]), audioset().select([0, 137])
-    assert two.mids == ("/m/04rlf", "/m/09x0r") and two.names == ("Music", "Speech") == other.names[::-1] and two.hash != other.hash
+    assert (
+        two.mids == ("/m/04rlf", "/m/09x0r")
+        and two.names == ("Music", "Speech") == other.names[::-1]
+        and two.hash != other.hash
+    )

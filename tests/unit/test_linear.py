@@ -31,7 +31,10 @@ def test_a_linear_layer_and_its_gradients_are_those_of_pytorch(shape):
     torch.manual_seed(0)
     layer, features = Linear(16, 24), torch.randn(shape)
     ours, theirs = features.clone().requires_grad_(), features.clone().requires_grad_()
-    weight, bias = layer.weight.detach().clone().requires_grad_(), layer.bias.detach().clone().requires_grad_()
+    weight, bias = (
+        layer.weight.detach().clone().requires_grad_(),
+        layer.bias.detach().clone().requires_grad_(),
+    )
     got, wanted = layer(ours), F.linear(theirs, weight, bias)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
     gradient = torch.randn_like(wanted)
@@ -46,9 +49,14 @@ def test_a_feed_forward_part_and_its_gradients_are_those_of_pytorch(rate, monkey
     torch.manual_seed(0)
     up, down, dropout, features = Linear(8, 32), Linear(32, 8), torch.nn.Dropout(rate), torch.randn(2, 5, 8)
     used = []
-    monkeypatch.setattr(_FeedForward, "apply", lambda *a, apply=_FeedForward.apply: used.append(a) or apply(*a))
+    monkeypatch.setattr(
+        _FeedForward, "apply", lambda *a, apply=_FeedForward.apply: used.append(a) or apply(*a)
+    )
     found = []
-    for function in (feed_forward, lambda x, a, b, drop: F.linear(drop(F.gelu(F.linear(x, a.weight, a.bias))), b.weight, b.bias)):
+    for function in (
+        feed_forward,
+        lambda x, a, b, drop: F.linear(drop(F.gelu(F.linear(x, a.weight, a.bias))), b.weight, b.bias),
+    ):
         torch.manual_seed(3)
         inputs = features.clone().requires_grad_()
         tensors = (inputs, up.weight, up.bias, down.weight, down.bias)
@@ -92,7 +100,11 @@ def reference(qkv, gate, bias, is_padding):
 @pytest.mark.parametrize("padded", [True, False])
 def test_recomputing_attention_has_the_gradients_of_the_formula(gated, biased, padded):
     torch.manual_seed(1)
-    inputs = [torch.randn(2, 10, 36), torch.rand(2, 3, 10, 1) if gated and biased else None, torch.randn(3, 10, 10) if biased else None]
+    inputs = [
+        torch.randn(2, 10, 36),
+        torch.rand(2, 3, 10, 1) if gated and biased else None,
+        torch.randn(3, 10, 10) if biased else None,
+    ]
     is_padding = torch.arange(10)[None] >= torch.tensor([[10], [6]]) if padded else None
     ours, theirs = ([None if t is None else t.clone().requires_grad_() for t in inputs] for _ in range(2))
     got, wanted = _Recomputed.apply(*ours, is_padding, 3, 0.0), reference(*theirs, is_padding)
@@ -106,11 +118,15 @@ def test_recomputing_attention_has_the_gradients_of_the_formula(gated, biased, p
 
 
 def test_dropout_drops_weights_and_its_gradient_sees_the_same_ones():
-    """With values that pick out each weight, the output is the dropped and scaled weights; the gradient of the values must hold the same."""
+    """With values that pick out each weight, the output is the dropped and scaled weights; the gradient of
+    the values must hold the same.
+    """
     torch.manual_seed(2)
     tokens, rate = 40, 0.25
     query, key = torch.randn(tokens, 4), torch.randn(tokens, 4)
-    wide = [F.pad(t, (0, tokens - 4)) * (tokens / 4) ** 0.25 for t in (query, key)]  # the scale is that of the padded width
+    wide = [
+        F.pad(t, (0, tokens - 4)) * (tokens / 4) ** 0.25 for t in (query, key)
+    ]  # the scale is that of the padded width
     qkv = torch.cat([*wide, torch.eye(tokens)], dim=1)[None].requires_grad_()
     used = _Recomputed.apply(qkv, None, None, None, 1, rate)[0]
     plain = (query @ key.mT / 2).softmax(-1)
@@ -119,13 +135,22 @@ def test_dropout_drops_weights_and_its_gradient_sees_the_same_ones():
     torch.testing.assert_close(used[kept], (plain / (1 - rate))[kept], rtol=1e-4, atol=1e-6)
     gradient = torch.randn(tokens, tokens)
     used.backward(gradient)
-    torch.testing.assert_close(qkv.grad[0, :, 2 * tokens :], used.detach().mT @ gradient, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        qkv.grad[0, :, 2 * tokens :], used.detach().mT @ gradient, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kept", [0, KEPT_WEIGHTS])
 def test_training_and_scoring_take_different_ways_to_the_same_numbers(kept, monkeypatch):
     monkeypatch.setattr("beatline.model.attention.KEPT_WEIGHTS", kept)
-    config = EncoderConfig(encoder_embed_dim=32, encoder_attention_heads=4, conv_pos_groups=4, num_buckets=16, max_distance=20, attention_dropout=0.0)
+    config = EncoderConfig(
+        encoder_embed_dim=32,
+        encoder_attention_heads=4,
+        conv_pos_groups=4,
+        num_buckets=16,
+        max_distance=20,
+        attention_dropout=0.0,
+    )
     torch.manual_seed(3)
     attention, bias = Attention(config), RelativeBias(config)
     tokens, is_padding = torch.randn(2, 30, 32), torch.arange(30)[None] >= torch.tensor([[30], [11]])

@@ -1,4 +1,6 @@
-"""Streams: the windows of the offline tagger, however the sound is cut into blocks; bounded delay and memory; the program on a real pipe in real time."""
+"""Streams: the windows of the offline tagger, however the sound is cut into blocks; bounded delay and memory;
+the program on a real pipe in real time.
+"""
 
 import io
 import itertools
@@ -45,7 +47,14 @@ class Meter(Engine):
 
     def _pass(self, waveforms, lengths, names):
         time.sleep(self.seconds)
-        scores = np.stack([np.abs(waveforms).mean(axis=1), (waveforms**2).mean(axis=1), np.abs(np.diff(waveforms)).mean(axis=1)], axis=1)
+        scores = np.stack(
+            [
+                np.abs(waveforms).mean(axis=1),
+                (waveforms**2).mean(axis=1),
+                np.abs(np.diff(waveforms)).mean(axis=1),
+            ],
+            axis=1,
+        )
         return [scores.astype(np.float32)] * len(names)
 
 
@@ -54,7 +63,9 @@ def meter(window: float = 0.5, hop: float = 0.2, seconds: float = 0.0) -> AudioT
 
 
 def noise(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:
-    return (0.2 * np.random.default_rng(seed).standard_normal((round(seconds * rate), channels))).astype(np.float32)
+    return (0.2 * np.random.default_rng(seed).standard_normal((round(seconds * rate), channels))).astype(
+        np.float32
+    )
 
 
 def facts(moments):
@@ -66,10 +77,16 @@ def offline(tagger: AudioTagger, samples: np.ndarray, rate: int):
     decoded = media.decode((samples, rate)).samples
     cut = list(windows.cut([decoded], round(tagger.window * RATE), round(tagger.hop * RATE)))
     scores = [tagger.engine.run(to_waveform(windows.tile_short(part))[None]).scores[0] for _, part in cut]
-    return [(begin / RATE, (begin + len(part)) / RATE, score.tobytes()) for (begin, part), score in zip(cut, scores, strict=True)]
+    return [
+        (begin / RATE, (begin + len(part)) / RATE, score.tobytes())
+        for (begin, part), score in zip(cut, scores, strict=True)
+    ]
 
 
-SCENES = {(rate, channels): noise(seconds, rate, channels) for rate, channels, seconds in ((16_000, 1, 1.73), (44_100, 2, 1.31), (8000, 1, 0.9))}
+SCENES = {
+    (rate, channels): noise(seconds, rate, channels)
+    for rate, channels, seconds in ((16_000, 1, 1.73), (44_100, 2, 1.31), (8000, 1, 0.9))
+}
 EXPECTED = {(rate, channels): offline(meter(), samples, rate) for (rate, channels), samples in SCENES.items()}
 
 
@@ -77,13 +94,20 @@ EXPECTED = {(rate, channels): offline(meter(), samples, rate) for (rate, channel
 @given(st.sampled_from(sorted(SCENES)), st.lists(st.integers(0, 30_000), max_size=12))
 def test_any_blocks_give_the_moments_of_the_file(scene, sizes):
     samples, stream = SCENES[scene], Stream(meter(), *scene)
-    found = [moment for part in np.split(samples, np.minimum(np.cumsum(sizes), len(samples))) for moment in stream.push(part)] + stream.finish()
+    found = [
+        moment
+        for part in np.split(samples, np.minimum(np.cumsum(sizes), len(samples)))
+        for moment in stream.push(part)
+    ] + stream.finish()
     assert facts(found) == EXPECTED[scene]
 
 
 def test_one_sample_at_a_time_is_the_same_too():
     samples, stream = SCENES[8000, 1], Stream(meter(), 8000)
-    assert facts([moment for one in samples for moment in stream.push(one)] + stream.finish()) == EXPECTED[8000, 1]
+    assert (
+        facts([moment for one in samples for moment in stream.push(one)] + stream.finish())
+        == EXPECTED[8000, 1]
+    )
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 0.05, 0.4999, 0.5, 0.5001, 0.7, 0.9, 0.9001, 2.0])
@@ -95,7 +119,9 @@ def test_the_last_window_ends_with_the_stream(seconds):
 def test_a_moment_comes_with_the_sample_that_fills_its_window():
     samples, stream = noise(1.0), Stream(meter(), RATE)
     assert stream.push(samples[:7999]) == [] and [m.time for m in stream.push(samples[7999:8000])] == [0.5]
-    assert stream.push(samples[8000:11_199]) == [] and [m.time for m in stream.push(samples[11_199:11_200])] == [0.7]
+    assert stream.push(samples[8000:11_199]) == [] and [
+        m.time for m in stream.push(samples[11_199:11_200])
+    ] == [0.7]
     assert stream.finish() == [] and stream.finish() == []
     with pytest.raises(ValueError):
         stream.push(samples)
@@ -106,25 +132,39 @@ def test_scores_are_the_tagger_s():
     tagger = AudioTagger(TorchEngine(make_tagger(), LABELS), 1.0, 0.5)
     samples = noise(3.3, 22_050)
     moments, tagged = list(every(Stream(tagger, 22_050), [samples])), tagger(samples, 22_050)
-    assert [moment.start for moment in moments] == tagged.starts.tolist() and moments[-1].time == pytest.approx(3.3, abs=1e-3)
+    assert [moment.start for moment in moments] == tagged.starts.tolist() and moments[
+        -1
+    ].time == pytest.approx(3.3, abs=1e-3)
     np.testing.assert_allclose([moment.scores for moment in moments], tagged.window_scores, atol=1e-6)
     assert [score for _, score in moments[0].above(0.0)] == sorted(moments[0].scores.tolist(), reverse=True)
     assert moments[0].to_dict(2.0) == {"start": 0.0, "time": 1.0, "tags": [], "skipped": 0}
 
 
 def made_calibration(labels: LabelSet, **about) -> Calibration:
-    return Calibration(labels, np.array([0.4, 0.45, 0.6], np.float32), 3.0, ("learned",) * 3, np.array([9, 9, 9]), about)
+    return Calibration(
+        labels, np.array([0.4, 0.45, 0.6], np.float32), 3.0, ("learned",) * 3, np.array([9, 9, 9]), about
+    )
 
 
 def test_calibration_and_parents_are_heard_too():
     labels = LabelSet((Label("/m/0bt9lr", "Dog"), Label("/m/05tny_", "Bark"), Label("hum", "Hum")))
-    plain, tagger = (AudioTagger(TorchEngine(make_tagger(), labels), 1.0, 0.5, parents=parents) for parents in (False, True))
+    plain, tagger = (
+        AudioTagger(TorchEngine(make_tagger(), labels), 1.0, 0.5, parents=parents)
+        for parents in (False, True)
+    )
     tagger.calibration = made_calibration(labels)
     samples = noise(2.2)
     moments, raw = (list(every(Stream(one, RATE), [samples])) for one in (tagger, plain))
-    np.testing.assert_allclose([moment.scores for moment in moments], tagger(samples, RATE).window_scores, atol=1e-6)
-    assert all((moment.scores[0] >= moment.scores[1]).all() and (other.scores[0] < other.scores[1]).all() for moment, other in zip(moments, raw, strict=True))
-    assert [[label.name for label, _ in moment.select([2, 0]).above(0.0)] for moment in raw] == [[label.name for label, _ in moment.above(0.0) if label.name != "Bark"] for moment in raw]
+    np.testing.assert_allclose(
+        [moment.scores for moment in moments], tagger(samples, RATE).window_scores, atol=1e-6
+    )
+    assert all(
+        (moment.scores[0] >= moment.scores[1]).all() and (other.scores[0] < other.scores[1]).all()
+        for moment, other in zip(moments, raw, strict=True)
+    )
+    assert [[label.name for label, _ in moment.select([2, 0]).above(0.0)] for moment in raw] == [
+        [label.name for label, _ in moment.above(0.0) if label.name != "Bark"] for moment in raw
+    ]
     thresholds = moments[0].scores + np.float32([0.01, 0, -0.01])
     assert {label.name for label, _ in moments[0].above(thresholds)} == {"Bark", "Hum"}
 
@@ -166,9 +206,14 @@ def paced(samples, seconds=0.02):
 
 def test_live_skips_nothing_where_the_model_is_fast_enough():
     samples = noise(7.5)
-    for blocks in ([samples], iter(np.split(samples, 16))):  # faster than real time: the source waits for the model
+    for blocks in (
+        [samples],
+        iter(np.split(samples, 16)),
+    ):  # faster than real time: the source waits for the model
         found = list(live(Stream(meter(2.0, 1.0, seconds=0.02), RATE), blocks))
-        assert facts(found) == offline(meter(2.0, 1.0), samples, RATE) and not any(moment.skipped for moment in found)
+        assert facts(found) == offline(meter(2.0, 1.0), samples, RATE) and not any(
+            moment.skipped for moment in found
+        )
     found = list(live(Stream(meter(0.5, 0.5), RATE), paced(samples[:20_000])))
     assert facts(found) == offline(meter(0.5, 0.5), samples[:20_000], RATE)
 
@@ -181,7 +226,10 @@ def test_a_slow_model_skips_and_never_falls_behind():
         moments.append(moment)
     total = len(offline(meter(0.2, 0.05), samples, RATE))
     assert len(moments) + sum(moment.skipped for moment in moments) == total and len(moments) < total / 2
-    assert all(moment.skipped == round((moment.start - last.start) / 0.05) - 1 for last, moment in itertools.pairwise(moments))
+    assert all(
+        moment.skipped == round((moment.start - last.start) / 0.05) - 1
+        for last, moment in itertools.pairwise(moments)
+    )
     assert moments[-1].time == pytest.approx(2.0)
     assert np.median(delays) < 0.05 + 0.17 + 0.1  # a hop, a pass, a busy machine
 
@@ -225,13 +273,19 @@ def wav(samples, rate, subtype, form="WAV"):
     return out.getvalue()
 
 
-@pytest.mark.parametrize(("form", "subtype"), [("WAV", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")] + [("WAVEX", "PCM_24"), ("WAVEX", "FLOAT")])
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [("WAV", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")]
+    + [("WAVEX", "PCM_24"), ("WAVEX", "FLOAT")],
+)
 def test_a_wav_stream_is_heard_as_the_file_is_read(form, subtype):
     data = wav(noise(0.7, 22_050, 2), 22_050, subtype, form)
     sound = pcm.sound(trickle(data), "standard input")
     assert (sound.rate, sound.channels) == (22_050, 2)
     stream = Stream(meter(0.7, 0.7), sound.rate, sound.channels)
-    heard = np.concatenate([part for block in sound.blocks for _, part in stream.cut(block)] + [part for _, part in stream.end()])
+    heard = np.concatenate(
+        [part for block in sound.blocks for _, part in stream.cut(block)] + [part for _, part in stream.end()]
+    )
     np.testing.assert_array_equal(heard, media.decode(data).samples)
 
 
@@ -255,7 +309,16 @@ def test_raw_samples_of_any_rate_and_odd_bytes():
 
 @pytest.mark.parametrize(
     ("data", "code"),
-    [(b"", "empty-file"), (b"fLaC" + bytes(100), "not-audio"), (b"OggS" + bytes(100), "not-audio"), (wav(noise(0.1), RATE, "ULAW"), "not-audio"), (b"RIFF\0\0\0\0WAVE", "broken-audio"), (b"RIFF\0\0\0\0WAVEfmt \xff\xff\xff\xff", "broken-audio"), (b"RIFF\0\0\0\0WAVEfmt \2\0\0\0ab" + bytes(99), "broken-audio"), (b"RIFF\0\0\0\0WAVEdata" + bytes(99), "broken-audio")],
+    [
+        (b"", "empty-file"),
+        (b"fLaC" + bytes(100), "not-audio"),
+        (b"OggS" + bytes(100), "not-audio"),
+        (wav(noise(0.1), RATE, "ULAW"), "not-audio"),
+        (b"RIFF\0\0\0\0WAVE", "broken-audio"),
+        (b"RIFF\0\0\0\0WAVEfmt \xff\xff\xff\xff", "broken-audio"),
+        (b"RIFF\0\0\0\0WAVEfmt \2\0\0\0ab" + bytes(99), "broken-audio"),
+        (b"RIFF\0\0\0\0WAVEdata" + bytes(99), "broken-audio"),
+    ],
 )
 def test_what_no_pipe_may_carry(data, code):
     with pytest.raises(UserError) as caught:
@@ -275,8 +338,31 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def program(model):
-    command = [sys.executable, "-m", "beatline", "listen", "-", "--model", model, "--window", "0.4", "--hop", "0.2", "--format", "jsonl", "--threshold", "0"]
-    with subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "beatline",
+        "listen",
+        "-",
+        "--model",
+        model,
+        "--window",
+        "0.4",
+        "--hop",
+        "0.2",
+        "--format",
+        "jsonl",
+        "--threshold",
+        "0",
+    ]
+    with subprocess.Popen(
+        command,
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
+    ) as process:
         yield process
         process.kill()
 
@@ -288,12 +374,18 @@ def test_the_program_hears_a_pipe_in_real_time_until_its_end(program, model):
     out, errors = program.communicate(timeout=60)
     assert program.returncode == 0, errors
     rows = [json.loads(line) for line in out.splitlines()]
-    assert len(rows) + sum(row["skipped"] for row in rows) == 7 and rows[-1]["time"] == 1.5 and b"1.5 s heard" in errors
+    assert (
+        len(rows) + sum(row["skipped"] for row in rows) == 7
+        and rows[-1]["time"] == 1.5
+        and b"1.5 s heard" in errors
+    )
     ready = AudioTagger(TorchEngine(make_tagger(), LABELS), 0.4, 0.2)
     wanted = {round(moment.start, 3): moment for moment in every(Stream(ready, RATE), [samples])}
     for row in rows:
         scores = {tag["mid"]: tag["score"] for tag in row["tags"]}
-        np.testing.assert_allclose([scores[mid] for mid in LABELS.mids], wanted[row["start"]].scores, atol=1e-5)
+        np.testing.assert_allclose(
+            [scores[mid] for mid in LABELS.mids], wanted[row["start"]].scores, atol=1e-5
+        )
 
 
 def test_the_program_stops_at_once_with_its_last_line_whole(program):
@@ -318,16 +410,46 @@ def test_the_program_stops_at_once_with_its_last_line_whole(program):
         over.set()
         feeder.join()
     lines = (b"".join(first) + rest).splitlines(keepends=True)
-    assert all(line.endswith(b"\n") and json.loads(line)["tags"] for line in lines) and b"stopped" in errors and b"Traceback" not in errors
+    assert (
+        all(line.endswith(b"\n") and json.loads(line)["tags"] for line in lines)
+        and b"stopped" in errors
+        and b"Traceback" not in errors
+    )
 
 
 def test_the_program_hears_files_and_says_what_it_cannot(model, tmp_path, capsys, monkeypatch):
     soundfile.write(tmp_path / "a.wav", chord(44_100, 2), 44_100)
-    assert cli.main(["listen", str(tmp_path / "a.wav"), "--model", model, "--window", "1", "--hop", "0.5", "--threshold", "0.999"]) == 0
+    assert (
+        cli.main(
+            [
+                "listen",
+                str(tmp_path / "a.wav"),
+                "--model",
+                model,
+                "--window",
+                "1",
+                "--hop",
+                "0.5",
+                "--threshold",
+                "0.999",
+            ]
+        )
+        == 0
+    )
     out, errors = capsys.readouterr()
-    assert [line.split()[:2] for line in out.splitlines()] == [["1.0", "s"], ["1.5", "s"], ["2.0", "s"]] and "2.0 s heard, 3 lines" in errors
+    assert [line.split()[:2] for line in out.splitlines()] == [
+        ["1.0", "s"],
+        ["1.5", "s"],
+        ["2.0", "s"],
+    ] and "2.0 s heard, 3 lines" in errors
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    for words, code in (([], "missing-package"), (["-", "--hop", "20"], "bad-usage"), (["-", "--threshold", "2"], "bad-usage"), ([str(tmp_path / "none")], "missing-file"), (["-", "--rate", "0"], "bad-usage")):
+    for words, code in (
+        ([], "missing-package"),
+        (["-", "--hop", "20"], "bad-usage"),
+        (["-", "--threshold", "2"], "bad-usage"),
+        ([str(tmp_path / "none")], "missing-file"),
+        (["-", "--rate", "0"], "bad-usage"),
+    ):
         assert cli.main(["listen", *words, "--model", model]) in (2, 3)
         errors = capsys.readouterr().err
         assert code in errors and errors.count("\n") == 1
@@ -338,16 +460,41 @@ def test_the_program_takes_labels_and_a_calibration_as_tag_does(tmp_path, capsys
     save(tmp_path / "model", make_tagger(), labels, {})
     made_calibration(labels, model_hash=model_hash(tmp_path / "model")).save(place(tmp_path / "model"))
     soundfile.write(tmp_path / "a.wav", noise(1.5), RATE, subtype="FLOAT")
-    words = [str(tmp_path / "a.wav"), "--model", str(tmp_path / "model"), "--engine", "torch", "--window", "1", "--hop", "0.5"]
+    words = [
+        str(tmp_path / "a.wav"),
+        "--model",
+        str(tmp_path / "model"),
+        "--engine",
+        "torch",
+        "--window",
+        "1",
+        "--hop",
+        "0.5",
+    ]
     said = {}
-    for name, options in (("plain", ["--threshold", "0"]), ("calibrated", ["--calibrated"]), ("chosen", ["--threshold", "0", "--labels", "hum;Dog", "--parents"])):
+    for name, options in (
+        ("plain", ["--threshold", "0"]),
+        ("calibrated", ["--calibrated"]),
+        ("chosen", ["--threshold", "0", "--labels", "hum;Dog", "--parents"]),
+    ):
         for command in (["listen", "--format", "jsonl"], ["tag", "--timeline", "--format", "json"]):
             assert cli.main([*command, *words, *options]) == 0
-            out = [json.loads(line) for line in capsys.readouterr().out.splitlines()] if command[0] == "listen" else json.loads(capsys.readouterr().out)[0]["windows"]
-            said[name, command[0]] = [[(tag["name"], pytest.approx(tag["score"], abs=1e-5)) for tag in one["tags"]] for one in out]
+            out = (
+                [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+                if command[0] == "listen"
+                else json.loads(capsys.readouterr().out)[0]["windows"]
+            )
+            said[name, command[0]] = [
+                [(tag["name"], pytest.approx(tag["score"], abs=1e-5)) for tag in one["tags"]] for one in out
+            ]
         assert said[name, "listen"] == said[name, "tag"] and len(said[name, "tag"]) == 2
-    assert {name for name, _ in said["chosen", "listen"][0]} == {"Hum", "Dog"} and said["calibrated", "listen"] != said["plain", "listen"]
-    assert cli.main(["listen", *words, "--labels", "Trombone"]) == 3 and "unknown-label" in capsys.readouterr().err
+    assert {name for name, _ in said["chosen", "listen"][0]} == {"Hum", "Dog"} and said[
+        "calibrated", "listen"
+    ] != said["plain", "listen"]
+    assert (
+        cli.main(["listen", *words, "--labels", "Trombone"]) == 3
+        and "unknown-label" in capsys.readouterr().err
+    )
 
 
 def test_the_example_of_the_documentation_runs(model, tmp_path, monkeypatch, capsys):

@@ -20,7 +20,10 @@ def test_text_is_fit_for_elements_and_attributes():
     assert markup.text("<a href=\"x\" b='y'>&") == "&lt;a href=&quot;x&quot; b=&#x27;y&#x27;&gt;&amp;"
 
 
-@pytest.mark.parametrize(("value", "shown"), [(0.12345, "12.35"), (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (float("-inf"), "-∞")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.12345, "12.35"), (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (float("-inf"), "-∞")],
+)
 def test_number(value, shown):
     assert markup.number(value, 2, 100) == shown
 
@@ -32,13 +35,20 @@ def test_cell_sorts_by_its_value_and_an_unknown_one_has_none():
     assert 'data-v="0.5">50.0<' in markup.cell(0.5, 1, 100)
 
 
-@pytest.mark.parametrize(("share", "width"), [(0.25, "25.0%"), (-1.0, "0.0%"), (7.0, "100.0%"), (float("nan"), "0.0%")])
+@pytest.mark.parametrize(
+    ("share", "width"), [(0.25, "25.0%"), (-1.0, "0.0%"), (7.0, "100.0%"), (float("nan"), "0.0%")]
+)
 def test_bar_stays_in_its_cell(share, width):
     assert f"--v:{width};" in markup.bar(share)
 
 
 def test_table_escapes_headings_and_caption():
-    made = markup.table(["<b>", "#n"], ["<td>1</td><td>2</td>", '<tr class="ours"><td>3</td><td>4</td></tr>'], '"<i>"', sortable=True)
+    made = markup.table(
+        ["<b>", "#n"],
+        ["<td>1</td><td>2</td>", '<tr class="ours"><td>3</td><td>4</td></tr>'],
+        '"<i>"',
+        sortable=True,
+    )
     assert "<b>" not in made and "<i>" not in made
     assert made.count("<tr") == 3 and "<tr><tr" not in made
 
@@ -48,7 +58,12 @@ def test_thin_keeps_short_lines_and_the_mean_of_long_ones():
     assert markup.thin(x, x)[0] is x
     x = np.arange(10.0 * markup.POINTS)
     few_x, few_y = markup.thin(x, 2 * x)
-    assert len(few_x) == markup.POINTS and few_x[0] == 4.5 and np.allclose(few_y, 2 * few_x) and few_x.mean() == x.mean()
+    assert (
+        len(few_x) == markup.POINTS
+        and few_x[0] == 4.5
+        and np.allclose(few_y, 2 * few_x)
+        and few_x.mean() == x.mean()
+    )
 
 
 def test_line_plot_takes_any_name_and_needs_no_outside_address():
@@ -57,12 +72,18 @@ def test_line_plot_takes_any_name_and_needs_no_outside_address():
     assert "<script>" not in made and made.count("&lt;script&gt;") == 2  # legend and description
     assert "_hidden" in made
     assert "var(--c1)" in made and "var(--ink)" in made and "#0a0b0c" not in made
-    assert set(re.findall(r'https?://[^"\s]+', made)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r'https?://[^"\s]+', made)) == {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
 
 
 def test_two_plots_share_no_id():
     line = {"loss": (np.arange(5.0), np.arange(5.0))}
-    first, second = (set(re.findall(r'\bid="([^"]+)"', markup.line_plot(title, line, "step", "loss"))) for title in ("one", "two"))
+    first, second = (
+        set(re.findall(r'\bid="([^"]+)"', markup.line_plot(title, line, "step", "loss")))
+        for title in ("one", "two")
+    )
     assert first and not first & second
 
 
@@ -81,5 +102,7 @@ def test_picture_has_its_first_row_at_the_bottom():
 
 def test_player_holds_the_samples_themselves():
     samples = np.random.Generator(np.random.Philox(0)).integers(-(2**15), 2**15, 4000).astype(np.int16)
-    heard, rate = soundfile.read(io.BytesIO(payload(markup.player(samples, 16000, "x"), "audio/flac")), dtype="int16")
+    heard, rate = soundfile.read(
+        io.BytesIO(payload(markup.player(samples, 16000, "x"), "audio/flac")), dtype="int16"
+    )
     assert rate == 16000 and np.array_equal(heard, samples)

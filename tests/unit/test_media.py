@@ -30,7 +30,12 @@ def refused(source: object, code: str, **options: object) -> UserError:
 
 
 def same(a: Decoded, b: Decoded) -> bool:
-    return np.array_equal(a.samples, b.samples) and (a.rate_in, a.channels_in, a.seconds_in, a.note) == (b.rate_in, b.channels_in, b.seconds_in, b.note)
+    return np.array_equal(a.samples, b.samples) and (a.rate_in, a.channels_in, a.seconds_in, a.note) == (
+        b.rate_in,
+        b.channels_in,
+        b.seconds_in,
+        b.note,
+    )
 
 
 @pytest.mark.parametrize(("form", "subtype"), PLAIN)
@@ -47,10 +52,16 @@ def test_other_forms_give_the_same_sound(container, codec, rate, channels, toler
     with pytest.raises(UserError):
         audio.decode(content)
     decoded, expected = media.decode(content), audio.decode(plain("WAV", "FLOAT", rate, samples))
-    assert decoded.samples.dtype == np.int16 and (decoded.rate_in, decoded.channels_in, decoded.note) == (rate, channels, "")
+    assert decoded.samples.dtype == np.int16 and (decoded.rate_in, decoded.channels_in, decoded.note) == (
+        rate,
+        channels,
+        "",
+    )
     assert abs(len(decoded.samples) - len(expected.samples)) < 0.05 * RATE  # encoders pad
     levels = [np.sqrt(np.mean((found.samples / 32768) ** 2)) for found in (decoded, expected)]
-    assert levels[0] == pytest.approx(levels[1], rel=0.15)  # FFmpeg's own mix of two channels would be 1.41 times as loud
+    assert levels[0] == pytest.approx(
+        levels[1], rel=0.15
+    )  # FFmpeg's own mix of two channels would be 1.41 times as loud
     if tolerance:
         np.testing.assert_allclose(decoded.samples / 32768, expected.samples / 32768, atol=tolerance)
 
@@ -58,12 +69,20 @@ def test_other_forms_give_the_same_sound(container, codec, rate, channels, toler
 def test_the_same_numbers_in_another_container_give_the_same_bits():
     samples = np.random.default_rng(0).uniform(-1, 1, (100_000, 2)).astype(np.float32)
     expected = audio.decode(plain("WAV", "FLOAT", 44_100, samples))
-    assert np.array_equal(media.decode(contained("matroska", "pcm_f32le", 44_100, samples)).samples, expected.samples)
+    assert np.array_equal(
+        media.decode(contained("matroska", "pcm_f32le", 44_100, samples)).samples, expected.samples
+    )
     mono = np.round(samples[:, :1] * 32767) / 32768
-    assert np.array_equal(media.decode(contained("mov", "pcm_s16be", RATE, mono)).samples, audio.decode(plain("WAV", "PCM_16", RATE, mono)).samples)
+    assert np.array_equal(
+        media.decode(contained("mov", "pcm_s16be", RATE, mono)).samples,
+        audio.decode(plain("WAV", "PCM_16", RATE, mono)).samples,
+    )
 
 
-@pytest.mark.parametrize(("container", "codec", "rate"), [("mp4", "aac", 44_100), ("webm", "libopus", 48_000), ("matroska", "flac", 16_000)])
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [("mp4", "aac", 44_100), ("webm", "libopus", 48_000), ("matroska", "flac", 16_000)],
+)
 def test_cuts_are_exact_to_a_sample(container, codec, rate):
     content = contained(container, codec, rate, chord(rate, 2, 5.0))
     with ffmpeg.opened(io.BytesIO(content), audio.Refused("not-audio", "")) as source:
@@ -72,7 +91,9 @@ def test_cuts_are_exact_to_a_sample(container, codec, rate):
         stop = len(whole) if end is None else round(end * rate)
         piece = plain("WAV", "FLOAT", rate, whole[round(start * rate) : stop, None])
         assert np.array_equal(media.decode(content, start, end).samples, audio.decode(piece).samples)
-    assert media.decode(content, 4.5, 9.0).note.startswith("ends 3.9") or media.decode(content, 4.5, 9.0).note.startswith("ends 4.0")
+    assert media.decode(content, 4.5, 9.0).note.startswith("ends 3.9") or media.decode(
+        content, 4.5, 9.0
+    ).note.startswith("ends 4.0")
     for start in (6.0, 1e300):
         refused(content, "too-short", start=start)
 
@@ -86,7 +107,10 @@ def test_the_sound_track_of_a_film_is_taken():
 
 def test_a_track_that_begins_on_the_way_does_not_disturb():
     samples = chord(44_100, 2, 12.0)  # longer than FFmpeg looks ahead
-    first, second = contained("vob", "mp2", 44_100, samples), contained("vob", "mp2", 44_100, samples, picture=True)
+    first, second = (
+        contained("vob", "mp2", 44_100, samples),
+        contained("vob", "mp2", 44_100, samples, picture=True),
+    )
     alone, joined = media.decode(first), media.decode(first + second)
     assert joined.note == "" and len(joined.samples) == pytest.approx(2 * len(alone.samples), abs=RATE)
 
@@ -95,7 +119,10 @@ def test_a_track_that_begins_on_the_way_does_not_disturb():
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le", "wavpack"])
 def test_many_channels_are_averaged(codec, channels):
     samples = chord(48_000, channels)
-    decoded, level = media.decode(contained("matroska", codec, 48_000, samples)), np.sqrt(np.mean(samples.mean(axis=1) ** 2))
+    decoded, level = (
+        media.decode(contained("matroska", codec, 48_000, samples)),
+        np.sqrt(np.mean(samples.mean(axis=1) ** 2)),
+    )
     assert decoded.channels_in == channels
     assert np.sqrt(np.mean((decoded.samples / 32768) ** 2)) == pytest.approx(level, rel=0.1)
 
@@ -111,7 +138,20 @@ def test_limits_hold_as_for_any_file(tmp_path):
     refused(contained("matroska", "pcm_f32le", RATE, loud), "not-finite")
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.mp4", "a.txt", "http:--x.m3u8", "concat:a|b", "no extension", "-i", "ä ö.m4a", "nul\udce4.m4a"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.wav",
+        "a.mp4",
+        "a.txt",
+        "http:--x.m3u8",
+        "concat:a|b",
+        "no extension",
+        "-i",
+        "ä ö.m4a",
+        "nul\udce4.m4a",
+    ],
+)
 def test_the_name_means_nothing(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(contained("mp4", "alac", 44_100, chord(44_100)))
@@ -132,7 +172,9 @@ SECRET = "the-secret-file.wav"
         f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{SECRET}\n#EXT-X-ENDLIST\n",
         f"ffconcat version 1.0\nfile {SECRET}\n",
         f"[playlist]\nFile1={SECRET}\n",
-        f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation><BaseURL>{SECRET}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+        f'<?xml version="1.0"?><MPD '
+        f'xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation><BaseURL>{SECRET}'
+        f"</BaseURL></Representation></AdaptationSet></Period></MPD>",
         f"<ASX version='3.0'><entry><ref href='{SECRET}'/></entry></ASX>",
         "1\n00:00:00,000 --> 00:00:01,000\na subtitle\n",
         "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n",
@@ -151,7 +193,13 @@ def test_playlists_under_any_name_open_no_other_file(tmp_path, monkeypatch, cont
 
 def test_a_reference_inside_a_film_is_not_followed(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(ffmpeg, "_nothing_else", lambda address, flags, options: opened.append(address) or (_ for _ in ()).throw(PermissionError(address)))
+    monkeypatch.setattr(
+        ffmpeg,
+        "_nothing_else",
+        lambda address, flags, options: (
+            opened.append(address) or (_ for _ in ()).throw(PermissionError(address))
+        ),
+    )
     secret = tmp_path / SECRET
     secret.write_bytes(plain("WAV", "PCM_16", RATE, chord(RATE)))
     content = contained("mov", "pcm_s16be", RATE, chord(RATE))
@@ -172,8 +220,14 @@ def test_codecs_and_containers_outside_the_white_list_are_refused(monkeypatch):
     for form in ("nut", "gxf", "sox"):
         out = io.BytesIO()
         with av.open(out, "w", format=form) as file:
-            stream = file.add_stream("pcm_s16le" if form != "sox" else "pcm_s32le", rate=48_000, layout="mono")
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16 if form != "sox" else np.int32), format="s16" if form != "sox" else "s32", layout="mono")
+            stream = file.add_stream(
+                "pcm_s16le" if form != "sox" else "pcm_s32le", rate=48_000, layout="mono"
+            )
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros((1, 4800), np.int16 if form != "sox" else np.int32),
+                format="s16" if form != "sox" else "s32",
+                layout="mono",
+            )
             frame.sample_rate = 48_000
             file.mux(stream.encode(frame))
             file.mux(stream.encode(None))
@@ -195,7 +249,17 @@ def test_a_picture_is_no_sound():
         refused(picture, "not-audio")
 
 
-@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("adts", "aac"), ("matroska", "flac"), ("webm", "libopus"), ("asf", "wmav2"), ("tta", "tta")])
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        ("mp4", "aac"),
+        ("adts", "aac"),
+        ("matroska", "flac"),
+        ("webm", "libopus"),
+        ("asf", "wmav2"),
+        ("tta", "tta"),
+    ],
+)
 def test_a_file_cut_anywhere_gives_its_beginning_or_one_line(container, codec):
     content = contained(container, codec, 48_000, chord(48_000, 2))
     whole, good = media.decode(content).samples, 0
@@ -212,7 +276,9 @@ def test_a_file_cut_anywhere_gives_its_beginning_or_one_line(container, codec):
 def test_a_place_that_cannot_be_is_no_traceback(capfd, tmp_path):
     caf, path = plain("CAF", "PCM_16", RATE, chord(RATE)), tmp_path / "a.caf"
     path.write_bytes(patched(caf, caf.index(b"data") + 4, ">q", 2**62))
-    assert np.array_equal(media.decode(path).samples, media.decode(caf).samples)  # by FFmpeg, since libsndfile refuses it
+    assert np.array_equal(
+        media.decode(path).samples, media.decode(caf).samples
+    )  # by FFmpeg, since libsndfile refuses it
     assert capfd.readouterr() == ("", "")
 
 
@@ -282,7 +348,11 @@ class Pipe(io.BytesIO):
         return super().read(size if size is None or size < 0 else min(size, 10_007))
 
 
-@pytest.mark.parametrize(("form", "subtype"), [("WAV", one) for one in ("PCM_16", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "IMA_ADPCM")] + [("WAVEX", "PCM_16"), ("RF64", "PCM_16"), ("FLAC", "PCM_16")])
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [("WAV", one) for one in ("PCM_16", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "IMA_ADPCM")]
+    + [("WAVEX", "PCM_16"), ("RF64", "PCM_16"), ("FLAC", "PCM_16")],
+)
 def test_a_pipe_gives_the_bits_of_the_file(form, subtype, monkeypatch):
     content = plain(form, subtype, 44_100, chord(44_100, 2))
     small = form.startswith("WAV") and subtype not in ("ULAW", "IMA_ADPCM")
@@ -295,7 +365,10 @@ def test_a_pipe_gives_the_bits_of_the_file(form, subtype, monkeypatch):
     if small:
         place = content.index(b"data") + 4
         for length in (0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF):
-            assert np.array_equal(media.decode(Pipe(patched(content, place, "<I", length))).samples, media.decode(content).samples)
+            assert np.array_equal(
+                media.decode(Pipe(patched(content, place, "<I", length))).samples,
+                media.decode(content).samples,
+            )
         cut = content[: place + 4 + 48_000]  # whole frames of each form
         assert "promises" in media.decode(Pipe(cut)).note and same(media.decode(Pipe(cut)), media.decode(cut))
         with pytest.raises(UserError) as caught:
@@ -318,7 +391,12 @@ def test_a_pipe_of_any_length_takes_little_memory(monkeypatch):
             return bytes(count)
 
     tracemalloc.start()
-    total = sum(len(block) for block in media.blocks(Hour(patched(content, content.index(b"data") + 4, "<I", size)[: content.index(b"data") + 8]), 10.0))
+    total = sum(
+        len(block)
+        for block in media.blocks(
+            Hour(patched(content, content.index(b"data") + 4, "<I", size)[: content.index(b"data") + 8]), 10.0
+        )
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert total == size // 2 and peak < 4_000_000
@@ -338,12 +416,21 @@ def test_spooling_leaves_nothing_behind(tmp_path, monkeypatch):
 @pytest.mark.parametrize("form", ["wav", "mp3", "webm"])
 def test_blocks_joined_are_the_whole(form, seconds):
     samples = chord(48_000, 2, 5.0)
-    content = {"wav": lambda: plain("WAV", "PCM_16", 48_000, samples), "mp3": lambda: plain("MP3", "MPEG_LAYER_III", 48_000, samples), "webm": lambda: contained("webm", "libopus", 48_000, samples)}[form]()
+    content = {
+        "wav": lambda: plain("WAV", "PCM_16", 48_000, samples),
+        "mp3": lambda: plain("MP3", "MPEG_LAYER_III", 48_000, samples),
+        "webm": lambda: contained("webm", "libopus", 48_000, samples),
+    }[form]()
     pieces = list(media.blocks(content, seconds))
-    assert all(len(piece) == round(seconds * RATE) for piece in pieces[:-1]) and 0 < len(pieces[-1]) <= round(seconds * RATE)
+    assert all(len(piece) == round(seconds * RATE) for piece in pieces[:-1]) and 0 < len(pieces[-1]) <= round(
+        seconds * RATE
+    )
     assert all(piece.dtype == np.int16 for piece in pieces)
     assert np.array_equal(np.concatenate(pieces), media.decode(content).samples)
-    assert np.array_equal(np.concatenate(list(media.blocks(content, seconds, 1.1, 3.3))), media.decode(content, 1.1, 3.3).samples)
+    assert np.array_equal(
+        np.concatenate(list(media.blocks(content, seconds, 1.1, 3.3))),
+        media.decode(content, 1.1, 3.3).samples,
+    )
 
 
 def test_blocks_end_with_the_note_and_refuse_as_decode():
@@ -355,7 +442,11 @@ def test_blocks_end_with_the_note_and_refuse_as_decode():
         except StopIteration as end:
             note = end.value
     assert note.startswith("decoding stopped after")
-    for source, code in ((b"hello, world", "not-audio"), (b"", "empty-file"), (Path("/nowhere/x.wav"), "missing-file")):
+    for source, code in (
+        (b"hello, world", "not-audio"),
+        (b"", "empty-file"),
+        (Path("/nowhere/x.wav"), "missing-file"),
+    ):
         with pytest.raises(UserError) as caught:
             next(media.blocks(source, 1.0))
         assert caught.value.code == code
@@ -397,13 +488,27 @@ try:
 except UserError as error:
     print(error)
 """
-    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "looks like MP4" in found.stdout and "pip install 'beatline[media]'" in found.stdout and "[not-audio]" in found.stdout
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (
+        "looks like MP4" in found.stdout
+        and "pip install 'beatline[media]'" in found.stdout
+        and "[not-audio]" in found.stdout
+    )
 
 
 def test_importing_it_imports_neither_torch_nor_pyav():
-    program = "import sys, beatline.media, beatline.children, beatline.decoder; print([name for name in ('torch', 'av', 'scipy', 'pyarrow') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    program = (
+        "import sys, beatline.media, beatline.children, beatline.decoder; print([name for name in "
+        "('torch', 'av', 'scipy', 'pyarrow') if name in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_limits_are_stated_in_bytes_that_a_child_fits_in():

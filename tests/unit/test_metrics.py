@@ -1,4 +1,6 @@
-"""AP, AUC, accuracies and intervals equal what scikit-learn and the recipe say, ties and empty labels included."""
+"""AP, AUC, accuracies and intervals equal what scikit-learn and the recipe say, ties and empty labels
+included.
+"""
 
 import json
 import subprocess
@@ -20,11 +22,15 @@ TOLERANCE = 1e-12  # float64 sums in another order than scikit-learn's
 
 @st.composite
 def scored(draw, least_clips=1, most_clips=40):
-    """Scores with many ties (few levels), or none, in both float types; targets of any rate, from no positive to nothing else."""
+    """Scores with many ties (few levels), or none, in both float types; targets of any rate, from no positive
+    to nothing else.
+    """
     shape = draw(st.integers(least_clips, most_clips)), draw(st.integers(1, 4))
     levels = draw(st.sampled_from([1, 2, 5, 1000]))
     kind = draw(st.sampled_from([np.float32, np.float64]))
-    scores = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, levels - 1))).astype(kind) / kind(levels)
+    scores = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, levels - 1))).astype(kind) / kind(
+        levels
+    )
     rate = draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     targets = rng.random(shape) < rate
@@ -58,7 +64,11 @@ def test_ap_and_auc_equal_scikit_learn(case):
 @given(scored(), st.integers(0, 2**32 - 1))
 def test_weighted_figures_equal_scikit_learn_on_the_repeated_rows(case, seed):
     scores, targets = case
-    weights = np.random.default_rng(seed).multinomial(len(scores), np.full(len(scores), 1 / len(scores)), size=3).T.astype(np.uint8)
+    weights = (
+        np.random.default_rng(seed)
+        .multinomial(len(scores), np.full(len(scores), 1 / len(scores)), size=3)
+        .T.astype(np.uint8)
+    )
     for i, ranking in enumerate(metrics._rankings(scores, targets)):
         ap, auc = metrics._ap_auc(ranking, weights)
         expected = np.array([reference(scores[:, i], targets[:, i], column) for column in weights.T])
@@ -70,7 +80,9 @@ def test_many_clips_with_ties_and_tiny_differences():
     rng = np.random.default_rng(0)
     targets = rng.random((5000, 3)) < [0.001, 0.03, 0.6]
     scores = np.round(rng.random((5000, 3)) + 0.2 * targets, 2).astype(np.float32)
-    scores[:, 2] = np.nextafter(np.float32(0.5), np.float32(1)) * targets[:, 2] + np.float32(0.5) * ~targets[:, 2]  # apart by one last bit
+    scores[:, 2] = (
+        np.nextafter(np.float32(0.5), np.float32(1)) * targets[:, 2] + np.float32(0.5) * ~targets[:, 2]
+    )  # apart by one last bit
     expected = np.array([reference(scores[:, i], targets[:, i]) for i in range(3)])
     close(metrics.average_precision(scores, targets), expected[:, 0])
     close(metrics.roc_auc(scores, targets), expected[:, 1])
@@ -86,7 +98,9 @@ def test_by_hand():
     assert metrics.average_precision(equal, np.array([[True], [False], [False], [False]]))[0] == 0.25
     assert metrics.roc_auc(equal, np.array([[True], [False], [False], [False]]))[0] == 0.5
     assert np.isnan(metrics.average_precision(equal, np.zeros((4, 1), bool))[0])
-    assert metrics.average_precision(equal, np.ones((4, 1), bool))[0] == 1.0 and np.isnan(metrics.roc_auc(equal, np.ones((4, 1), bool))[0])
+    assert metrics.average_precision(equal, np.ones((4, 1), bool))[0] == 1.0 and np.isnan(
+        metrics.roc_auc(equal, np.ones((4, 1), bool))[0]
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,7 +119,11 @@ def test_precision_recall_is_scikit_learns_curve(case):
 def test_d_prime():
     assert metrics.d_prime(0.5) == 0.0
     assert metrics.d_prime(0.9750021048517795) == pytest.approx(2**0.5 * 1.96, abs=1e-9)
-    assert metrics.d_prime(1.0) == np.inf and metrics.d_prime(0.0) == -np.inf and np.isnan(metrics.d_prime(float("nan")))
+    assert (
+        metrics.d_prime(1.0) == np.inf
+        and metrics.d_prime(0.0) == -np.inf
+        and np.isnan(metrics.d_prime(float("nan")))
+    )
 
 
 def test_mean_acc_is_the_recipes_in_the_order_of_training_frequency():
@@ -149,19 +167,34 @@ def test_figures_leave_out_labels_without_positives_and_the_reference_counts_the
     scores, targets = example()
     result = metrics.figures(scores, targets, clips_hash="ab", resamples=0)
     ap, auc = np.array([reference(scores[:, i], targets[:, i]) for i in range(5)]).T
-    assert (result.n_labels, result.n_labels_scored, result.n_instances, result.clips_hash) == (6, 5, 200, "ab")
-    assert result.mAP == pytest.approx(ap.mean(), abs=TOLERANCE) and result.mAP_reference == pytest.approx(ap.sum() / 6, abs=TOLERANCE)
-    assert result.mean_auc == pytest.approx(auc.mean(), abs=TOLERANCE) and result.mean_auc_reference == pytest.approx(auc.sum() / 6, abs=TOLERANCE)
+    assert (result.n_labels, result.n_labels_scored, result.n_instances, result.clips_hash) == (
+        6,
+        5,
+        200,
+        "ab",
+    )
+    assert result.mAP == pytest.approx(ap.mean(), abs=TOLERANCE) and result.mAP_reference == pytest.approx(
+        ap.sum() / 6, abs=TOLERANCE
+    )
+    assert result.mean_auc == pytest.approx(
+        auc.mean(), abs=TOLERANCE
+    ) and result.mean_auc_reference == pytest.approx(auc.sum() / 6, abs=TOLERANCE)
     assert result.d_prime == metrics.d_prime(result.mean_auc)
     assert result.chance == pytest.approx(targets.mean(axis=0)[:5].mean())
-    assert result.positives.tolist() == targets.sum(axis=0).tolist() and np.isnan(result.ap[5]) and result.intervals == {}
+    assert (
+        result.positives.tolist() == targets.sum(axis=0).tolist()
+        and np.isnan(result.ap[5])
+        and result.intervals == {}
+    )
 
 
 def test_chance_is_the_map_of_random_scores():
     rng = np.random.default_rng(1)
     targets = rng.random((2000, 4)) < [0.5, 0.2, 0.1, 0.05]
     drawn = [metrics.figures(rng.random((2000, 4)), targets, resamples=0).mAP for _ in range(20)]
-    assert np.mean(drawn) == pytest.approx(metrics.figures(rng.random((2000, 4)), targets, resamples=0).chance, abs=0.01)
+    assert np.mean(drawn) == pytest.approx(
+        metrics.figures(rng.random((2000, 4)), targets, resamples=0).chance, abs=0.01
+    )
 
 
 def test_intervals_are_percentiles_over_resampled_clips_about_the_value():
@@ -174,13 +207,20 @@ def test_intervals_are_percentiles_over_resampled_clips_about_the_value():
     drawn = {name: [] for name in ("mAP", "mean_auc", "mean_acc", "top1_hit_rate")}
     for column in weights.T:
         rows = np.repeat(np.arange(60), column)
-        again = metrics.figures(scores[rows], targets[rows], order=order, resamples=0)  # a label may lose all its positives here
+        again = metrics.figures(
+            scores[rows], targets[rows], order=order, resamples=0
+        )  # a label may lose all its positives here
         for name, values in drawn.items():
             values.append(getattr(again, name))
     for name, values in drawn.items():
-        close(result.intervals[name], np.percentile(values, [2.5, 97.5]) - np.mean(values) + getattr(result, name))
+        close(
+            result.intervals[name],
+            np.percentile(values, [2.5, 97.5]) - np.mean(values) + getattr(result, name),
+        )
         assert result.intervals[name][0] < getattr(result, name) < result.intervals[name][1]
-    assert result.intervals["d_prime"] == tuple(metrics.d_prime(edge) for edge in result.intervals["mean_auc"])
+    assert result.intervals["d_prime"] == tuple(
+        metrics.d_prime(edge) for edge in result.intervals["mean_auc"]
+    )
 
 
 def test_intervals_depend_on_the_seed_and_on_nothing_else(monkeypatch):
@@ -199,7 +239,13 @@ def test_intervals_hold_the_expected_figures_as_often_as_they_say():
         targets = rng.random((400, 12)) < 0.01
         return rng.normal(size=(400, 12)) + 1.8 * targets, targets
 
-    expected = np.mean([[np.nanmean(of(*drawn(10_000 + k))) for of in (metrics.average_precision, metrics.roc_auc)] for k in range(150)], axis=0)
+    expected = np.mean(
+        [
+            [np.nanmean(of(*drawn(10_000 + k))) for of in (metrics.average_precision, metrics.roc_auc)]
+            for k in range(150)
+        ],
+        axis=0,
+    )
     found = [metrics.figures(*drawn(seed), resamples=64, seed=seed).intervals for seed in range(60)]
     for name, value in zip(("mAP", "mean_auc"), expected, strict=True):
         low, high = np.array([intervals[name] for intervals in found]).T
@@ -211,7 +257,13 @@ def test_intervals_stay_within_what_a_figure_can_be():
     targets = np.arange(8)[:, None] < 4
     scores = -np.arange(8.0)[:, None]
     scores[4] += 1.5  # one pair the wrong way round: some resamples are perfect
-    edges = np.array([list(metrics.figures(scores, targets, resamples=60, seed=seed).intervals[name]) for seed in range(20) for name in ("mAP", "mean_auc")])
+    edges = np.array(
+        [
+            list(metrics.figures(scores, targets, resamples=60, seed=seed).intervals[name])
+            for seed in range(20)
+            for name in ("mAP", "mean_auc")
+        ]
+    )
     assert edges.min() >= 0 and edges.max() == 1.0
 
 
@@ -223,7 +275,10 @@ def test_figures_without_any_positive_or_negative_and_perfect_ones_pass_through_
         np.testing.assert_equal(getattr(again, name), value)
         assert type(getattr(again, name)) is type(value)
     if not targets.any():
-        assert np.isnan([result.mAP, result.mean_auc, result.d_prime, result.chance]).all() and result.mAP_reference == 0.0
+        assert (
+            np.isnan([result.mAP, result.mean_auc, result.d_prime, result.chance]).all()
+            and result.mAP_reference == 0.0
+        )
         assert set(result.intervals) == {"mean_acc", "top1_hit_rate"}
     if targets.any() and not targets.all():
         assert result.d_prime == np.inf and result.intervals["d_prime"] == (np.inf, np.inf)
@@ -267,10 +322,16 @@ def test_label_table():
     result = metrics.figures(scores, targets, resamples=0)
     rows = metrics.label_table(result, LabelSet.from_names("abcdef"), np.arange(6)).splitlines()
     assert rows[0] == "index,mid,display_name,ap,auc,d_prime,positives_test,positives_train"
-    assert rows[1] == f"0,a,a,{result.ap[0]:.6f},{result.auc[0]:.6f},{metrics.d_prime(result.auc[0]):.6f},{targets[:, 0].sum()},0"
+    assert (
+        rows[1] == f"0,a,a,{result.ap[0]:.6f},{result.auc[0]:.6f},{metrics.d_prime(result.auc[0]):.6f},"
+        f"{targets[:, 0].sum()},0"
+    )
     assert rows[6] == "5,f,f,,,,0,5"
 
 
 def test_no_torch_is_imported():
-    code = "import sys, beatline.metrics, beatline.predictions, beatline.stages; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    code = (
+        "import sys, beatline.metrics, beatline.predictions, beatline.stages; sys.exit(bool({'torch', "
+        "'matplotlib'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

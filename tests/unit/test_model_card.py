@@ -1,4 +1,6 @@
-"""The model card: what the Hub's own client reads of it, every figure the run's, the data as it was, nothing that nobody measured, its lines run."""
+"""The model card: what the Hub's own client reads of it, every figure the run's, the data as it was, nothing
+that nobody measured, its lines run.
+"""
 
 import json
 import re
@@ -22,7 +24,11 @@ from tests import hubs
 from tests.e2e.tiny import tiny, write_data
 from tests.unit.test_engine import LABELS, make_tagger
 
-pytestmark = [pytest.mark.xdist_group("hub"), pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [
+    pytest.mark.xdist_group("hub"),
+    pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 hub = hubs.hub
 NAME = "me/sounds"
 CLIP = Path(str(files("beatline"))) / "data/mini-audioset/audio/test_bird_01.ogg"
@@ -46,16 +52,30 @@ def section(text: str, name: str) -> str:
 
 
 def bare(**changes) -> Facts:
-    return replace(Facts(name=NAME, labels=LABELS, tagger=make_tagger(), family="BEATs release", about={}), **changes)
+    return replace(
+        Facts(name=NAME, labels=LABELS, tagger=make_tagger(), family="BEATs release", about={}), **changes
+    )
 
 
 def test_the_hub_s_client_reads_and_validates_it(run, hub):
     publish.pack(run, hub.root / "packed", NAME, "cc-by-4.0")
     read = ModelCard.load(hub.root / "packed/README.md")
-    assert read.data.to_dict() == {"license": "cc-by-4.0", "pipeline_tag": "audio-classification", "library_name": "beatline", "tags": ["audio-tagging", "beats"]}
+    assert read.data.to_dict() == {
+        "license": "cc-by-4.0",
+        "pipeline_tag": "audio-classification",
+        "library_name": "beatline",
+        "tags": ["audio-tagging", "beats"],
+    }
     read.validate()  # asks the endpoint
     assert [request["path"] for request in hub.log()] == ["/api/validate-yaml"]
-    assert [name for name in re.findall(r"(?m)^## (.*)$", read.text)] == ["How to use it", "Results", "Data", "Training", "Limits", "Citation"]
+    assert [name for name in re.findall(r"(?m)^## (.*)$", read.text)] == [
+        "How to use it",
+        "Results",
+        "Data",
+        "Training",
+        "Limits",
+        "Citation",
+    ]
     assert ModelCard(str(read)).data.to_dict() == read.data.to_dict()
 
 
@@ -63,24 +83,60 @@ def test_every_result_is_the_run_s(run, tmp_path):
     publish.pack(run, tmp_path / "packed", NAME)
     results = section((tmp_path / "packed/README.md").read_text(), "Results")
     figures, baselines = stages.read_score(run / "score")
-    rows = {cells[0]: cells[1:] for line in results.splitlines() if line.startswith("|") and len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 3}
-    wanted = {title: (getattr(figures, name), scale, figures.intervals.get(name)) for name, title, scale in model_card.FIGURES}
-    wanted |= {"chance (mAP)": (figures.chance, 100, None)} | {f"{name} (mAP)": (value, 100, None) for name, value in baselines.items()}
+    rows = {
+        cells[0]: cells[1:]
+        for line in results.splitlines()
+        if line.startswith("|") and len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 3
+    }
+    wanted = {
+        title: (getattr(figures, name), scale, figures.intervals.get(name))
+        for name, title, scale in model_card.FIGURES
+    }
+    wanted |= {"chance (mAP)": (figures.chance, 100, None)} | {
+        f"{name} (mAP)": (value, 100, None) for name, value in baselines.items()
+    }
     assert rows.keys() - {"", "---"} == wanted.keys() and len(baselines) == 1
     for title, (value, scale, interval) in wanted.items():
-        assert rows[title] == [f"{scale * value:.2f}", " to ".join(f"{scale * end:.2f}" for end in interval) if interval else ""], title
-    assert f"On {figures.n_instances} test clips, {figures.n_labels_scored} of {figures.n_labels} labels" in results and figures.clips_hash in results
-    measured = {f"{scale * number:.2f}" for value, scale, interval in wanted.values() for number in (value, *(interval or ()))}
+        assert rows[title] == [
+            f"{scale * value:.2f}",
+            " to ".join(f"{scale * end:.2f}" for end in interval) if interval else "",
+        ], title
+    assert (
+        f"On {figures.n_instances} test clips, {figures.n_labels_scored} of {figures.n_labels} labels"
+        in results
+        and figures.clips_hash in results
+    )
+    measured = {
+        f"{scale * number:.2f}"
+        for value, scale, interval in wanted.values()
+        for number in (value, *(interval or ()))
+    }
     assert set(re.findall(r"\d+\.\d+", results)) <= measured, "a number that nobody measured"
 
 
 def test_the_data_statement_is_what_prepare_found(run, tmp_path):
     publish.pack(run, tmp_path / "packed", NAME)
-    data, summary = section((tmp_path / "packed/README.md").read_text(), "Data"), json.loads((run.parent / "store/summary.json").read_text())
-    assert f"{summary['inputs']} clips were listed, {summary['ok']} were used" in data and summary["inputs"] == 13 and summary["ok"] == 12
-    assert "1 were missing or refused" in data and all(f"{code} {count}" in data for code, count in summary["rejected"].items())
-    assert "Tone 1 of " in data and "Their licence is not stated" in data and "not stated by who published them" in data
-    assert str(run.parent) not in (tmp_path / "packed/README.md").read_text() + (tmp_path / "packed/config.json").read_text()
+    data, summary = (
+        section((tmp_path / "packed/README.md").read_text(), "Data"),
+        json.loads((run.parent / "store/summary.json").read_text()),
+    )
+    assert (
+        f"{summary['inputs']} clips were listed, {summary['ok']} were used" in data
+        and summary["inputs"] == 13
+        and summary["ok"] == 12
+    )
+    assert "1 were missing or refused" in data and all(
+        f"{code} {count}" in data for code, count in summary["rejected"].items()
+    )
+    assert (
+        "Tone 1 of " in data
+        and "Their licence is not stated" in data
+        and "not stated by who published them" in data
+    )
+    assert (
+        str(run.parent)
+        not in (tmp_path / "packed/README.md").read_text() + (tmp_path / "packed/config.json").read_text()
+    )
 
 
 def test_what_is_not_known_is_called_so(tmp_path):
@@ -88,10 +144,14 @@ def test_what_is_not_known_is_called_so(tmp_path):
     publish.pack(tmp_path / "espnet", tmp_path / "packed", NAME)
     text = (tmp_path / "packed/README.md").read_text()
     assert "None are stated" in section(text, "Results") and not re.search(r"\d", section(text, "Results"))
-    assert "Not known here: the weights were read from a file of another kind (ESPnet)" in section(text, "Data") and "is not known here" in section(text, "Data")
+    assert "Not known here: the weights were read from a file of another kind (ESPnet)" in section(
+        text, "Data"
+    ) and "is not known here" in section(text, "Data")
     assert "Scores are no probabilities" in text and "license" not in ModelCard(text).data.to_dict()
     learned = Calibration(LABELS, np.full(3, 0.5, np.float32), 2.0, ("learned",) * 3, np.ones(3, np.int64))
-    assert "only with its temperature" in card(bare(calibration=learned)) and "`beatline tag --calibrated`" in card(bare(calibration=learned))
+    assert "only with its temperature" in card(
+        bare(calibration=learned)
+    ) and "`beatline tag --calibrated`" in card(bare(calibration=learned))
 
 
 def test_figures_of_others_stand_apart_and_only_beside_their_recipe(tmp_path):
@@ -99,17 +159,26 @@ def test_figures_of_others_stand_apart_and_only_beside_their_recipe(tmp_path):
     results = section(card(bare(about={"config": settings})), "Results")
     before, after = results.split("Published for fine-tuning on AudioSet-20K, by others")
     assert "None are stated" in before and not re.search(r"\d", before), "no AudioSet figure of ours"
-    assert "not measured here" in after and {value for _, value, _ in model_card.PUBLISHED} == set(re.findall(r"\| (\d+\.\d+) \|", after))
+    assert "not measured here" in after and {value for _, value, _ in model_card.PUBLISHED} == set(
+        re.findall(r"\| (\d+\.\d+) \|", after)
+    )
     other = settings | {"data": settings["data"] | {"audioset_train": ["balanced", "unbalanced"]}}
     assert "Published" not in card(bare(about={"config": other})), "another recipe than theirs"
     assert "audioset" in ModelCard(card(bare(about={"config": settings}))).data.tags
 
 
 def test_a_stranger_s_words_change_neither_form_nor_front_matter():
-    evil = LabelSet((Label("a", "x\n---\nlicense: mit"), Label("b", "| ![](http://x) <script>"), Label("c", "`code`")))
+    evil = LabelSet(
+        (Label("a", "x\n---\nlicense: mit"), Label("b", "| ![](http://x) <script>"), Label("c", "`code`"))
+    )
     text = card(bare(labels=evil, name="me/x", family="a\n## Results\n"))
     assert ModelCard(text).data.to_dict().keys() == {"pipeline_tag", "library_name", "tags"}
-    assert text.count("\n## Results") == 1 and "<script" not in text and r"\!" not in text and r"!\[\](http://x)" in text
+    assert (
+        text.count("\n## Results") == 1
+        and "<script" not in text
+        and r"\!" not in text
+        and r"!\[\](http://x)" in text
+    )
 
 
 def test_its_own_lines_run_against_the_hub(run, hub, tmp_path, capsys):

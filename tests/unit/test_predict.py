@@ -22,7 +22,9 @@ def scene(tmp_path_factory):
     settings = tiny(write_data(folder / "data"), folder / "run")
     stages.prepare(settings)
     store = Store.open(settings.store_folder)
-    tagger = initialise_tagger(Tagger(settings.model.encoder, len(store.labels)), torch.Generator().manual_seed(0))
+    tagger = initialise_tagger(
+        Tagger(settings.model.encoder, len(store.labels)), torch.Generator().manual_seed(0)
+    )
     return store, tagger
 
 
@@ -49,14 +51,20 @@ def test_scores_are_those_of_each_clip_alone(scene):
 
 def test_bfloat16_stays_near_float32(scene):
     store, tagger = scene
-    both = [predict.score_clips(tagger.eval(), store, np.arange(12), torch.device("cpu"), precision) for precision in ("float32", "bfloat16")]
+    both = [
+        predict.score_clips(tagger.eval(), store, np.arange(12), torch.device("cpu"), precision)
+        for precision in ("float32", "bfloat16")
+    ]
     assert 0 < np.abs(both[0] - both[1]).max() < 0.02
 
 
 def test_long_clips_are_scored_in_windows_and_no_others(scene):
     store, tagger = scene
     longest = 0.3
-    whole, cut = (predict.predict(tagger, store, "test", torch.device("cpu"), **options).scores for options in ({}, {"longest": longest}))
+    whole, cut = (
+        predict.predict(tagger, store, "test", torch.device("cpu"), **options).scores
+        for options in ({}, {"longest": longest})
+    )
     clips = store.splits["test"]
     is_long = store.lengths[clips] > longest * 16_000
     assert 0 < is_long.sum() < len(clips)
@@ -64,7 +72,10 @@ def test_long_clips_are_scored_in_windows_and_no_others(scene):
     tag = AudioTagger(TorchEngine(tagger, store.labels), longest, longest / 2)
     for row, before, clip in zip(cut[is_long], whole[is_long], clips[is_long], strict=True):
         (tagged,) = tag.tag([(store.samples(int(clip)).astype(np.float32) / 32768, 16_000)])
-        assert len(tagged.window_scores) > 1 and np.abs(tagged.scores - row).max() < 1e-6 < np.abs(before - row).max()
+        assert (
+            len(tagged.window_scores) > 1
+            and np.abs(tagged.scores - row).max() < 1e-6 < np.abs(before - row).max()
+        )
 
 
 def test_a_runs_test_clips_that_training_would_not_take_are_scored_in_windows(tmp_path):
@@ -78,7 +89,9 @@ def test_a_runs_test_clips_that_training_would_not_take_are_scored_in_windows(tm
     found = Predictions.load(settings.out / "predictions")
     expected = predict.predict(tagger, store, "test", torch.device("cpu"), longest=1.0)
     whole = predict.predict(tagger, store, "test", torch.device("cpu"))
-    assert np.array_equal(found.scores, expected.scores) and (np.abs(found.scores - whole.scores) > 1e-5).any(axis=1).tolist() == [name == "long.wav" for name in found.ids]
+    assert np.array_equal(found.scores, expected.scores) and (np.abs(found.scores - whole.scores) > 1e-5).any(
+        axis=1
+    ).tolist() == [name == "long.wav" for name in found.ids]
 
 
 def test_predictions_of_a_split(scene):

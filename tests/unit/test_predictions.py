@@ -15,7 +15,9 @@ from beatline.errors import UserError
 from beatline.labels import Label, LabelSet, audioset
 from beatline.predictions import Predictions, common
 
-SOUNDS = LabelSet(audioset().labels[:4])  # Speech; Male speech, man speaking; Female speech, woman speaking; Child speech, kid speaking
+SOUNDS = LabelSet(
+    audioset().labels[:4]
+)  # Speech; Male speech, man speaking; Female speech, woman speaking; Child speech, kid speaking
 
 
 def make(ids=("a", "b", "c"), labels=SOUNDS, seed=0):
@@ -37,11 +39,19 @@ def test_save_and_load(tmp_path):
     assert artefact.read_manifest(tmp_path / "p") == {"kind": "predictions"}
     rows = list(csv.DictReader(io.StringIO((tmp_path / "p/clips.csv").read_text(encoding="utf-8"))))
     assert [row["id"] for row in rows] == ["a", "b", "c"]
-    assert [row["labels"].split(";") if row["labels"] else [] for row in rows] == [[SOUNDS.mids[k] for k in np.flatnonzero(t)] for t in p.targets]
+    assert [row["labels"].split(";") if row["labels"] else [] for row in rows] == [
+        [SOUNDS.mids[k] for k in np.flatnonzero(t)] for t in p.targets
+    ]
 
 
 # any id a file name can give: line ends, separators, quotes, and bytes that are no UTF-8 (lone surrogates)
-ANY_ID = st.text(st.one_of(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), st.sampled_from("\r\n\u2028\x85\"',; \udce9\udcff")), max_size=6)
+ANY_ID = st.text(
+    st.one_of(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+        st.sampled_from("\r\n\u2028\x85\"',; \udce9\udcff"),
+    ),
+    max_size=6,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,7 +102,13 @@ GOOD = np.full((2, 4), 0.5, np.float32)
         (["a", "b"], GOOD[:, :3], GOOD > 1, "bad-scores", r"\(2, 3\)"),
         (["a", "b"], GOOD, GOOD, "bad-scores", "targets float32"),
         (["a", "b"], GOOD.astype(np.float64), GOOD > 1, "bad-scores", "scores are float64"),
-        (["a", "b"], np.where(np.eye(2, 4) * [[0], [1]], np.nan, GOOD).astype(np.float32), GOOD > 1, "bad-scores", "clip b"),
+        (
+            ["a", "b"],
+            np.where(np.eye(2, 4) * [[0], [1]], np.nan, GOOD).astype(np.float32),
+            GOOD > 1,
+            "bad-scores",
+            "clip b",
+        ),
         (["a", "b"], GOOD * 3, GOOD > 1, "bad-scores", "clip a"),
         (["a", "b"], -GOOD, GOOD > 1, "bad-scores", "clip a"),
     ],
@@ -131,22 +147,38 @@ def test_to_espnet_and_back(tmp_path):
     scores = np.concatenate([rng.random((30, 4), dtype=np.float32), np.float32([[0, 1, 1e-30, 1e-45]])])
     p = Predictions(tuple(f"as20k-eval-{i}" for i in range(31)), scores, rng.random((31, 4)) < 0.3, SOUNDS)
     p.to_espnet(tmp_path / "e")
-    same(Predictions.from_espnet(tmp_path / "e/score", tmp_path / "e/reference_text", tmp_path / "e/token_list"), p)
+    same(
+        Predictions.from_espnet(
+            tmp_path / "e/score", tmp_path / "e/reference_text", tmp_path / "e/token_list"
+        ),
+        p,
+    )
     artefact.verify(tmp_path / "e")
 
 
 def test_espnets_files_as_its_scorer_reads_them(tmp_path):
-    p = Predictions(("x", "y"), np.float32([[0.5, 0.75, 0, 1], [0.25, 0.5, 0, 0]]), np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool), SOUNDS)
+    p = Predictions(
+        ("x", "y"),
+        np.float32([[0.5, 0.75, 0, 1], [0.25, 0.5, 0, 0]]),
+        np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool),
+        SOUNDS,
+    )
     p.to_espnet(tmp_path / "e")
     texts = {path.name: path.read_text() for path in (tmp_path / "e").iterdir()}
     assert texts["score"] == "x 0.5 0.75 0.0 1.0\ny 0.25 0.5 0.0 0.0\n"
-    assert texts["text"] == "x Male_speech,_man_speaking Child_speech,_kid_speaking\ny\n"  # over 0.5, not from it on
+    assert (
+        texts["text"] == "x Male_speech,_man_speaking Child_speech,_kid_speaking\ny\n"
+    )  # over 0.5, not from it on
     assert texts["reference_text"] == "x Speech Male_speech,_man_speaking\ny\n"
     tokens = texts["token_list"].splitlines()
-    assert tokens[-2:] == ["<blank>", "<unk>"] and len(tokens) - 2 == len(SOUNDS)  # their scorer counts labels like this
+    assert tokens[-2:] == ["<blank>", "<unk>"] and len(tokens) - 2 == len(
+        SOUNDS
+    )  # their scorer counts labels like this
 
 
-def write(folder, score="x 0.1 0.2\ny 0.3 0.4\n", text="x Dog\ny dog Dog\n", tokens="Dog\ndog\n<blank>\n<unk>\n"):
+def write(
+    folder, score="x 0.1 0.2\ny 0.3 0.4\n", text="x Dog\ny dog Dog\n", tokens="Dog\ndog\n<blank>\n<unk>\n"
+):
     for name, content in (("score", score), ("text", text), ("token_list", tokens)):
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return folder / "score", folder / "text", folder / "token_list"
@@ -181,12 +213,24 @@ def test_an_id_of_odd_bytes_is_kept(tmp_path):
         ({"score": "x 0.1 0.2\n\ny 0.3 z\n"}, "bad-scores", "score line 3: .*'z'"),
         ({"score": "x 0.1 0.2\ny 0.3 nan\n"}, "bad-scores", "score line 2: .*between 0 and 1"),
         ({"score": "x 0.1 1.2\ny 0.3 0.1\n"}, "bad-scores", "score line 1: .*between 0 and 1"),
-        ({"score": "x 0.1 0.2\ny 0\n"}, "bad-scores", "score line 2: 1 scores for 2 labels; .*--output_all_probabilities"),
+        (
+            {"score": "x 0.1 0.2\ny 0\n"},
+            "bad-scores",
+            "score line 2: 1 scores for 2 labels; .*--output_all_probabilities",
+        ),
         ({"score": "x 0.1 0.2\nx 0.1 0.2\n"}, "duplicate-id", "score line 2: clip x"),
         ({"text": "x Dog\ny Dog\nx dog\n"}, "duplicate-id", "text line 3: clip x"),
         ({"text": "x Dog\ny Cat\n"}, "unknown-label", "text line 2: label 'Cat' .*token_list"),
-        ({"text": "x Dog\n"}, "bad-scores", "score and .*text: 1 clips are in the first only and 0 in the second only, the first is y"),
-        ({"text": "x Dog\ny Dog\nw Dog\nz Dog\n"}, "bad-scores", "0 clips are in the first only and 2 in the second only, the first is w"),
+        (
+            {"text": "x Dog\n"},
+            "bad-scores",
+            "score and .*text: 1 clips are in the first only and 0 in the second only, the first is y",
+        ),
+        (
+            {"text": "x Dog\ny Dog\nw Dog\nz Dog\n"},
+            "bad-scores",
+            "0 clips are in the first only and 2 in the second only, the first is w",
+        ),
         ({"tokens": "Dog\nDog\n"}, "duplicate-id", "token_list line 2: token Dog"),
         ({"tokens": "<blank>\n<unk>\n"}, "bad-table", "label set"),
         ({"score": " \n"}, "empty-file", "score"),

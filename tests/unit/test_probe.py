@@ -1,4 +1,6 @@
-"""A head fitted to one's own clips is the head of its definition, judged by clips it has not seen, and a tagger like any other."""
+"""A head fitted to one's own clips is the head of its definition, judged by clips it has not seen, and a
+tagger like any other.
+"""
 
 import json
 from types import SimpleNamespace
@@ -43,13 +45,21 @@ def examples(count=40, width=6, labels=3, single=False, seed=0, recordings=None)
 def test_the_linear_fit_is_that_of_scikit_learn(task):
     some = examples(single=task == "single-label")
     features, penalty = some.embeddings.astype(np.float64) - some.embeddings.mean(axis=0), 0.03
-    weight, bias = logistic.fit(torch.from_numpy(features), torch.from_numpy(some.targets).double(), penalty, task)
+    weight, bias = logistic.fit(
+        torch.from_numpy(features), torch.from_numpy(some.targets).double(), penalty, task
+    )
     ours = features @ weight.numpy() + bias.numpy()
     peer = {"C": 1 / (2 * penalty * len(features)), "tol": 1e-10, "max_iter": 5000}
     if task == "single-label":
         wanted = LogisticRegression(**peer).fit(features, some.targets.argmax(axis=1)).predict_proba(features)
     else:
-        wanted = np.stack([LogisticRegression(**peer).fit(features, column).predict_proba(features)[:, 1] for column in some.targets.T], axis=1)
+        wanted = np.stack(
+            [
+                LogisticRegression(**peer).fit(features, column).predict_proba(features)[:, 1]
+                for column in some.targets.T
+            ],
+            axis=1,
+        )
     np.testing.assert_allclose(engine.score(ours, task), wanted, atol=2e-4)
 
 
@@ -60,22 +70,33 @@ def test_the_linear_head_is_folded_without_loss():
     spread = (centred**2).mean(axis=0)
     features = torch.from_numpy(centred / np.sqrt(spread + spread.mean()))
     weight, bias = logistic.fit(features, torch.from_numpy(some.targets).double(), 0.01)
-    np.testing.assert_allclose(probe.logits(head, some.embeddings, "multi-label"), (features @ weight + bias).numpy(), atol=1e-4)
+    np.testing.assert_allclose(
+        probe.logits(head, some.embeddings, "multi-label"), (features @ weight + bias).numpy(), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("task", ["multi-label", "single-label"])
 def test_a_score_is_the_share_of_the_neighbours_weight(task):
     some, queries = examples(single=task == "single-label"), examples(seed=1).embeddings
     centre = some.embeddings.mean(axis=0)
-    unit = [(x - centre) / np.linalg.norm(x - centre, axis=1, keepdims=True) for x in (queries, some.embeddings)]
+    unit = [
+        (x - centre) / np.linalg.norm(x - centre, axis=1, keepdims=True) for x in (queries, some.embeddings)
+    ]
     (head, cold) = probe.fit("nearest", some, [0.2, 0.002], task)
     weights = np.exp(unit[0] @ unit[1].T / 0.2)
     wanted = weights @ some.targets / weights.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(engine.score(probe.logits(head, queries, task), task), wanted, atol=1e-5)
-    nearest = KNeighborsClassifier(1, metric="cosine").fit(some.embeddings - centre, some.targets).predict(queries - centre)
+    nearest = (
+        KNeighborsClassifier(1, metric="cosine")
+        .fit(some.embeddings - centre, some.targets)
+        .predict(queries - centre)
+    )
     decided = engine.score(probe.logits(cold, queries, task), task) > 0.5
     assert (decided == nearest).mean() > 0.98  # but where two are as near
-    assert np.isfinite(probe.logits(cold, queries, task)).all() and np.isfinite(probe.logits(cold, np.tile(centre, (1, 1)), task)).all()
+    assert (
+        np.isfinite(probe.logits(cold, queries, task)).all()
+        and np.isfinite(probe.logits(cold, np.tile(centre, (1, 1)), task)).all()
+    )
 
 
 # --- what decides about the strength
@@ -84,13 +105,23 @@ def test_a_score_is_the_share_of_the_neighbours_weight(task):
 @pytest.mark.parametrize("kind", ["linear", "nearest"])
 def test_what_judges_a_head_was_not_in_its_fit(kind):
     rng = np.random.default_rng(0)
-    twice = np.repeat(np.arange(30), 2)  # two clips of each recording, the same sound, and labels that nothing says
-    some = probe.Examples(rng.standard_normal((30, 8)).astype(np.float32)[twice], np.eye(2, dtype=bool)[rng.integers(2, size=30)][twice], tuple(map(str, twice)))
+    twice = np.repeat(
+        np.arange(30), 2
+    )  # two clips of each recording, the same sound, and labels that nothing says
+    some = probe.Examples(
+        rng.standard_normal((30, 8)).astype(np.float32)[twice],
+        np.eye(2, dtype=bool)[rng.integers(2, size=30)][twice],
+        tuple(map(str, twice)),
+    )
     chosen = probe.choose(kind, some, None, "single-label")
     own = metrics.top1_hits(engine.score(chosen.held_out, "single-label"), some.targets).mean()
-    assert 0.2 < own < 0.75 and chosen.strength >= probe.STRENGTHS[kind][3]  # and so the smoothest heads are best
+    assert (
+        0.2 < own < 0.75 and chosen.strength >= probe.STRENGTHS[kind][3]
+    )  # and so the smoothest heads are best
     validation = examples(24, 8, 2, single=True, seed=3)
-    by_validation = probe.choose(kind, examples(24, 8, 2, single=True, seed=3), validation, "single-label")  # the same clips: the sharpest is best
+    by_validation = probe.choose(
+        kind, examples(24, 8, 2, single=True, seed=3), validation, "single-label"
+    )  # the same clips: the sharpest is best
     assert by_validation.held_out is None and by_validation.strength <= probe.STRENGTHS[kind][6]
 
 
@@ -116,7 +147,11 @@ def place(tmp_path_factory):
         for number in range(count):
             seconds = 0.6 + 0.1 * number if number != 1 else 11.0
             time = np.arange(round(seconds * 16_000)) / 16_000
-            for name, sound in (("Tone", np.sin(2 * np.pi * rng.uniform(300, 600) * time)), ("Noise", rng.standard_normal(len(time))), ("Click", (time % 0.1 < 0.002).astype(float))):
+            for name, sound in (
+                ("Tone", np.sin(2 * np.pi * rng.uniform(300, 600) * time)),
+                ("Noise", rng.standard_normal(len(time))),
+                ("Click", (time % 0.1 < 0.002).astype(float)),
+            ):
                 for path in (folder / "split" / split / name, folder / "few" / name):
                     path.mkdir(parents=True, exist_ok=True)
                     soundfile.write(path / f"{split}{number}.wav", 0.2 * sound, 16_000)
@@ -127,24 +162,52 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module", params=["linear", "nearest"])
 def made(request, place):
     out = place / f"made-{request.param}"
-    assert main(["probe", str(place / "split"), "--model", str(place / "run"), "--to", str(out), "--head", request.param]) == 0
+    assert (
+        main(
+            [
+                "probe",
+                str(place / "split"),
+                "--model",
+                str(place / "run"),
+                "--to",
+                str(out),
+                "--head",
+                request.param,
+            ]
+        )
+        == 0
+    )
     return SimpleNamespace(out=out, kind=request.param)
 
 
 def test_what_is_said_of_the_test_clips_is_what_the_tagger_says(place, made):
     predictions, tagger = Predictions.load(made.out / "predictions"), tag.load(made.out, "torch")
-    assert tagger.engine.task == "single-label" and tagger.labels.names == ("Click", "Noise", "Tone") and len(predictions.ids) == 9
+    assert (
+        tagger.engine.task == "single-label"
+        and tagger.labels.names == ("Click", "Noise", "Tone")
+        and len(predictions.ids) == 9
+    )
     for name, scores in zip(predictions.ids, predictions.scores, strict=True):
         result = tagger(place / "split" / name)
         np.testing.assert_allclose(result.scores, scores, atol=1e-5)
     figures = json.loads((made.out / "score/figures.json").read_text())["figures"]
     assert figures["top1_hit_rate"] > 0.8 and figures["n_instances"] == 9
     about = load_checkpoint(made.out).about["probe"]
-    assert about["head"] == made.kind and about["clips"] == {"train": 12, "val": 0, "test": 9} and str(place) not in json.dumps(about)
+    assert (
+        about["head"] == made.kind
+        and about["clips"] == {"train": 12, "val": 0, "test": 9}
+        and str(place) not in json.dumps(about)
+    )
     ledger = [json.loads(line) for line in (made.out / "ledger.jsonl").read_text().splitlines()]
-    assert [line["input"] for line in ledger if line["status"] == "rejected"] == ["train/Tone/bad.wav"] and len(ledger) == 22
+    assert [line["input"] for line in ledger if line["status"] == "rejected"] == [
+        "train/Tone/bad.wav"
+    ] and len(ledger) == 22
     untouched = load_checkpoint(place / "run").state
-    assert all(torch.equal(tensor, untouched[name]) for name, tensor in load_checkpoint(made.out).state.items() if name.startswith("encoder."))
+    assert all(
+        torch.equal(tensor, untouched[name])
+        for name, tensor in load_checkpoint(made.out).state.items()
+        if name.startswith("encoder.")
+    )
 
 
 def test_it_is_a_tagger_like_any_other(place, made, tmp_path, capsys):
@@ -156,8 +219,14 @@ def test_it_is_a_tagger_like_any_other(place, made, tmp_path, capsys):
     assert main(["compare", str(made.out), str(made.out)]) == 0
     publish.pack(made.out, tmp_path / "packed")
     card = (tmp_path / "packed/README.md").read_text()
-    assert "## Results" in card and "on 9 test clips" in card.lower() and ("stored examples" in card) == (made.kind == "nearest")
-    np.testing.assert_array_equal(tag.load(tmp_path / "packed", "torch")(sound).scores, tag.load(made.out, "torch")(sound).scores)
+    assert (
+        "## Results" in card
+        and "on 9 test clips" in card.lower()
+        and ("stored examples" in card) == (made.kind == "nearest")
+    )
+    np.testing.assert_array_equal(
+        tag.load(tmp_path / "packed", "torch")(sound).scores, tag.load(made.out, "torch")(sound).scores
+    )
     assert main(["doctor", str(made.out)]) == 0 and main(["verify", str(made.out / "model")]) == 0
     code = main(["convert", str(made.out), str(tmp_path / "espnet"), "--to", "espnet"])
     assert (code, (tmp_path / "espnet").exists()) == ((0, True) if made.kind == "linear" else (2, False))
@@ -175,7 +244,10 @@ def test_stored_examples_are_exported_and_stay_float32(place, tmp_path):
     quantised = [shapes.get(node.input[1]) for node in graph.node if node.op_type == "MatMulInteger"]
     assert len(quantised) > 10 and not {(32, 50), (50, 5)} & set(quantised)
     sound = place / "split/test/Noise/test1.wav"
-    got, wanted = tag.load(tmp_path / "onnx", "onnx")(sound), tag.AudioTagger(engine.TorchEngine(tagger, loaded.labels))(sound)
+    got, wanted = (
+        tag.load(tmp_path / "onnx", "onnx")(sound),
+        tag.AudioTagger(engine.TorchEngine(tagger, loaded.labels))(sound),
+    )
     np.testing.assert_allclose(got.scores, wanted.scores, atol=1e-5)
 
 
@@ -201,19 +273,57 @@ def test_few_clips_without_splits_and_the_same_bits_again(place, tmp_path, capsy
 def test_one_clip_of_each_label(place, tmp_path, capsys):
     table = "file,labels\n" + "".join(f"{place}/few/{name}/train0.wav,{name}\n" for name in ("Tone", "Noise"))
     (tmp_path / "two.csv").write_text(table)
-    assert main(["probe", str(tmp_path / "two.csv"), "--model", str(place / "run"), "--to", str(tmp_path / "out"), "--head", "nearest"]) == 0
+    assert (
+        main(
+            [
+                "probe",
+                str(tmp_path / "two.csv"),
+                "--model",
+                str(place / "run"),
+                "--to",
+                str(tmp_path / "out"),
+                "--head",
+                "nearest",
+            ]
+        )
+        == 0
+    )
     assert "the default" in capsys.readouterr().out
     tagger = tag.load(tmp_path / "out", "torch")
-    assert [tagger(place / f"few/{name}/train0.wav").top(1)[0][0].name for name in ("Tone", "Noise")] == ["Tone", "Noise"]
+    assert [tagger(place / f"few/{name}/train0.wav").top(1)[0][0].name for name in ("Tone", "Noise")] == [
+        "Tone",
+        "Noise",
+    ]
 
 
 def test_kaldi_folders_and_validation_clips(place, tmp_path, capsys):
     for split, stem in (("train", "train"), ("val", "test"), ("test", "test")):
         (tmp_path / split).mkdir()
-        names = [(name, f"{stem}{number}") for name in ("Tone", "Noise") for number in ((0, 2) if split != "test" else (1,))]
-        (tmp_path / split / "wav.scp").write_text("".join(f"{split}-{name}-{file} {place}/few/{name}/{file}.wav\n" for name, file in names))
-        (tmp_path / split / "text").write_text("".join(f"{split}-{name}-{file} {name}\n" for name, file in names))
-    assert main(["probe", "--data.kaldi", str(tmp_path), "--model", str(place / "run"), "--to", str(tmp_path / "out")]) == 0
+        names = [
+            (name, f"{stem}{number}")
+            for name in ("Tone", "Noise")
+            for number in ((0, 2) if split != "test" else (1,))
+        ]
+        (tmp_path / split / "wav.scp").write_text(
+            "".join(f"{split}-{name}-{file} {place}/few/{name}/{file}.wav\n" for name, file in names)
+        )
+        (tmp_path / split / "text").write_text(
+            "".join(f"{split}-{name}-{file} {name}\n" for name, file in names)
+        )
+    assert (
+        main(
+            [
+                "probe",
+                "--data.kaldi",
+                str(tmp_path),
+                "--model",
+                str(place / "run"),
+                "--to",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
     heard = capsys.readouterr().out
     assert "least loss on 4 validation clips" in heard and "train 4, val 4, test 2" in heard
 
@@ -226,7 +336,9 @@ def test_refusals_are_one_line(place, tmp_path, capsys):
         (tmp_path / "broken" / name).mkdir()
         (tmp_path / "broken" / name / "a.wav").write_bytes(b"junk")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "several.csv").write_text(f"file,labels\n{place}/few/Tone/train0.wav,a;b\n{place}/few/Tone/train2.wav,b\n")
+    (tmp_path / "several.csv").write_text(
+        f"file,labels\n{place}/few/Tone/train0.wav,a;b\n{place}/few/Tone/train2.wav,b\n"
+    )
     (tmp_path / "file").write_text("")
     model, to, few = ["--model", str(place / "run")], ["--to", str(tmp_path / "out")], str(place / "few")
     for words, code, exit_code in (

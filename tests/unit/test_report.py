@@ -19,10 +19,30 @@ from beatline.predictions import Predictions
 
 EVIL = '<script>alert("1")</script>'
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-LOG = [{"event": "start"}, *({"event": "step", "step": i, "epoch": 0, "loss": 1 / (i + 1), "lr": 1e-3, "grad_norm": 0.5} for i in range(20))]
-LOG += [{"event": "validation", "step": i, "epoch": i // 10, "loss": 0.2, "mAP": 0.3, "mean_auc": 0.6} for i in (9, 19)]
-SUMMARY: dict[str, Any] = {"inputs": 45, "ok": 43, "hours": 0.05, "splits": {"train": 20, "val": 3, "test": 20}, "rejected": {"too-short": 2}, "validation": "given"}
-SUMMARY["labels"] = [{"mid": "a", "name": "Kept", "present": 9, "lost": 0}, {"mid": "b", "name": "Half", "present": 2, "lost": 2}, {"mid": "c", "name": "Few", "present": 9, "lost": 3}]
+LOG = [
+    {"event": "start"},
+    *(
+        {"event": "step", "step": i, "epoch": 0, "loss": 1 / (i + 1), "lr": 1e-3, "grad_norm": 0.5}
+        for i in range(20)
+    ),
+]
+LOG += [
+    {"event": "validation", "step": i, "epoch": i // 10, "loss": 0.2, "mAP": 0.3, "mean_auc": 0.6}
+    for i in (9, 19)
+]
+SUMMARY: dict[str, Any] = {
+    "inputs": 45,
+    "ok": 43,
+    "hours": 0.05,
+    "splits": {"train": 20, "val": 3, "test": 20},
+    "rejected": {"too-short": 2},
+    "validation": "given",
+}
+SUMMARY["labels"] = [
+    {"mid": "a", "name": "Kept", "present": 9, "lost": 0},
+    {"mid": "b", "name": "Half", "present": 2, "lost": 2},
+    {"mid": "c", "name": "Few", "present": 9, "lost": 3},
+]
 
 
 def rng() -> np.random.Generator:
@@ -37,11 +57,18 @@ def make(clips=20, labels=4, ids=None, label_set=None, resamples=0, **others) ->
     targets[:, 0] |= ~targets.any(axis=1)
     predictions = Predictions(names, rng().random(targets.shape, dtype=np.float32), targets, label_set)
     defaults = {
-        "title": "a run", "predictions": predictions, "figures": metrics.figures(predictions.scores, targets, clips_hash="ab" * 32, resamples=resamples),
-        "train_positives": np.arange(len(label_set)), "config": {"out": "runs/x", "data": {"csv": "mini"}, "optim": {"betas": [0.9, 0.98]}}, "data_summary": SUMMARY,
-        "validation_rule": "a stratified tenth of train", "environment": {"date": "today", "beatline version": "9"}, "baseline": {"simple": 0.25}, "log": LOG,
+        "title": "a run",
+        "predictions": predictions,
+        "figures": metrics.figures(predictions.scores, targets, clips_hash="ab" * 32, resamples=resamples),
+        "train_positives": np.arange(len(label_set)),
+        "config": {"out": "runs/x", "data": {"csv": "mini"}, "optim": {"betas": [0.9, 0.98]}},
+        "data_summary": SUMMARY,
+        "validation_rule": "a stratified tenth of train",
+        "environment": {"date": "today", "beatline version": "9"},
+        "baseline": {"simple": 0.25},
+        "log": LOG,
         "samples_of": lambda name: (1000 * np.sin(np.arange(16_000) * 0.3)).astype(np.int16),
-    }  # fmt: skip
+    }
     return report_page.ReportInputs(**(defaults | others))
 
 
@@ -81,16 +108,38 @@ def test_folder_is_published_whole(tmp_path):
     path = report.write(tmp_path / "report", inputs)
     assert path == tmp_path / "report/report.html"
     assert artefact.verify(path.parent) == {"kind": "report", "made_from": "abc"}
-    assert {p.name for p in path.parent.iterdir()} == {"RESULTS.md", "labels.csv", "report.html", "manifest.json"}
+    assert {p.name for p in path.parent.iterdir()} == {
+        "RESULTS.md",
+        "labels.csv",
+        "report.html",
+        "manifest.json",
+    }
     rows = list(csv.DictReader(io.StringIO((path.parent / "labels.csv").read_text())))
-    assert list(rows[0]) == ["index", "mid", "display_name", "ap", "auc", "d_prime", "positives_test", "positives_train"]
+    assert list(rows[0]) == [
+        "index",
+        "mid",
+        "display_name",
+        "ap",
+        "auc",
+        "d_prime",
+        "positives_test",
+        "positives_train",
+    ]
     assert [row["display_name"] for row in rows] == list(inputs.predictions.labels.names)
     assert [int(row["positives_train"]) for row in rows] == [0, 1, 2, 3]
 
 
 def test_results_have_the_recipes_table():
     inputs = make(title="a | b\n## c")
-    figures = dataclasses.replace(inputs.figures, mean_acc=0.4773, mAP=0.3746, mean_auc=0.96584, n_labels=527, n_instances=20123, intervals={"mAP": (0.37, 0.381)})
+    figures = dataclasses.replace(
+        inputs.figures,
+        mean_acc=0.4773,
+        mAP=0.3746,
+        mean_auc=0.96584,
+        n_labels=527,
+        n_instances=20123,
+        intervals={"mAP": (0.37, 0.381)},
+    )
     lines = report.results_md(dataclasses.replace(inputs, figures=figures)).splitlines()
     table = lines.index("|Split|mean_acc|mAP|mean_auc|n_labels|n_instances|")
     assert lines[table + 1 : table + 3] == ["|---|---|---|---|---|---|", "|test|47.73|37.46|96.58|527|20123|"]
@@ -111,10 +160,17 @@ def test_page_is_well_formed_and_needs_nothing_from_outside():
     assert targets and all(target.startswith("#") and target[1:] in ids for target in targets)
     assert all(f"#{name}" not in text or name in ids for name in re.findall(r"url\(#([^)]+)\)", text))
     sources = [attrs["src"] for _, attrs in page.tags if "src" in attrs]
-    assert len(sources) == 4 * report_page.CLIPS_SHOWN and all(source.startswith("data:") for source in sources)
-    assert set(re.findall(r"https?://[\w./]+", text)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert len(sources) == 4 * report_page.CLIPS_SHOWN and all(
+        source.startswith("data:") for source in sources
+    )
+    assert set(re.findall(r"https?://[\w./]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
     assert not page.all("link") and "@import" not in text
-    assert all(image["alt"] for image in page.all("img")) and all(drawing["aria-label"] for drawing in page.all("svg"))
+    assert all(image["alt"] for image in page.all("img")) and all(
+        drawing["aria-label"] for drawing in page.all("svg")
+    )
     levels = [int(name[1]) for name, _ in page.tags if re.fullmatch("h[1-6]", name)]
     assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
@@ -129,10 +185,20 @@ def test_only_our_script_may_run():
 def test_what_the_user_gave_is_text():
     labels = LabelSet((Label(EVIL, EVIL), Label("b", '" onload="x'), Label("c", "$x_{"), Label("d", "_d")))
     inputs = make(
-        ids=(EVIL, *(f"clip-{i}" for i in range(12))), label_set=labels, title=EVIL, validation_rule=EVIL, baseline={EVIL: 0.5}, environment={EVIL: EVIL, "date": EVIL},
+        ids=(EVIL, *(f"clip-{i}" for i in range(12))),
+        label_set=labels,
+        title=EVIL,
+        validation_rule=EVIL,
+        baseline={EVIL: 0.5},
+        environment={EVIL: EVIL, "date": EVIL},
         config={"data": {"folder": f"/data/x{EVIL.replace('/', '')}"}, EVIL: EVIL},
-        data_summary=SUMMARY | {"rejected": {EVIL: 1}, "splits": {EVIL: 1}, "labels": [{"mid": EVIL, "name": EVIL, "present": 0, "lost": 1}]},
-    )  # fmt: skip
+        data_summary=SUMMARY
+        | {
+            "rejected": {EVIL: 1},
+            "splits": {EVIL: 1},
+            "labels": [{"mid": EVIL, "name": EVIL, "present": 0, "lost": 1}],
+        },
+    )
     text = report_page.page(inputs)
     page = Page(text)
     assert len(page.all("script")) == 1
@@ -148,7 +214,9 @@ def test_id_that_is_not_unicode_can_be_written(tmp_path):
 
 def test_players_hold_the_clips_they_are_named_after():
     inputs = make(samples_of=lambda name: np.full(500, int(name.split("-")[1]), np.int16))
-    for name, source in re.findall(r'aria-label="Sound of (clip-\d+)" src="data:audio/flac;base64,([^"]+)"', report_page.page(inputs)):
+    for name, source in re.findall(
+        r'aria-label="Sound of (clip-\d+)" src="data:audio/flac;base64,([^"]+)"', report_page.page(inputs)
+    ):
         heard, _ = soundfile.read(io.BytesIO(base64.b64decode(source)), dtype="int16")
         assert (heard == int(name.split("-")[1])).all() and len(heard) == 500
 
@@ -180,16 +248,28 @@ def test_labels_and_clips_at_the_edge():
     targets = np.zeros((3, 4), bool)
     targets[:, 1] = True  # a label on every clip has no AUC, the others have no AP
     predictions = dataclasses.replace(inputs.predictions, targets=targets)
-    edge = dataclasses.replace(inputs, predictions=predictions, figures=metrics.figures(predictions.scores, targets, resamples=0))
+    edge = dataclasses.replace(
+        inputs, predictions=predictions, figures=metrics.figures(predictions.scores, targets, resamples=0)
+    )
     assert "3 of 4 labels have no positive test clip" in report_page.page(edge)
     nothing = dataclasses.replace(inputs.predictions, targets=np.zeros((3, 4), bool))
-    Page(report_page.page(dataclasses.replace(inputs, predictions=nothing, figures=metrics.figures(nothing.scores, nothing.targets, resamples=0))))
+    Page(
+        report_page.page(
+            dataclasses.replace(
+                inputs,
+                predictions=nothing,
+                figures=metrics.figures(nothing.scores, nothing.targets, resamples=0),
+            )
+        )
+    )
     Page(report_page.page(make(clips=1)))
 
 
 def test_many_labels_have_no_matrix():
     assert 'class="matrix"' in report_page.page(make(labels=report_page.MATRIX_LABELS, samples_of=None))
-    assert 'class="matrix"' not in report_page.page(make(labels=report_page.MATRIX_LABELS + 1, samples_of=None))
+    assert 'class="matrix"' not in report_page.page(
+        make(labels=report_page.MATRIX_LABELS + 1, samples_of=None)
+    )
 
 
 def test_confusion_on_a_small_table():
@@ -197,7 +277,9 @@ def test_confusion_on_a_small_table():
     targets = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0]], bool)
     mass, first = report_page.confusion_mass(scores, targets)
     assert np.allclose(mass[0], [(0.9 + 0.3 + 0.4) / 3, (0.2 + 0.8) / 2, (0.1 + 0.5 + 0.0) / 3])
-    assert np.isnan(mass[1, 0]) and np.allclose(mass[1, 1:], [0.6, 0.0])  # label 0 is on every clip of label 1
+    assert np.isnan(mass[1, 0]) and np.allclose(
+        mass[1, 1:], [0.6, 0.0]
+    )  # label 0 is on every clip of label 1
     assert np.isnan(mass[2]).all()
     assert first.tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
 
@@ -218,12 +300,19 @@ def test_clips_with_the_same_labels_do_not_fill_the_page():
 def test_precision_recall_curve_is_bounded_and_ends_where_all_is_found():
     scores, targets = rng().random(50_000), np.arange(50_000) % 3 == 0
     recall, precision = report_page._curve(scores, targets)
-    assert len(recall) <= 500 and recall[-1] == 1.0 and (np.diff(recall) > 0).all() and ((precision >= 0) & (precision <= 1)).all()
+    assert (
+        len(recall) <= 500
+        and recall[-1] == 1.0
+        and (np.diff(recall) > 0).all()
+        and ((precision >= 0) & (precision <= 1)).all()
+    )
 
 
 def test_published_results_stand_apart_on_other_data_and_rank_on_audioset():
     text = report_page.published(make(figures=dataclasses.replace(make().figures, mAP=0.999)))
-    assert "do not compare" in text and text.index("34.70") < text.index("This model on mini-audioset (embedded)")
+    assert "do not compare" in text and text.index("34.70") < text.index(
+        "This model on mini-audioset (embedded)"
+    )
     text = report_page.published(make(label_set=audioset(), clips=5, config={"data": {"audioset": "/x"}}))
     assert "do not compare" not in text and "This model on AudioSet<" in text
     for figure in ("37.46", "20\u202f123", "19\u202f536", "38.90", "18\u202f987", "44.00"):
@@ -249,14 +338,22 @@ def test_every_source_of_data_has_its_name(data, name):
 def test_data_section_accounts_for_every_input():
     text = report_page.data(make())
     assert "45 inputs = 43 clips accepted + 2 rejected" in text and "train 20, val 3, test 20" in text
-    assert "Labels that lost clips: 2 of 3" in text and text.index("Half") < text.index("Few") and "Kept" not in text
-    assert "No label lost a clip" in report_page.data(make(data_summary=SUMMARY | {"labels": SUMMARY["labels"][:1]}))
+    assert (
+        "Labels that lost clips: 2 of 3" in text
+        and text.index("Half") < text.index("Few")
+        and "Kept" not in text
+    )
+    assert "No label lost a clip" in report_page.data(
+        make(data_summary=SUMMARY | {"labels": SUMMARY["labels"][:1]})
+    )
 
 
 def test_git_hash(tmp_path):
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     package = tmp_path / "package"
     package.mkdir()
@@ -275,4 +372,6 @@ def test_git_hash(tmp_path):
 
 
 def test_environment_names_the_versions():
-    assert {"date", "python version", "beatline version", "pytorch version", "git hash", "platform"} == set(report.environment())
+    assert {"date", "python version", "beatline version", "pytorch version", "git hash", "platform"} == set(
+        report.environment()
+    )

@@ -24,11 +24,21 @@ from tests.sounds import chord, plain
 
 def test_a_score_reads_as_the_same_float32():
     for score in np.random.default_rng(0).random(2000, np.float32) ** 8:
-        assert np.float32(answers.number(float(score))) == score and len(repr(answers.number(float(score)))) < 16
+        assert (
+            np.float32(answers.number(float(score))) == score and len(repr(answers.number(float(score)))) < 16
+        )
 
 
 def test_every_code_has_a_status_and_several_have_one_together():
-    assert {answers.status_of(UserError(code, "", "", "")) for code in EXIT_CODES} == {404, 408, 413, 415, 422, 429, 503}
+    assert {answers.status_of(UserError(code, "", "", "")) for code in EXIT_CODES} == {
+        404,
+        408,
+        413,
+        415,
+        422,
+        429,
+        503,
+    }
     assert answers.status_of_all(["", "not-audio"]) == 200
     assert answers.status_of_all(["not-audio", "not-audio"]) == 415
     assert answers.status_of_all(["not-audio", "empty-file"]) == 422
@@ -48,9 +58,19 @@ def test_counts_read_as_prometheus_writes_them():
     for value in (0.5, 1, 3, 100):
         histogram.add(value)
     assert counter.lines() == ['c_total{code="a"} 1234567890']
-    assert histogram.lines() == ['h_bucket{le="1"} 2', 'h_bucket{le="10"} 3', 'h_bucket{le="+Inf"} 4', "h_sum 104.5", "h_count 4"]
+    assert histogram.lines() == [
+        'h_bucket{le="1"} 2',
+        'h_bucket{le="10"} 3',
+        'h_bucket{le="+Inf"} 4',
+        "h_sum 104.5",
+        "h_count 4",
+    ]
     text = Metrics(lambda: 3, lambda: 0, lambda: 0).text()
-    assert "# TYPE beatline_queue_files gauge\nbeatline_queue_files 3\n" in text and text.endswith("\n") and text.count("# HELP") == text.count("# TYPE") == 11
+    assert (
+        "# TYPE beatline_queue_files gauge\nbeatline_queue_files 3\n" in text
+        and text.endswith("\n")
+        and text.count("# HELP") == text.count("# TYPE") == 11
+    )
 
 
 def test_bounds_of_decoding_are_those_of_the_decoders():
@@ -68,7 +88,9 @@ def test_windows_from_disk_are_those_of_the_recording(tmp_path, samples):
     decoded = Decoded(tmp_path / "x.pcm", samples, "")
     for hop in (1, 100, 300, 800):
         found, wanted = list(decoded.windows(800, hop)), list(windows.cut([sound], 800, hop))
-        assert len(found) == decoded.count(800, hop) == len(wanted) and all(a == b and np.array_equal(x, y) for (a, x), (b, y) in zip(found, wanted, strict=True))
+        assert len(found) == decoded.count(800, hop) == len(wanted) and all(
+            a == b and np.array_equal(x, y) for (a, x), (b, y) in zip(found, wanted, strict=True)
+        )
 
 
 def test_an_upload_is_decoded_as_offline_and_bounded(tmp_path):
@@ -88,7 +110,9 @@ def test_an_upload_is_decoded_as_offline_and_bounded(tmp_path):
             with pytest.raises(UserError, match="takes longer than 0 s") as caught:
                 await decode(decoders, upload, "bark.ogg", replace(limits, max_decode_seconds=0))
             assert caught.value.code == "decode-timeout" and not upload.with_suffix(".pcm").exists()
-            assert (await decode(decoders, upload, "bark.ogg", limits)).samples == decoded.samples  # the pool lives
+            assert (
+                await decode(decoders, upload, "bark.ogg", limits)
+            ).samples == decoded.samples  # the pool lives
 
     asyncio.run(main())
 

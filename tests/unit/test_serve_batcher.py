@@ -1,4 +1,6 @@
-"""The model's thread: fair turns, shared passes, and the bits that a recording gets offline, on every engine."""
+"""The model's thread: fair turns, shared passes, and the bits that a recording gets offline, on every
+engine.
+"""
 
 import asyncio
 import time
@@ -22,7 +24,9 @@ WINDOW, HOP = 8000, 4000
 
 
 class Loud(Engine):
-    """Scores a window by its loudest sample, and remembers its passes; its rows depend on nothing or on their number."""
+    """Scores a window by its loudest sample, and remembers its passes; its rows depend on nothing or on their
+    number.
+    """
 
     name, task, labels = "loud", "multi-label", LABELS
     alone = True
@@ -37,7 +41,13 @@ class Loud(Engine):
         if not self.alone:
             loudest = loudest + 1e-3 * len(waveforms)
         scores = np.repeat(loudest, 3, axis=1)
-        return [scores, scores, np.repeat(loudest, 4, axis=1), np.zeros((len(waveforms), 8, 4), np.float32), scores[:, None]][: len(names)]
+        return [
+            scores,
+            scores,
+            np.repeat(loudest, 4, axis=1),
+            np.zeros((len(waveforms), 8, 4), np.float32),
+            scores[:, None],
+        ][: len(names)]
 
 
 def recording(count: int, seed: int, length: int = WINDOW) -> list[tuple[int, np.ndarray]]:
@@ -64,7 +74,9 @@ def ready(batcher: Batcher) -> Batcher:
 def test_every_window_comes_back_in_order_with_its_own_scores(alone):
     ears = Loud()
     ears.alone = alone
-    recordings = [recording(count, seed) for seed, count in enumerate([1, 7, 3, 30, 2], 1)] + [recording(1, 9, 5000)]
+    recordings = [recording(count, seed) for seed, count in enumerate([1, 7, 3, 30, 2], 1)] + [
+        recording(1, 9, 5000)
+    ]
 
     async def main() -> list[list[Scored]]:
         with Batcher(ears, WINDOW, 0.0) as batcher:
@@ -73,10 +85,16 @@ def test_every_window_comes_back_in_order_with_its_own_scores(alone):
             return found
 
     for parts, found in zip(recordings, asyncio.run(main()), strict=True):
-        assert [(part.begin, part.length) for part in found] == [(begin, len(samples)) for begin, samples in parts]
+        assert [(part.begin, part.length) for part in found] == [
+            (begin, len(samples)) for begin, samples in parts
+        ]
         for part, (_, samples) in zip(found, parts, strict=True):
             expected = samples[0] / np.float32(32768)
-            np.testing.assert_allclose(part.outputs.scores[part.row], expected + (0 if alone else 1e-3 * len(part.outputs.scores)), atol=1e-6)
+            np.testing.assert_allclose(
+                part.outputs.scores[part.row],
+                expected + (0 if alone else 1e-3 * len(part.outputs.scores)),
+                atol=1e-6,
+            )
 
 
 def test_windows_of_one_length_share_passes_and_recordings_take_turns():
@@ -87,7 +105,10 @@ def test_windows_of_one_length_share_passes_and_recordings_take_turns():
             ready(batcher)
             ears.passes.clear()
             with batcher._change:  # all are there before the first turn
-                lanes = [lane(recording(40, seed)) for seed in (1, 2, 3)] + [lane(recording(1, 4, 5000)), lane(recording(2, 5))]
+                lanes = [lane(recording(40, seed)) for seed in (1, 2, 3)] + [
+                    lane(recording(1, 4, 5000)),
+                    lane(recording(2, 5)),
+                ]
                 batcher._lanes.extend(lanes)
                 batcher._change.notify()
             await asyncio.gather(*(drained(one) for one in lanes))
@@ -98,8 +119,15 @@ def test_windows_of_one_length_share_passes_and_recordings_take_turns():
 
     asyncio.run(main())
     heard = [[round(value * 32768) for value in one] for one in ears.passes]
-    assert heard[0] == [100, 200, 300, 500] and heard[1] == [400]  # the short one waits for one pass, the second window of the last for two
-    assert 501 in heard[2] and sum(map(len, heard)) == 123 and max(map(len, heard)) == 4 and sum(len(one) == 4 for one in heard) >= 30
+    assert heard[0] == [100, 200, 300, 500] and heard[1] == [
+        400
+    ]  # the short one waits for one pass, the second window of the last for two
+    assert (
+        501 in heard[2]
+        and sum(map(len, heard)) == 123
+        and max(map(len, heard)) == 4
+        and sum(len(one) == 4 for one in heard) >= 30
+    )
 
 
 def test_where_rows_depend_on_their_number_a_pass_is_of_one_recording_as_offline():
@@ -128,7 +156,9 @@ def test_a_window_that_repeats_the_one_before_it_is_not_scored_again():
             ready(batcher)
             ears.passes.clear()
             levels = [[0] * 1000, [5, 5, 7, 7, 7, 5, 5, 0, 0, 9]]
-            for wanted, found in zip(levels, await scored(batcher, *(lane(windows_of(*some)) for some in levels)), strict=True):
+            for wanted, found in zip(
+                levels, await scored(batcher, *(lane(windows_of(*some)) for some in levels)), strict=True
+            ):
                 assert [part.begin for part in found] == [HOP * i for i in range(len(wanted))]
                 assert [round(float(part.outputs.scores[part.row, 0]) * 32768) for part in found] == wanted
 
@@ -143,7 +173,9 @@ def test_a_window_that_repeats_the_one_before_it_is_not_scored_again():
             await scored(batcher, lane(windows_of(*[3] * 9)))
 
     asyncio.run(together())
-    assert sum(map(len, ears.passes)) == 9  # its bits depend on its company, so it is heard in the one that it has offline
+    assert (
+        sum(map(len, ears.passes)) == 9
+    )  # its bits depend on its company, so it is heard in the one that it has offline
 
 
 def test_who_leaves_is_not_scored_any_more_and_who_fails_is_told():
@@ -187,7 +219,10 @@ def test_who_fails_in_a_shared_pass_fails_alone():
             with batcher._change:  # both are there before the first turn: all four windows are one pass
                 batcher._lanes.extend([bad, good])
                 batcher._change.notify()
-            assert [round(float(part.outputs.scores[part.row, 0]) * 32768) async for part in good] == [100, 101]
+            assert [round(float(part.outputs.scores[part.row, 0]) * 32768) async for part in good] == [
+                100,
+                101,
+            ]
             with pytest.raises(FileNotFoundError):
                 assert [part async for part in bad]
             assert len(ears.passes) == 1 and len(batcher) == 0
@@ -219,17 +254,25 @@ def test_the_bits_are_those_of_the_recording_alone_offline(exported, kind):
     ready_made = TorchEngine(make_tagger(), LABELS) if kind == "torch" else engine.load_export(exported, kind)
     tagger = AudioTagger(ready_made, WINDOW / 16_000, HOP / 16_000)
     rng = np.random.default_rng(0)
-    recordings = [rng.integers(-5000, 5000, length).astype(np.int16) for length in (WINDOW, 100, 5 * WINDOW + 7, WINDOW, 3 * WINDOW, 5000, 5000, WINDOW + 1)]
+    recordings = [
+        rng.integers(-5000, 5000, length).astype(np.int16)
+        for length in (WINDOW, 100, 5 * WINDOW + 7, WINDOW, 3 * WINDOW, 5000, 5000, WINDOW + 1)
+    ]
 
     async def main() -> list[list[Scored]]:
         with Batcher(ready_made, WINDOW, 0.02) as batcher:
             ready(batcher)
-            lanes = [lane(list(cut([samples], WINDOW, HOP)), detail=number == 1) for number, samples in enumerate(recordings)]
+            lanes = [
+                lane(list(cut([samples], WINDOW, HOP)), detail=number == 1)
+                for number, samples in enumerate(recordings)
+            ]
             return await scored(batcher, *lanes)
 
     for samples, found in zip(recordings, asyncio.run(main()), strict=True):
         offline = tagger((samples.astype(np.float32) / 32768), 16_000)
-        np.testing.assert_array_equal(np.stack([part.outputs.scores[part.row] for part in found]), offline.window_scores)
+        np.testing.assert_array_equal(
+            np.stack([part.outputs.scores[part.row] for part in found]), offline.window_scores
+        )
 
 
 def test_independence_is_found_out_on_the_engine_itself():

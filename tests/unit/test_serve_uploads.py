@@ -14,21 +14,41 @@ from beatline.limits import ServeLimits
 from beatline.serve.spool import Share, Spool
 from beatline.serve.uploads import Left, Upload, receive
 
-LIMITS = ServeLimits(max_file_bytes=1000, max_request_bytes=5000, max_files=3, upload_grace=0.3, min_upload_rate=10_000)
+LIMITS = ServeLimits(
+    max_file_bytes=1000, max_request_bytes=5000, max_files=3, upload_grace=0.3, min_upload_rate=10_000
+)
 KIND = "multipart/form-data; boundary=b"
 
 
 def body(*files: tuple[bytes, bytes]) -> bytes:
-    return b"".join(b"--b\r\nContent-Disposition: form-data; " + about + b"\r\n\r\n" + content + b"\r\n" for about, content in files) + b"--b--\r\n"
+    return (
+        b"".join(
+            b"--b\r\nContent-Disposition: form-data; " + about + b"\r\n\r\n" + content + b"\r\n"
+            for about, content in files
+        )
+        + b"--b--\r\n"
+    )
 
 
 def named(name: str) -> bytes:
     return b'name="files"; filename="' + name.encode() + b'"'
 
 
-def take(content: bytes, size: int = 100, kind: str = KIND, length: str = "", limits: ServeLimits = LIMITS, pause: float = 0.0, spool: Spool | None = None, left: bool = False) -> list[tuple[Upload, bytes]]:
+def take(
+    content: bytes,
+    size: int = 100,
+    kind: str = KIND,
+    length: str = "",
+    limits: ServeLimits = LIMITS,
+    pause: float = 0.0,
+    spool: Spool | None = None,
+    left: bool = False,
+) -> list[tuple[Upload, bytes]]:
     pieces = [content[i : i + size] for i in range(0, len(content), size)] or [b""]
-    messages: list[dict[str, Any]] = [{"type": "http.request", "body": piece, "more_body": i + 1 < len(pieces) or left} for i, piece in enumerate(pieces)]
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": piece, "more_body": i + 1 < len(pieces) or left}
+        for i, piece in enumerate(pieces)
+    ]
     queue = iter([*messages, {"type": "http.disconnect"}])
 
     async def incoming() -> dict[str, Any]:
@@ -44,7 +64,9 @@ def take(content: bytes, size: int = 100, kind: str = KIND, length: str = "", li
 def test_files_are_whole_whatever_the_pieces(size):
     contents = [b"", b"x", b"\r\n--a \r\n-\r\r\n--", bytes(range(256)) * 3]
     found = take(body(*((named(f"{i}.wav"), content) for i, content in enumerate(contents[1:]))), size)
-    assert [(upload.name, upload.size, content) for upload, content in found] == [(f"{i}.wav", len(content), content) for i, content in enumerate(contents[1:])]
+    assert [(upload.name, upload.size, content) for upload, content in found] == [
+        (f"{i}.wav", len(content), content) for i, content in enumerate(contents[1:])
+    ]
     assert take(body((named("empty.wav"), b"")), size)[0][1] == b""
 
 
@@ -66,7 +88,9 @@ def test_names_are_given_back_in_one_printable_line_and_name_no_file(about, name
 
 def test_a_file_that_is_too_large_is_dropped_and_the_others_kept():
     spool = Spool(10_000)
-    (first, _), (second, content), (third, _) = take(body((named("a"), b"1"), (named("b"), bytes(1001)), (named("c"), bytes(1000))), spool=spool)
+    (first, _), (second, content), (third, _) = take(
+        body((named("a"), b"1"), (named("b"), bytes(1001)), (named("c"), bytes(1000))), spool=spool
+    )
     assert first.error is None and third.error is None and content == b"" and spool.used == 0
     assert second.error is not None and second.error.code == "too-large" and "b" in second.error.what
 
@@ -82,7 +106,10 @@ def test_a_file_that_is_too_large_is_dropped_and_the_others_kept():
         ("bad-usage", {"content": body((b"", b"abc"))}),
         ("bad-usage", {"content": body((named("a"), b"abc")), "kind": "application/json"}),
         ("bad-usage", {"content": body((named("a"), b"abc")), "kind": "multipart/form-data"}),
-        ("bad-usage", {"content": body((named("a"), b"abc")), "kind": "multipart/form-data; boundary=" + "b" * 999}),
+        (
+            "bad-usage",
+            {"content": body((named("a"), b"abc")), "kind": "multipart/form-data; boundary=" + "b" * 999},
+        ),
         ("bad-usage", {"content": b"--b\r\n" + b"X: y\r\n" * 100 + body((named("a"), b"abc"))[5:]}),
         ("too-large", {"content": body(*[(named("a"), b"abc")] * 4)}),
         ("too-large", {"content": body((named("a"), bytes(6000)))}),

@@ -1,4 +1,6 @@
-"""A shard's facts are exact, its task survives the way to another machine, and a pair knows whether it is whole."""
+"""A shard's facts are exact, its task survives the way to another machine, and a pair knows whether it is
+whole.
+"""
 
 import json
 from pathlib import Path
@@ -21,12 +23,17 @@ def made(folder: Path, sounds: list[np.ndarray], **options: object) -> list[dict
     task = shards.Task(7, "plan", tuple(jobs), (0.0,) * len(jobs))
     assert list(shards.make([task], folder, **options)) == [7]
     facts = shards.read(folder, 7, "plan")
-    assert np.array_equal(np.fromfile(folder / shard_name(7), "<i2"), np.concatenate(sounds)) and shards.size(facts) == sum(map(len, sounds)) * 2
+    assert (
+        np.array_equal(np.fromfile(folder / shard_name(7), "<i2"), np.concatenate(sounds))
+        and shards.size(facts) == sum(map(len, sounds)) * 2
+    )
     return facts["rows"]
 
 
 def test_levels_silence_and_clipping_are_measured(tmp_path):
-    half = np.concatenate([np.zeros(8000, np.int16), np.full(8000, 33, np.int16)])  # 33 is above -60 dB of full scale, 32 is not
+    half = np.concatenate(
+        [np.zeros(8000, np.int16), np.full(8000, 33, np.int16)]
+    )  # 33 is above -60 dB of full scale, 32 is not
     edge = np.full(16_000, 32, np.int16)
     loud = np.array([32767, -32768, 100, -32767] * 4000, np.int16)
     short = np.array([0, 5], np.int16)
@@ -49,25 +56,44 @@ def test_jobs_are_fetched_shortly_before_they_are_decoded(tmp_path):
 
 
 def test_a_task_survives_as_text():
-    task = shards.Task(3, "p", (Job(Path("/a/ü\udcff.tar"), "x.wav", 1.5, None, 12.0), Job(Path("b"), end=2.0)), (0.1, 0.0))
+    task = shards.Task(
+        3, "p", (Job(Path("/a/ü\udcff.tar"), "x.wav", 1.5, None, 12.0), Job(Path("b"), end=2.0)), (0.1, 0.0)
+    )
     assert shards.Task.from_json(task.to_json()) == task
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"self": 1}', '{"rows": [], "plan": "p", "sha256": "0", "self": "0"}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"self": 1}', '{"rows": [], "plan": "p", "sha256": "0", "self": "0"}', "\xff"],
+)
 def test_damaged_facts_are_none(text):
     assert shards.parse(text) is None
 
 
 def test_a_pair_is_whole_only_with_its_plan_and_its_samples(tmp_path):
     made(tmp_path, [np.full(1600, 3, np.int16)])
-    assert shards.read(tmp_path, 7, "plan") and shards.read(tmp_path, 7, "other") is None and shards.read(tmp_path, 8, "plan") is None
+    assert (
+        shards.read(tmp_path, 7, "plan")
+        and shards.read(tmp_path, 7, "other") is None
+        and shards.read(tmp_path, 8, "plan") is None
+    )
     facts = json.loads((tmp_path / shards.facts_name(7)).read_text())
     facts.pop("self")
     facts["rows"][0]["crc"] += 1
-    (tmp_path / shards.facts_name(7)).write_text(json.dumps(facts | {"self": artefact.hash_json(facts | {"plan": "x"})}))
+    (tmp_path / shards.facts_name(7)).write_text(
+        json.dumps(facts | {"self": artefact.hash_json(facts | {"plan": "x"})})
+    )
     assert shards.read(tmp_path, 7, "plan") is None
 
 
 def test_which_shard_a_file_belongs_to():
-    names = ["shard-00012.i16", "shard-123456.json", "shard-00012.i16.partial", "shard-.json", "index.npy", "12.json", "shard-1.txt"]
+    names = [
+        "shard-00012.i16",
+        "shard-123456.json",
+        "shard-00012.i16.partial",
+        "shard-.json",
+        "index.npy",
+        "12.json",
+        "shard-1.txt",
+    ]
     assert [shards.number_of(name) for name in names] == [12, 123456, None, None, None, None, None]

@@ -1,4 +1,6 @@
-"""A store holds every clip once, the same bytes however it came about, and notices when it is not what was written."""
+"""A store holds every clip once, the same bytes however it came about, and notices when it is not what was
+written.
+"""
 
 import json
 import os
@@ -32,11 +34,16 @@ def test_what_comes_out_is_what_decoding_gives(data, reference):
         assert opened.samples(i).dtype == np.int16
     targets = opened.targets(np.arange(len(good)))
     assert targets.dtype == np.float32
-    assert [{opened.labels.mids[k] for k in np.flatnonzero(row)} for row in targets] == [set(clip.labels) for clip in good]
+    assert [{opened.labels.mids[k] for k in np.flatnonzero(row)} for row in targets] == [
+        set(clip.labels) for clip in good
+    ]
     assert np.array_equal(opened.targets([5, 2]), targets[[5, 2]]) and opened.targets([]).shape == (0, 3)
-    assert np.array_equal(opened.label_totals(np.array([5, 2])), targets[[5, 2]].sum(axis=0)) and opened.label_totals(np.array([], int)).tolist() == [0, 0, 0]
+    assert np.array_equal(
+        opened.label_totals(np.array([5, 2])), targets[[5, 2]].sum(axis=0)
+    ) and opened.label_totals(np.array([], int)).tolist() == [0, 0, 0]
     assert {name: [opened.ids[i] for i in some] for name, some in opened.splits.items()} == {
-        name: [inputs.clips[i].id for i in some if i not in (4, 8, 12)] for name, some in inputs.splits.items()
+        name: [inputs.clips[i].id for i in some if i not in (4, 8, 12)]
+        for name, some in inputs.splits.items()
     }
     assert all(some.dtype == np.int64 for some in [*opened.splits.values(), opened.lengths])
 
@@ -44,19 +51,34 @@ def test_what_comes_out_is_what_decoding_gives(data, reference):
 def test_a_clips_row_says_what_it_was(reference):
     opened = Store.open(reference)
     row = opened.clip(opened.ids.index("1.flac"))
-    assert (row["rate_in"], row["channels_in"], row["splits"], row["source"], row["labels"]) == ("22050", "2", "train", "1.flac", "a;b")
+    assert (row["rate_in"], row["channels_in"], row["splits"], row["source"], row["labels"]) == (
+        "22050",
+        "2",
+        "train",
+        "1.flac",
+        "a;b",
+    )
     samples = opened.samples_of("1.flac") / 32768
-    assert float(row["peak"]) == pytest.approx(np.abs(samples).max(), abs=1e-6) and float(row["rms"]) == pytest.approx(np.sqrt((samples**2).mean()), abs=1e-6)
+    assert float(row["peak"]) == pytest.approx(np.abs(samples).max(), abs=1e-6) and float(
+        row["rms"]
+    ) == pytest.approx(np.sqrt((samples**2).mean()), abs=1e-6)
     assert float(row["seconds"]) == len(samples) / 16_000
 
 
 def test_the_ledger_has_one_line_per_input_and_the_summary_adds_up(data, reference):
     lines = [json.loads(line) for line in (reference / "ledger.jsonl").read_text().splitlines()]
     assert len(lines) == CLIPS + 1 and len({line["input"] for line in lines}) == CLIPS + 1
-    assert {line["input"]: line["code"] for line in lines if line["status"] == "rejected"} == {"4.wav": "not-audio", "8.wav": "missing-file", "12.wav": "too-short", "x.wav": "no-label"}
+    assert {line["input"]: line["code"] for line in lines if line["status"] == "rejected"} == {
+        "4.wav": "not-audio",
+        "8.wav": "missing-file",
+        "12.wav": "too-short",
+        "x.wav": "no-label",
+    }
     summary = Store.open(reference).summary
     assert summary["inputs"] == CLIPS + 1 == summary["ok"] + sum(summary["rejected"].values())
-    assert summary["splits"] == {"train": 12, "val": 3, "test": 5} and summary["validation"].startswith("as the data gives it")
+    assert summary["splits"] == {"train": 12, "val": 3, "test": 5} and summary["validation"].startswith(
+        "as the data gives it"
+    )
     assert summary["hours"] == pytest.approx(Store.open(reference).lengths.sum() / 16_000 / 3600)
     for row in summary["labels"]:
         assert row["expected"] == row["present"] + row["lost"]
@@ -88,7 +110,19 @@ def test_a_whole_store_is_left_alone_and_a_stale_one_made_anew(data, reference, 
 
 
 def test_runs_share_a_whole_store_that_they_may_not_write(data, tmp_path, capsys):
-    config = load_config("mini", ["--data.csv", str(data / "clips.csv"), "--data.validation", "given", "--store", str(tmp_path / "shared/store"), "--out", str(tmp_path / "run")])
+    config = load_config(
+        "mini",
+        [
+            "--data.csv",
+            str(data / "clips.csv"),
+            "--data.validation",
+            "given",
+            "--store",
+            str(tmp_path / "shared/store"),
+            "--out",
+            str(tmp_path / "run"),
+        ],
+    )
     stages.prepare(config)
     (tmp_path / "shared/.lock").unlink()
     stages.prepare(config)
@@ -101,11 +135,20 @@ def test_runs_share_a_whole_store_that_they_may_not_write(data, tmp_path, capsys
 
 def test_content_names_what_is_in_the_store(data, reference, tmp_path):
     rows = (data / "clips.csv").read_text()
-    for i, changed in enumerate((rows.replace("1.flac,a;b", "1.flac,a"), rows.replace("1.flac,a;b,train", "1.flac,a;b,test"), rows.replace("1.flac,a;b,train\n", ""))):
+    for i, changed in enumerate(
+        (
+            rows.replace("1.flac,a;b", "1.flac,a"),
+            rows.replace("1.flac,a;b,train", "1.flac,a;b,test"),
+            rows.replace("1.flac,a;b,train\n", ""),
+        )
+    ):
         assert changed != rows
         (data / f"other{i}.csv").write_text(changed)
         prepare(manifest.read(DataConfig(csv=data / f"other{i}.csv")), tmp_path / str(i))
-        assert artefact.read_manifest(tmp_path / str(i))["content"] != artefact.read_manifest(reference)["content"]
+        assert (
+            artefact.read_manifest(tmp_path / str(i))["content"]
+            != artefact.read_manifest(reference)["content"]
+        )
 
 
 # --- bounds
@@ -119,27 +162,39 @@ def test_bounds_hold_for_train_and_val_and_not_for_test(tmp_path):
             rows.append(f"{split}-{name}.wav,x,{split}")
     (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
     summary = prepare(table(tmp_path), tmp_path / "store")
-    assert summary["rejected"] == {"too-long": 2, "too-short": 2} and summary["splits"] == {"train": 2, "val": 2, "test": 4}
+    assert summary["rejected"] == {"too-long": 2, "too-short": 2} and summary["splits"] == {
+        "train": 2,
+        "val": 2,
+        "test": 4,
+    }
 
 
 def test_a_clip_in_val_and_test_leaves_only_val(tmp_path):
     (tmp_path / "balance_wav").mkdir()
     (tmp_path / "eval_wav").mkdir()
     for i in range(30):
-        soundfile.write(tmp_path / f"eval_wav/recording{i:02d}.wav", np.full(16_000 * 13 if i == 1 else 8000, 0.1), 16_000)
+        soundfile.write(
+            tmp_path / f"eval_wav/recording{i:02d}.wav", np.full(16_000 * 13 if i == 1 else 8000, 0.1), 16_000
+        )
         soundfile.write(tmp_path / f"balance_wav/Recording{i:02d}.wav", np.full(8000, 0.1), 16_000)
     for name, letter in (("eval", "r"), ("balanced_train", "R")):
-        (tmp_path / f"{name}_segments.csv").write_text("".join(f'{letter}ecording{i:02d}, 20.0, 30.0, "/m/09x0r"\n' for i in range(30)))
+        (tmp_path / f"{name}_segments.csv").write_text(
+            "".join(f'{letter}ecording{i:02d}, 20.0, 30.0, "/m/09x0r"\n' for i in range(30))
+        )
     prepare(manifest.read(DataConfig(audioset=tmp_path, validation="inside-eval")), tmp_path / "store")
     opened = Store.open(tmp_path / "store")
-    assert [opened.ids[i] for i in opened.splits["val"]] == ["as20k-eval-0", "as20k-eval-2"] and len(opened.splits["test"]) == 30
+    assert [opened.ids[i] for i in opened.splits["val"]] == ["as20k-eval-0", "as20k-eval-2"] and len(
+        opened.splits["test"]
+    ) == 30
     assert opened.clip(30)["splits"] == "val;test" and opened.clip(31)["splits"] == "test"
     assert '"note": "not in val: too long or too short"' in (tmp_path / "store/ledger.jsonl").read_text()
 
 
 def test_a_split_of_which_nothing_is_left_is_an_error_that_says_where_to_look(data, tmp_path):
     (data / "bad.csv").write_text("file,labels,split\n0.wav,x,train\n4.wav,x,test\n8.wav,x,test\n")
-    message = refused("no-clips", prepare, manifest.read(DataConfig(csv=data / "bad.csv")), tmp_path / "store")
+    message = refused(
+        "no-clips", prepare, manifest.read(DataConfig(csv=data / "bad.csv")), tmp_path / "store"
+    )
     assert "split test" in message and "not-audio 1" in message and "missing-file 1" in message
     ledger = Path(message.split("see ")[1].split(" for each")[0])
     assert len(ledger.read_text().splitlines()) == 3 and not (tmp_path / "store").exists()
@@ -199,7 +254,10 @@ def test_many_threads_read_at_once(reference):
     expected = [opened.samples(i) for i in range(len(opened.ids))]
     order = np.random.default_rng(0).integers(0, len(expected), 2000)
     with ThreadPoolExecutor(8) as pool:
-        assert all(np.array_equal(a, expected[i]) for i, a in zip(order, pool.map(lambda i: opened.samples(int(i)), order), strict=True))
+        assert all(
+            np.array_equal(a, expected[i])
+            for i, a in zip(order, pool.map(lambda i: opened.samples(int(i)), order), strict=True)
+        )
 
 
 def test_a_folder_that_is_no_store_is_not_replaced(data, tmp_path):
@@ -208,7 +266,9 @@ def test_a_folder_that_is_no_store_is_not_replaced(data, tmp_path):
     refused("not-writable", prepare, table(data), tmp_path / "music")
     refused("not-writable", prepare, table(data), tmp_path / "music/mine.txt")
     refused("not-writable", prepare, table(data), tmp_path / "music/mine.txt/store")
-    assert (tmp_path / "music/mine.txt").read_text() == "precious" and list(tmp_path.iterdir()) == [tmp_path / "music"]
+    assert (tmp_path / "music/mine.txt").read_text() == "precious" and list(tmp_path.iterdir()) == [
+        tmp_path / "music"
+    ]
     (tmp_path / "empty").mkdir()
     prepare(table(data), tmp_path / "empty")
 

@@ -77,10 +77,14 @@ def test_recordings_are_begun_ahead_of_their_turn_with_the_same_results(tagger, 
 def test_who_leaves_early_ends_what_was_begun_ahead(fast, sounds):
     before = set(children())
     with Decoders(8) as decoders:
-        results = tag.AudioTagger(fast, window=1.0, hop=0.5).tag([Job(sounds / "5.wav")] * 12, read=decoders.blocks)
+        results = tag.AudioTagger(fast, window=1.0, hop=0.5).tag(
+            [Job(sounds / "5.wav")] * 12, read=decoders.blocks
+        )
         next(results)
         results.close()
-        until(lambda: not [one for one in threading.enumerate() if one.name.startswith(("ahead", "buffered"))])
+        until(
+            lambda: not [one for one in threading.enumerate() if one.name.startswith(("ahead", "buffered"))]
+        )
     assert set(children()) <= before
 
 
@@ -88,13 +92,18 @@ def test_every_recording_gets_one_result_in_order(tagger, sounds):
     paths = [*sorted(sounds.glob("*.wav")), sounds / "gone.wav", sounds / "deep/6.flac"]
     results = list(tag.AudioTagger(tagger).tag(paths))
     assert [result.source for result in results] == [str(path) for path in paths]
-    assert [result.error.code for result in results if isinstance(result, tag.Refused)] == ["broken-audio", "missing-file"]
+    assert [result.error.code for result in results if isinstance(result, tag.Refused)] == [
+        "broken-audio",
+        "missing-file",
+    ]
     good = [result for result in results if isinstance(result, tag.Tagged)]
     assert len(good) == 7 and all(np.isfinite(result.scores).all() for result in good)
 
 
 def test_scores_are_those_of_the_clip_alone(tagger, sounds):
-    for number, result in enumerate(tag.AudioTagger(tagger).tag([sounds / f"{number}.wav" for number in range(4)])):
+    for number, result in enumerate(
+        tag.AudioTagger(tagger).tag([sounds / f"{number}.wav" for number in range(4)])
+    ):
         samples, _ = soundfile.read(sounds / f"{number}.wav", dtype="int16")
         alone = tag.windows.tile_short(samples).astype(np.float32) / 32768
         np.testing.assert_allclose(result.scores, tagger.scores(alone[None])[0], atol=1e-6)
@@ -138,25 +147,54 @@ def test_a_tagger_takes_paths_bytes_streams_and_arrays(tagger, sounds):
     wanted = ready(path).scores
     for same in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
         np.testing.assert_array_equal(ready(same).scores, wanted)
-    for array in (samples, samples.astype(np.float32), np.stack([samples, samples], axis=1), (samples * 32768).astype(np.int16)):
+    for array in (
+        samples,
+        samples.astype(np.float32),
+        np.stack([samples, samples], axis=1),
+        (samples * 32768).astype(np.int16),
+    ):
         np.testing.assert_allclose(ready(array, rate).scores, wanted, atol=1e-6)
     whole = (samples * 32768).astype(np.int64)
     for integers in (whole.astype(np.int32) << 16, np.stack([whole << 16] * 2, axis=1).astype(np.int32)):
         np.testing.assert_allclose(ready(integers, rate).scores, wanted, atol=1e-6)
     coarse = np.round(samples * 128).clip(-128, 127)
-    np.testing.assert_array_equal(ready((coarse + 128).astype(np.uint8), rate).scores, ready(coarse / 128, rate).scores)
+    np.testing.assert_array_equal(
+        ready((coarse + 128).astype(np.uint8), rate).scores, ready(coarse / 128, rate).scores
+    )
     np.testing.assert_array_equal(ready(Pipe(path.read_bytes())).scores, wanted)
     one, other = ready([path, sounds / "deep/6.flac"])
     np.testing.assert_allclose(one.scores, wanted, atol=1e-6)
     np.testing.assert_allclose(ready(*soundfile.read(sounds / "deep/6.flac")).scores, other.scores, atol=1e-6)
     np.testing.assert_allclose(ready(soundfile.read(path)).scores, wanted, atol=1e-6)
-    assert [result.source for result in ready(([path, (samples, rate), samples]), rate)] == [str(path), "audio", "audio"]
-    strange = [(None, {}, "NoneType"), (3.0, {}, "float"), (io.StringIO("x"), {}, "binary mode"), (np.stack([samples, samples]), {"rate": rate}, r"array\.T"), (samples, {"rate": "16000"}, "'16000'")]
-    strange += [(samples, {"rate": float("nan")}, "bad-sample-rate"), (samples, {"rate": float("inf")}, "bad-sample-rate"), (torch.zeros(9000, requires_grad=True), {"rate": rate}, "not-audio"), (torch.zeros(9000, device="meta"), {"rate": rate}, "not-audio")]
+    assert [result.source for result in ready(([path, (samples, rate), samples]), rate)] == [
+        str(path),
+        "audio",
+        "audio",
+    ]
+    strange = [
+        (None, {}, "NoneType"),
+        (3.0, {}, "float"),
+        (io.StringIO("x"), {}, "binary mode"),
+        (np.stack([samples, samples]), {"rate": rate}, r"array\.T"),
+        (samples, {"rate": "16000"}, "'16000'"),
+    ]
+    strange += [
+        (samples, {"rate": float("nan")}, "bad-sample-rate"),
+        (samples, {"rate": float("inf")}, "bad-sample-rate"),
+        (torch.zeros(9000, requires_grad=True), {"rate": rate}, "not-audio"),
+        (torch.zeros(9000, device="meta"), {"rate": rate}, "not-audio"),
+    ]
     for bad, options, words in strange:
         with pytest.raises(UserError, match=words):
             ready(bad, **options)
-    for bad, options in ((samples, {}), (samples.astype(np.int64), {"rate": rate}), (np.zeros(0), {"rate": rate}), (np.full(9000, np.nan), {"rate": rate}), (samples, {"rate": 5}), ([path, sounds / "broken.wav"], {})):
+    for bad, options in (
+        (samples, {}),
+        (samples.astype(np.int64), {"rate": rate}),
+        (np.zeros(0), {"rate": rate}),
+        (np.full(9000, np.nan), {"rate": rate}),
+        (samples, {"rate": 5}),
+        ([path, sounds / "broken.wav"], {}),
+    ):
         with pytest.raises(UserError):
             ready(bad, **options)
 
@@ -186,10 +224,16 @@ def test_events_are_those_of_the_windows_one_by_one(tagger, sounds, level, monke
         finder, events = Events(LABELS, options), []
         for begin, part in windows.cut([samples], 64_000, 25_600):
             alone = tagger.run(windows.tile_short(part).astype(np.float32)[None] / 32768, detail=True)
-            events += finder.add(begin, len(part), tagger.score(alone.step_logits[0]) if level == "steps" else alone.scores)
+            events += finder.add(
+                begin, len(part), tagger.score(alone.step_logits[0]) if level == "steps" else alone.scores
+            )
         wanted = in_order(events + finder.finish(len(samples) / 16_000))
-        assert [replace(event, score=0) for event in result.events] == [replace(event, score=0) for event in wanted]
-        np.testing.assert_allclose([event.score for event in result.events], [event.score for event in wanted], atol=1e-6)
+        assert [replace(event, score=0) for event in result.events] == [
+            replace(event, score=0) for event in wanted
+        ]
+        np.testing.assert_allclose(
+            [event.score for event in result.events], [event.score for event in wanted], atol=1e-6
+        )
         np.testing.assert_allclose(result.scores, ready(path).scores, atol=1e-6)
         count += len(wanted)
     assert count > 6 and ready(paths[0]).events is None
@@ -222,8 +266,12 @@ def test_embeddings_of_clips_and_tokens(tagger, sounds):
         for begin in (0, 2560 * first):
             part = tagger.run(whole[None, begin : begin + 64_000], detail=True).tokens[0]
             np.testing.assert_allclose(some[8 * begin // 2560 :][: 8 * first], part, atol=1e-5)
-        last = -(-(len(whole) - 64_000) // 2560)  # the last window begins on the grid and ends with the recording
-        np.testing.assert_allclose(some[-8:], tagger.run(whole[None, 2560 * last :], detail=True).tokens[0, -8:], atol=1e-5)
+        last = -(
+            -(len(whole) - 64_000) // 2560
+        )  # the last window begins on the grid and ends with the recording
+        np.testing.assert_allclose(
+            some[-8:], tagger.run(whole[None, 2560 * last :], detail=True).tokens[0, -8:], atol=1e-5
+        )
     assert ready.embed(paths[0].read_bytes()).shape == (32,)
     with pytest.raises(UserError, match="clip, window or token"):
         ready.embed(paths[0], level="frame")
@@ -232,7 +280,10 @@ def test_embeddings_of_clips_and_tokens(tagger, sounds):
 
 
 def test_parents_are_raised_everywhere_or_refused(sounds):
-    model, family = make_tagger(), LabelSet((Label("/m/0jbk", "Animal"), Label("/m/05tny_", "Bark"), Label("mine", "Mine")))
+    model, family = (
+        make_tagger(),
+        LabelSet((Label("/m/0jbk", "Animal"), Label("/m/05tny_", "Bark"), Label("mine", "Mine"))),
+    )
     plain = tag.AudioTagger(engine.TorchEngine(model, family), window=4, hop=2)
     raised = tag.AudioTagger(plain.engine, window=4, hop=2, parents=True)
     options = EventOptions(threshold=0.0, median=0)
@@ -251,15 +302,22 @@ def test_parents_are_raised_everywhere_or_refused(sounds):
 def test_a_calibration_changes_scores_and_where_events_begin(tagger, sounds):
     ready = tag.AudioTagger(tagger, window=4, hop=2)
     plain = ready(sounds / "5.wav", events=EventOptions(median=0))
-    ready.calibration = Calibration(LABELS, np.array([1.0, 0.0, 1.0], np.float32), 2.0, ("learned",) * 3, np.ones(3, np.int64))
+    ready.calibration = Calibration(
+        LABELS, np.array([1.0, 0.0, 1.0], np.float32), 2.0, ("learned",) * 3, np.ones(3, np.int64)
+    )
     result = ready(sounds / "5.wav", events=EventOptions(median=0))
     logits = np.log(plain.window_scores / (1 - plain.window_scores))
     np.testing.assert_allclose(result.window_scores, 1 / (1 + np.exp(-logits / 2)), atol=1e-6)
-    assert [(event.label.mid, event.onset, event.offset) for event in result.events] == [(LABELS.mids[1], 0.0, 27.3)]
+    assert [(event.label.mid, event.onset, event.offset) for event in result.events] == [
+        (LABELS.mids[1], 0.0, 27.3)
+    ]
     assert len(ready(sounds / "5.wav", events=EventOptions(median=0, threshold=0.0)).events) == 3
 
 
-@pytest.mark.parametrize(("window", "hop"), [(10, 0), (10, 1e-6), (10, 11), (float("inf"), 5), (float("nan"), 5), (10, float("nan"))])
+@pytest.mark.parametrize(
+    ("window", "hop"),
+    [(10, 0), (10, 1e-6), (10, 11), (float("inf"), 5), (float("nan"), 5), (10, float("nan"))],
+)
 def test_windows_that_cannot_be_are_refused(tagger, window, hop):
     with pytest.raises(UserError, match="hop"):
         tag.AudioTagger(tagger, window, hop)
@@ -271,12 +329,23 @@ def test_merging_by_attention_counts_a_label_where_it_is_heard():
 
 
 def test_folders_globs_and_odd_names_are_found(sounds, tmp_path):
-    assert [path.name for path in inputs.find([str(sounds)])] == ["0.wav", "1.wav", "2.wav", "3.wav", "4.wav", "5.wav", "broken.wav", "6.flac"]
+    assert [path.name for path in inputs.find([str(sounds)])] == [
+        "0.wav",
+        "1.wav",
+        "2.wav",
+        "3.wav",
+        "4.wav",
+        "5.wav",
+        "broken.wav",
+        "6.flac",
+    ]
     assert [path.name for path in inputs.find([str(sounds / "[12].wav")])] == ["1.wav", "2.wav"]
     (tmp_path / "a[1].wav").write_bytes(b"x")
     assert [path.name for path in inputs.find([str(tmp_path / "a[1].wav")])] == ["a[1].wav"]
     assert list(inputs.find([str(sounds / "dee*")])) == [sounds / "deep/6.flac"]
-    assert sorted(inputs.find([str(sounds / "**")])) == sorted([*inputs.find([str(sounds)]), sounds / "notes.txt"])  # none twice, whatever else matches them
+    assert sorted(inputs.find([str(sounds / "**")])) == sorted(
+        [*inputs.find([str(sounds)]), sounds / "notes.txt"]
+    )  # none twice, whatever else matches them
 
 
 def test_the_library_and_bulk_tagging_find_the_same_files(tmp_path):
@@ -312,7 +381,10 @@ def test_the_program_prints_what_it_was_asked_for(sounds, run_folder, capsys):
     assert len(printed(files[0], "--format", "csv").out.splitlines()) == 1 + len(LABELS)
     assert len(printed(files[0], "--format", "csv", "--threshold", 1).out.splitlines()) == 1
     assert len(printed(files[0], "--format", "csv", "--labels", "BARK;/m/rain").out.splitlines()) == 3
-    assert printed(files[0], "--format", "csv", "--labels", "bark", "--labels", "rain").out == printed(files[0], "--format", "csv", "--labels", "rain;bark").out
+    assert (
+        printed(files[0], "--format", "csv", "--labels", "bark", "--labels", "rain").out
+        == printed(files[0], "--format", "csv", "--labels", "rain;bark").out
+    )
     out, errors = printed(sounds / "broken.wav", files[0], code=3)
     assert "1.wav" in out and errors.count("\n") == 1 and "broken.wav" in errors
 
@@ -323,24 +395,45 @@ def test_the_program_writes_events_and_time_lines(sounds, run_folder, capsys, tm
         return capsys.readouterr().out.splitlines()
 
     whole = ["--threshold", 0, "--labels", "rain"]
-    for form, wanted in {"audacity": ["0.000000\t27.300000\tRain"], "dcase": ["filename\tonset\toffset\tevent_label", "5.wav\t0.000\t27.300\tRain"]}.items():
+    for form, wanted in {
+        "audacity": ["0.000000\t27.300000\tRain"],
+        "dcase": ["filename\tonset\toffset\tevent_label", "5.wav\t0.000\t27.300\tRain"],
+    }.items():
         assert lines("--format", form, *whole) == wanted
     assert lines("--events", "windows", *whole)[1].split()[:2] == ["0.00", "27.30"]
     assert lines("--format", "audacity", "--threshold", 1) == []
-    assert [line.split()[:2] for line in lines("--timeline", "--top", 1)[1:]] == [["0.00", "10.00"], ["5.00", "15.00"], ["10.00", "20.00"], ["15.00", "25.00"], ["17.30", "27.30"]]
-    (row,) = (json.loads(line) for line in lines("--format", "jsonl", "--events", "steps", "--threshold", 0, "--top", 1))
+    assert [line.split()[:2] for line in lines("--timeline", "--top", 1)[1:]] == [
+        ["0.00", "10.00"],
+        ["5.00", "15.00"],
+        ["10.00", "20.00"],
+        ["15.00", "25.00"],
+        ["17.30", "27.30"],
+    ]
+    (row,) = (
+        json.loads(line)
+        for line in lines("--format", "jsonl", "--events", "steps", "--threshold", 0, "--top", 1)
+    )
     assert len(row["tags"]) == 1 and len(row["events"]) == 3
     assert lines("--format", "raven", *whole, "--out", tmp_path / "table.txt") == []
     assert len((tmp_path / "table.txt").read_text().splitlines()) == 2 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_calibrated_results_have_their_thresholds_and_temperature(sounds, run_folder, capsys):
-    Calibration(LABELS, np.array([1.0, 0.0, 1.0], np.float32), 1.5, ("learned",) * 3, np.ones(3, np.int64), {"model_hash": calibration.model_hash(run_folder)}).save(run_folder / "calibration")
+    Calibration(
+        LABELS,
+        np.array([1.0, 0.0, 1.0], np.float32),
+        1.5,
+        ("learned",) * 3,
+        np.ones(3, np.int64),
+        {"model_hash": calibration.model_hash(run_folder)},
+    ).save(run_folder / "calibration")
     words = ["tag", str(sounds / "5.wav"), "--model", str(run_folder), "--format", "csv"]
     tagger = tag.load(run_folder)
     tagger.calibration = Calibration.load(run_folder)
     assert cli.main([*words, "--calibrated"]) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == [f"{sounds / '5.wav'},0.000,27.300,{LABELS.mids[1]},Rain,{tagger(sounds / '5.wav').scores[1]:.6f}"]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"{sounds / '5.wav'},0.000,27.300,{LABELS.mids[1]},Rain,{tagger(sounds / '5.wav').scores[1]:.6f}"
+    ]
     assert cli.main([*words, "--calibrated", "--events", "steps", "--labels", "rain;speech"]) == 0
     assert [row.split(",")[4] for row in capsys.readouterr().out.splitlines()[1:]] == ["Rain"]
 
@@ -391,12 +484,24 @@ def test_wrong_usage_is_one_line(words, capsys):
 @pytest.mark.xdist_group("export")
 def test_an_export_is_used_without_importing_torch(sounds, tmp_path_factory):
     exported = tiny_export(tmp_path_factory)
-    code = f"import sys; from beatline import cli; cli.main(['tag', '-', '--model', {str(exported)!r}, '--format', 'rttm', '--threshold', '0']); assert 'torch' not in sys.modules"
+    code = (
+        f"import sys; from beatline import cli; cli.main(['tag', '-', '--model', {str(exported)!r}, "
+        f"'--format', 'rttm', '--threshold', '0']); assert 'torch' not in sys.modules"
+    )
     piped = subprocess.Popen(["cat", sounds / "1.wav"], stdout=subprocess.PIPE)
-    done = subprocess.run([sys.executable, "-c", code], stdin=piped.stdout, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"}, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=piped.stdout,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        timeout=120,
+    )
     piped.stdout.close()
     assert piped.wait() == 0 and done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3 and all(line.startswith("SPEAKER audio 1 0.000 0.500 ") for line in done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) == 3 and all(
+        line.startswith("SPEAKER audio 1 0.000 0.500 ") for line in done.stdout.splitlines()
+    )
 
 
 @pytest.mark.xdist_group("export")
@@ -406,7 +511,13 @@ def test_the_bar_is_for_several_files_on_a_terminal_and_leaves_the_output_alone(
     def seen(*files):
         ours, theirs = os.openpty()
         words = [sys.executable, "-m", "beatline", "tag", *files, "--model", exported, "--format", "jsonl"]
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"TERM": "xterm"}) as program:
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env=os.environ | {"TERM": "xterm"},
+        ) as program:
             os.close(theirs)
             rows = [json.loads(line) for line in program.stdout]
         shown = b""
@@ -429,6 +540,12 @@ def test_nothing_found_and_a_missing_model_are_said(sounds, tmp_path, capsys):
     with pytest.raises(UserError):
         tag.load(tmp_path / "none")
     save(tmp_path / "model", make_tagger(), LABELS, {})
-    for option, value in (("engine", "tensorflow"), ("precision", "fp16"), ("merge", "median"), ("device", "tpu"), *([] if torch.cuda.is_available() else [("device", "cuda")])):
+    for option, value in (
+        ("engine", "tensorflow"),
+        ("precision", "fp16"),
+        ("merge", "median"),
+        ("device", "tpu"),
+        *([] if torch.cuda.is_available() else [("device", "cuda")]),
+    ):
         with pytest.raises(UserError, match=f"{option} .*{value}"):
             tag.load(tmp_path / "model", **{"engine": "torch", option: value})

@@ -1,8 +1,9 @@
 """audio in an archive -> its bytes: a member of a tar file, a row of a Parquet file, a row of an HDF5 file.
 
-In: an archive, and what of it. Out: `listing` says what is there and how `read` takes it, `read` gives one audio file's bytes. Nothing is ever unpacked to
-disk; a name that leaves the archive's own folder, a link or a device is listed with its problem. Sizes are checked before anything is
-read. pyarrow and h5py (extra `data`) are imported where a file needs them. Imports no torch.
+In: an archive, and what of it. Out: `listing` says what is there and how `read` takes it, `read` gives one
+audio file's bytes. Nothing is ever unpacked to disk; a name that leaves the archive's own folder, a link or a
+device is listed with its problem. Sizes are checked before anything is read. pyarrow and h5py (extra `data`)
+are imported where a file needs them. Imports no torch.
 """
 
 import os
@@ -17,7 +18,18 @@ from beatline.errors import UserError
 
 __all__ = ["Entry", "kind", "listing", "opened", "read"]
 
-KINDS = {".tar": "tar", ".tgz": "tar", ".tar.gz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar", ".tar.zst": "tar", ".parquet": "parquet", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5"}
+KINDS = {
+    ".tar": "tar",
+    ".tgz": "tar",
+    ".tar.gz": "tar",
+    ".tar.bz2": "tar",
+    ".tar.xz": "tar",
+    ".tar.zst": "tar",
+    ".parquet": "parquet",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+}
 READERS: dict[str, Any] = {"tar": tar, "parquet": parquet, "hdf5": hdf5}
 REMEDY = "get the archive again, or leave it out"
 
@@ -32,7 +44,8 @@ def kind(name: str) -> str:
 
 
 def listing(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
-    """The audio in an archive, in its order; a damaged archive ends with an entry that says so. A table without audio gives nothing.
+    """The audio in an archive, in its order; a damaged archive ends with an entry that says so. A table
+    without audio gives nothing.
 
     Args:
         extensions: Of tar members that count as audio, lower case with the dot.
@@ -49,7 +62,8 @@ def listing(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
 def read(path: Path, member: str) -> bytes:
     """The bytes of one audio file in an archive; int16 rows of HDF5 come as WAV.
 
-    Holds what it returns, and for Parquet one group of rows, which stays for the next call: rows are fast in their own order only.
+    Holds what it returns, and for Parquet one group of rows, which stays for the next call: rows are fast in
+    their own order only.
 
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-archive`, `too-large`, `missing-package`.
@@ -62,7 +76,8 @@ def read(path: Path, member: str) -> bytes:
 
 @contextmanager
 def opened(path: Path, member: str = "") -> Iterator[tuple[ReadAt, int]]:
-    """A reader of any part of a file or a member, and its size in bytes; of tar members and files only the parts asked for are read.
+    """A reader of any part of a file or a member, and its size in bytes; of tar members and files only the
+    parts asked for are read.
 
     Raises:
         UserError: as `read`.
@@ -74,6 +89,9 @@ def opened(path: Path, member: str = "") -> Iterator[tuple[ReadAt, int]]:
     try:
         with regular(path) as descriptor:
             begin, size = tar.place(descriptor, member) if member else (0, os.fstat(descriptor).st_size)
-            yield lambda offset, count: os.pread(descriptor, max(0, min(count, size - offset)), begin + offset), size
+            yield (
+                lambda offset, count: os.pread(descriptor, max(0, min(count, size - offset)), begin + offset),
+                size,
+            )
     except Bad as bad:
         raise UserError(bad.code, f"cannot use {path}", bad.cause, REMEDY) from bad.__cause__

@@ -1,4 +1,5 @@
-"""What the readers of archives share: an entry, a problem that does not know its archive's name yet, a regular file and nothing else.
+"""What the readers of archives share: an entry, a problem that does not know its archive's name yet, a
+regular file and nothing else.
 
 In and out: see `archives`.
 """
@@ -15,7 +16,19 @@ from typing import Any
 from beatline.errors import UserError
 from beatline.limits import LIMITS
 
-ID_KEYS = ("video_id", "ytid", "youtube_id", "segment_id", "id", "__key__", "key", "filename", "file_name", "file", "audio_id")
+ID_KEYS = (
+    "video_id",
+    "ytid",
+    "youtube_id",
+    "segment_id",
+    "id",
+    "__key__",
+    "key",
+    "filename",
+    "file_name",
+    "file",
+    "audio_id",
+)
 """Columns and JSON keys that may hold a recording's id, the likeliest first."""
 
 
@@ -65,7 +78,12 @@ def package(name: str, path: Path) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError("missing-package", f"cannot read {path}", f"it needs the package {name.split('.')[0]}", "pip install 'beatline[data]'") from error
+        raise UserError(
+            "missing-package",
+            f"cannot read {path}",
+            f"it needs the package {name.split('.')[0]}",
+            "pip install 'beatline[data]'",
+        ) from error
 
 
 def check_size(size: int) -> None:

@@ -1,6 +1,8 @@
-"""HDF5 files as PaSST and PANNs pack AudioSet: a data set of names beside one of encoded files, or of int16 samples.
+"""HDF5 files as PaSST and PANNs pack AudioSet: a data set of names beside one of encoded files, or of int16
+samples.
 
-Only what lies in the file itself counts: HDF5 can point into other files, and such data sets do not exist here.
+Only what lies in the file itself counts: HDF5 can point into other files, and such data sets do not exist
+here.
 """
 
 import math
@@ -29,7 +31,9 @@ def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
         _check_chunk(names)
         for first in range(0, len(names), NAMES):
             for row, name in enumerate(names[first : first + NAMES], first):
-                yield Entry(str(row), name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name))
+                yield Entry(
+                    str(row), name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+                )
 
 
 @contextmanager
@@ -54,16 +58,30 @@ def _data_sets(file: Any, path: Path) -> tuple[Any, Any]:
         if name not in file or not isinstance(file.get(name, getlink=True), h5py.HardLink):
             return None
         found = file[name]
-        return found if isinstance(found, h5py.Dataset) and not found.external and not found.is_virtual else None
+        return (
+            found if isinstance(found, h5py.Dataset) and not found.external and not found.is_virtual else None
+        )
 
     def is_audio(found: Any) -> bool:
         element = h5py.check_vlen_dtype(found.dtype)
-        return str(element) in ("uint8", "int16") if element is not None else found.ndim == 2 and str(found.dtype) == "int16"
+        return (
+            str(element) in ("uint8", "int16")
+            if element is not None
+            else found.ndim == 2 and str(found.dtype) == "int16"
+        )
 
     sets = {name: found for name in file if (found := own(name)) is not None and found.ndim}
-    audio = next((sets[name] for name in ("mp3", "waveform", *sets) if name in sets and is_audio(sets[name])), None)
-    names = next((sets[name] for name in ("audio_name", *ID_KEYS) if name in sets and sets[name].ndim == 1), None)
-    return (audio, names) if audio is not None and names is not None and len(audio) == len(names) else (None, None)
+    audio = next(
+        (sets[name] for name in ("mp3", "waveform", *sets) if name in sets and is_audio(sets[name])), None
+    )
+    names = next(
+        (sets[name] for name in ("audio_name", *ID_KEYS) if name in sets and sets[name].ndim == 1), None
+    )
+    return (
+        (audio, names)
+        if audio is not None and names is not None and len(audio) == len(names)
+        else (None, None)
+    )
 
 
 def _check_chunk(found: Any) -> None:
@@ -92,4 +110,9 @@ def content(path: Path, member: str) -> bytes:
 def _wav(samples: bytes, rate: int) -> bytes:
     """A mono 16-bit WAV file of these samples."""
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", 36 + len(samples), b"WAVE") + form + struct.pack("<4sI", b"data", len(samples)) + samples
+    return (
+        struct.pack("<4sI4s", b"RIFF", 36 + len(samples), b"WAVE")
+        + form
+        + struct.pack("<4sI", b"data", len(samples))
+        + samples
+    )

@@ -57,10 +57,18 @@ def _damage(value: Any) -> Iterator[Any]:
 def _columns(file: Any) -> tuple[str, str]:
     """The leaf columns of audio and of its name; empty where there is none."""
     leaves = {column.path: column for column in (file.schema.column(i) for i in range(len(file.schema)))}
-    binary = [path for path, leaf in leaves.items() if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type == "NONE" and leaf.max_repetition_level == 0]
+    binary = [
+        path
+        for path, leaf in leaves.items()
+        if leaf.physical_type == "BYTE_ARRAY"
+        and leaf.logical_type.type == "NONE"
+        and leaf.max_repetition_level == 0
+    ]
     audio = next((path for path in binary if path.endswith(".bytes")), binary[0] if binary else "")
     names = [*ID_KEYS, *(f"json.{key}" for key in ID_KEYS), audio.removesuffix("bytes") + "path"]
-    return audio, next((name for name in names if name in leaves and leaves[name].physical_type == "BYTE_ARRAY"), "")
+    return audio, next(
+        (name for name in names if name in leaves and leaves[name].physical_type == "BYTE_ARRAY"), ""
+    )
 
 
 class _Rows:
@@ -98,10 +106,23 @@ class _Rows:
 
     def _open(self, group: int) -> None:
         about = self._file.metadata.row_group(group)
-        size = sum(about.column(i).total_uncompressed_size for i in range(about.num_columns) if about.column(i).path_in_schema == self._audio)
+        size = sum(
+            about.column(i).total_uncompressed_size
+            for i in range(about.num_columns)
+            if about.column(i).path_in_schema == self._audio
+        )
         if size > LIMITS.max_row_group_bytes:
-            raise Bad("too-large", f"a group of its rows has {size} bytes of audio, more than {LIMITS.max_row_group_bytes}")
-        self._group, self._next, self._batches = group, 0, self._file.iter_batches(batch_size=1, row_groups=[group], columns=[self._audio], use_threads=False)
+            raise Bad(
+                "too-large",
+                f"a group of its rows has {size} bytes of audio, more than {LIMITS.max_row_group_bytes}",
+            )
+        self._group, self._next, self._batches = (
+            group,
+            0,
+            self._file.iter_batches(
+                batch_size=1, row_groups=[group], columns=[self._audio], use_threads=False
+            ),
+        )
 
 
 _rows: _Rows | None = None  # the file read last: clips come in the order of its rows
@@ -114,7 +135,12 @@ def content(path: Path, member: str) -> bytes:
     with _rows_lock:
         with regular(path) as descriptor:
             facts = os.fstat(descriptor)
-        state = (os.getpid(), facts.st_ino, facts.st_size, facts.st_mtime_ns)  # a fork must not share the place in the file
+        state = (
+            os.getpid(),
+            facts.st_ino,
+            facts.st_size,
+            facts.st_mtime_ns,
+        )  # a fork must not share the place in the file
         if _rows is None or (_rows.path, _rows.state) != (path, state):
             _rows = None
             _rows = _Rows(path, state)

@@ -1,7 +1,7 @@
 """Tar files: their members by their place in the file.
 
-Our own reader of headers, because the standard library's reads what a hostile header promises into memory and keeps every member. A compressed tar file gives no
-access to single members and is refused.
+Our own reader of headers, because the standard library's reads what a hostile header promises into memory and
+keeps every member. A compressed tar file gives no access to single members and is refused.
 """
 
 import json
@@ -29,7 +29,9 @@ class _Header:
 
 
 def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
-    """The members of audio. A WebDataset sample's may be named by its key or by an id in the JSON file of the same key."""
+    """The members of audio. A WebDataset sample's may be named by its key or by an id in the JSON file of the
+    same key.
+    """
     ids: dict[str, str] = {}
     found: list[Entry] = []
     trouble: Bad | None = None
@@ -54,7 +56,9 @@ def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
 
 
 def _keys(name: str) -> list[str]:
-    """What a member's sample may be called, the longest first: WebDataset cuts a name at its first dot, but a key with dots in it may have been meant whole."""
+    """What a member's sample may be called, the longest first: WebDataset cuts a name at its first dot, but a
+    key with dots in it may have been meant whole.
+    """
     folder, slash, file = name.rpartition("/")
     parts = file.split(".")
     return [folder + slash + ".".join(parts[:count]) for count in range(max(1, len(parts) - 1), 0, -1)]
@@ -65,11 +69,19 @@ def _id_in_json(text: bytes) -> str:
         about = json.loads(text)
     except (ValueError, RecursionError):
         return ""
-    return next((about[key] for key in ID_KEYS if isinstance(about.get(key), str)), "") if isinstance(about, dict) else ""
+    return (
+        next((about[key] for key in ID_KEYS if isinstance(about.get(key), str)), "")
+        if isinstance(about, dict)
+        else ""
+    )
 
 
 def _problem(header: _Header) -> tuple[str, str] | None:
-    if header.name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", header.name) or ".." in re.split(r"[\\/]", header.name):
+    if (
+        header.name.startswith(("/", "\\"))
+        or re.match(r"[A-Za-z]:[\\/]", header.name)
+        or ".." in re.split(r"[\\/]", header.name)
+    ):
         return ("unsafe-path", "its name leaves the archive's folder")
     if header.type not in REGULAR:
         return ("not-a-file", "it is a link or a device")
@@ -83,7 +95,9 @@ def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
     end, offset, long_name, long_size = os.fstat(descriptor).st_size, 0, "", -1
     magic = os.pread(descriptor, 6, 0)
     if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-        raise Bad("bad-archive", "it is compressed as a whole, which gives no access to single clips: unpack it")
+        raise Bad(
+            "bad-archive", "it is compressed as a whole, which gives no access to single clips: unpack it"
+        )
     while offset < end:
         block = os.pread(descriptor, BLOCK, offset)
         if not any(block):
@@ -99,7 +113,9 @@ def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
             if size > MOST_ABOUT:
                 raise Bad("bad-archive", "one of its names is absurdly long")
             about = os.pread(descriptor, size, offset + BLOCK)
-            long_name, long_size = (_text(about.rstrip(b"\0")), -1) if header.type == b"L" else _pax(about, long_name)
+            long_name, long_size = (
+                (_text(about.rstrip(b"\0")), -1) if header.type == b"L" else _pax(about, long_name)
+            )
         elif header.type not in (b"K", b"g"):
             if header.type != b"5":
                 yield offset, _Header(name, size, header.type)
@@ -109,7 +125,9 @@ def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
 
 
 def _header(block: bytes) -> _Header:
-    """The header in a block. Source: POSIX pax, "ustar Interchange Format", and GNU tar's manual for large sizes."""
+    """The header in a block. Source: POSIX pax, "ustar Interchange Format", and GNU tar's manual for large
+    sizes.
+    """
     if len(block) < BLOCK or sum(block) - sum(block[148:156]) + 256 != _octal(block[148:156]):
         raise Bad("bad-archive", "it is no tar file, or damaged")
     prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""

@@ -1,6 +1,7 @@
 """The program `beatline`: argv in, stages called, one line and an exit code out.
 
-Only in this room are arguments parsed and errors printed: a module for each group of commands, imported when one is called. `beatline --help` imports no torch.
+Only in this room are arguments parsed and errors printed: a module for each group of commands, imported when
+one is called. `beatline --help` imports no torch.
 """
 
 import os
@@ -24,7 +25,10 @@ STAGES = {
 OTHERS = {  # in which room each is, under its own name
     "fetch": ("fetch", "get AudioSet's tables, its clips, a starting checkpoint"),
     "inspect": ("data", "say what a store holds, lacks, repeats and contradicts"),
-    "compare": ("comparing", "say what tells two runs or two models apart, with intervals and a page to listen to"),
+    "compare": (
+        "comparing",
+        "say what tells two runs or two models apart, with intervals and a page to listen to",
+    ),
     "common": ("comparing", "the same as compare"),
     "tag": ("tagging", "tag audio files with a trained model"),
     "embed": ("embedding", "write embeddings of audio files"),
@@ -36,12 +40,19 @@ OTHERS = {  # in which room each is, under its own name
     "export": ("models", "write a model as a graph that runs without PyTorch"),
     "pack": ("publishing", "write a model as a folder for a hub, or as ESPnet's zip file"),
     "push": ("publishing", "upload a model with its card to the Hugging Face Hub"),
-    "verify": ("folders", "find every damaged or missing file of a folder that beatline made, and mend a store"),
+    "verify": (
+        "folders",
+        "find every damaged or missing file of a folder that beatline made, and mend a store",
+    ),
     "doctor": ("folders", "say what this machine and a run folder are like"),
 }
+COMMANDS = [
+    f"  {name:9} {text}"
+    for name, text in (STAGES | {name: text for name, (_, text) in OTHERS.items()}).items()
+]
 HELP = f"""usage: beatline <command> [...]
 
-{chr(10).join(f"  {name:9} {text}" for name, text in (STAGES | {name: text for name, (_, text) in OTHERS.items()}).items())}
+{chr(10).join(COMMANDS)}
 
 beatline run                                 the main job on the embedded real sound
 beatline run as20k --data.audioset DIR --model.init CHECKPOINT
@@ -49,7 +60,8 @@ beatline run FILE.yaml [--section.setting VALUE ...]
 beatline tag FILE|FOLDER --model RUN
 beatline <command> --help                    every option
 
---debug shows the whole traceback of an error. Exit codes: 0 done, 2 usage, 3 bad input, 4 damaged file of ours, 5 disk or memory, 130/143 stopped.
+--debug shows the whole traceback of an error. Exit codes: 0 done, 2 usage, 3 bad input, 4 damaged file of
+ours, 5 disk or memory, 130/143 stopped.
 """
 
 
@@ -64,7 +76,12 @@ def _dispatch(arguments: list[str]) -> int:
         import difflib
 
         near = difflib.get_close_matches(command, STAGES | OTHERS, n=1)
-        raise UserError("bad-usage", f"command {command!r}", "there is no such command", f"did you mean {near[0]}?" if near else "`beatline --help` lists them")
+        raise UserError(
+            "bad-usage",
+            f"command {command!r}",
+            "there is no such command",
+            f"did you mean {near[0]}?" if near else "`beatline --help` lists them",
+        )
     room, _ = OTHERS[command]
     return getattr(import_module(f"beatline.cli.{room}"), command)(rest) or 0
 
@@ -72,7 +89,9 @@ def _dispatch(arguments: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy waiting makes two threads slower than one on a shared machine
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # busy waiting makes two threads slower than one on a shared machine
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
@@ -124,14 +143,29 @@ def _run(arguments: list[str], debug: bool) -> int:
     except ModuleNotFoundError as error:  # a light installation, see requirements-onnx.txt
         if debug or (error.name or "beatline").startswith("beatline"):
             raise
-        missing = UserError("missing-package", f"beatline {arguments[0]}", f"{error.name} is not installed", "install beatline with all it depends on: pip install beatline")
+        missing = UserError(
+            "missing-package",
+            f"beatline {arguments[0]}",
+            f"{error.name} is not installed",
+            "install beatline with all it depends on: pip install beatline",
+        )
         print(f"beatline: {missing}", file=sys.stderr)
         return missing.exit_code
     except KeyboardInterrupt:
-        print("beatline: stopped" + ("; the same command goes on from here" if arguments[0] in (*STAGES, "fetch") else ""), file=sys.stderr)
+        print(
+            "beatline: stopped"
+            + ("; the same command goes on from here" if arguments[0] in (*STAGES, "fetch") else ""),
+            file=sys.stderr,
+        )
         return 130
     except (MemoryError, RuntimeError) as error:
-        if debug or not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):  # torch's, without importing torch
+        if debug or not (
+            isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        ):  # torch's, without importing torch
             raise
-        print("beatline: out of memory; in training use a smaller --train.batch or cut the step with --train.accumulate, else shorter windows [out-of-memory]", file=sys.stderr)
+        print(
+            "beatline: out of memory; in training use a smaller --train.batch or cut the step with "
+            "--train.accumulate, else shorter windows [out-of-memory]",
+            file=sys.stderr,
+        )
         return 5

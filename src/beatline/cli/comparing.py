@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from beatline.labelled import Labelled
     from beatline.predictions import Predictions
 
-FORMS = """Without --clips: two runs, or folders of predictions. With it: two models of any kind, scored on these clips as `beatline tag` does; a folder of
+FORMS = """Without --clips: two runs, or folders of predictions. With it: two models of any kind, scored on
+these clips as `beatline tag` does; a folder of
 predictions is then taken as it is. Models with different labels are compared on those that both have."""
 
 
@@ -20,31 +21,67 @@ def compare(arguments: list[str], name: str = "compare") -> None:
     """Prints what tells two runs or models apart."""
     from beatline import artefact, comparison
 
-    parser = Parser(name, "Scores two models on their common clips, with paired bootstrap intervals of the differences.", epilog=FORMS)
-    parser.add_argument("first", metavar="A", help="run folder, folder of predictions, checkpoint of any family, export, or hub repository")
+    parser = Parser(
+        name,
+        "Scores two models on their common clips, with paired bootstrap intervals of the differences.",
+        epilog=FORMS,
+    )
+    parser.add_argument(
+        "first",
+        metavar="A",
+        help="run folder, folder of predictions, checkpoint of any family, export, or hub repository",
+    )
     parser.add_argument("second", metavar="B")
-    parser.add_argument("--clips", type=Path, metavar="STORE|FOLDER|CSV", help="test clips of a store or run; a folder for each class; a table with columns file,labels")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also a page, to listen to where they disagree")
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        metavar="STORE|FOLDER|CSV",
+        help="test clips of a store or run; a folder for each class; a table with columns file,labels",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also a page, to listen to where they disagree"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     given = parser.parse_args(arguments)
     page = given.html
-    if page and (page.is_dir() or any((folder / artefact.MANIFEST).exists() for folder in page.resolve().parents)):
-        raise UserError("not-writable", f"cannot write {page}", "it is a folder, or lies in a folder of beatline's that must stay as it is", "name a file elsewhere")
+    if page and (
+        page.is_dir() or any((folder / artefact.MANIFEST).exists() for folder in page.resolve().parents)
+    ):
+        raise UserError(
+            "not-writable",
+            f"cannot write {page}",
+            "it is a folder, or lies in a folder of beatline's that must stay as it is",
+            "name a file elsewhere",
+        )
     clips = comparison.find_clips(given.clips) if given.clips else None
     if clips and clips.rejected:
-        _note(f"{len(clips.rejected)} rows or files of {clips.name} are no clips; the first, {clips.rejected[0].input}: {clips.rejected[0].reason}")
+        _note(
+            f"{len(clips.rejected)} rows or files of {clips.name} are no clips; the first, "
+            f"{clips.rejected[0].input}: {clips.rejected[0].reason}"
+        )
     first, second = (_predictions(one, clips, given.device) for one in (given.first, given.second))
     result = comparison.compare(first, second, (given.first, given.second))
-    print(json.dumps(result.to_dict(), indent=1, allow_nan=False) if given.json else comparison.console(result))
+    print(
+        json.dumps(result.to_dict(), indent=1, allow_nan=False) if given.json else comparison.console(result)
+    )
     if page:
         from beatline import comparison_page
 
         heard = clips or _clips_of(given.first) or _clips_of(given.second)
-        shown = [result.predictions[0].ids[i] for places in comparison_page.disagreements(result).values() for i in places]
+        shown = [
+            result.predictions[0].ids[i]
+            for places in comparison_page.disagreements(result).values()
+            for i in places
+        ]
         if not heard:
             _note("the page has no sound: no store is beside the runs; name the clips with --clips")
-        artefact.write_atomic(page, comparison_page.page(result, heard.samples_of(shown) if heard else {}).encode("utf-8", "backslashreplace"))
+        artefact.write_atomic(
+            page,
+            comparison_page.page(result, heard.samples_of(shown) if heard else {}).encode(
+                "utf-8", "backslashreplace"
+            ),
+        )
         print(f"page      {page}", file=sys.stderr if given.json else sys.stdout)
 
 
@@ -66,7 +103,12 @@ def _predictions(name: str, clips: "Labelled | None", device: str) -> "Predictio
     folder = Path(name)
     alone = (folder / "scores.npy").exists()
     if clips is None and folder.exists() and not alone and not (folder / "predictions").is_dir():
-        raise UserError("missing-file", f"cannot compare {name}", "it holds no predictions", "name clips to score its model on with --clips")
+        raise UserError(
+            "missing-file",
+            f"cannot compare {name}",
+            "it holds no predictions",
+            "name clips to score its model on with --clips",
+        )
     if clips is None or alone:
         return comparison.find_predictions(folder)
     tagger = beatline.load(name, device=device)
@@ -83,7 +125,11 @@ def _clips_of(name: str) -> "Labelled | None":
 
     folder = Path(name)
     try:
-        return comparison.find_clips(folder) if (folder / "predictions").is_dir() and labelled.store_of(folder) else None
+        return (
+            comparison.find_clips(folder)
+            if (folder / "predictions").is_dir() and labelled.store_of(folder)
+            else None
+        )
     except UserError as error:
         _note(str(error))
         return None

@@ -23,7 +23,12 @@ def inspect(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     folder, page = given.store, given.html
     if page and (page.is_dir() or page.resolve().is_relative_to(folder.resolve())):
-        raise UserError("not-writable", f"cannot write {page}", "it is a folder, or lies in the store, which must stay as it is", "name a file elsewhere")
+        raise UserError(
+            "not-writable",
+            f"cannot write {page}",
+            "it is a folder, or lies in the store, which must stay as it is",
+            "name a file elsewhere",
+        )
     store = inspection.open_store(folder)
     rated = read_quality(given.quality, store.labels) if given.quality else None
     with progress("inspect", len(store.ids)) as advance:

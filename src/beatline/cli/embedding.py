@@ -13,13 +13,30 @@ if TYPE_CHECKING:
 
 def embed(arguments: list[str]) -> int:
     """Exit code: 0, or that of the last refused file."""
-    parser = Parser("embed", "Writes what the encoder makes of audio files, into a folder that is there once it is whole.")
-    parser.add_argument("audio", nargs="+", metavar="FILE|FOLDER|GLOB|-", help="audio of any form that libsndfile or FFmpeg reads; - is standard input")
+    parser = Parser(
+        "embed", "Writes what the encoder makes of audio files, into a folder that is there once it is whole."
+    )
+    parser.add_argument(
+        "audio",
+        nargs="+",
+        metavar="FILE|FOLDER|GLOB|-",
+        help="audio of any form that libsndfile or FFmpeg reads; - is standard input",
+    )
     add_model_options(parser)
     add_window_options(parser, merge=False)
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    parser.add_argument("--level", choices=("clip", "window", "token"), default="clip", help="an embedding for each recording, window, or token of 0.16 s and 16 of 128 mel bands (clip)")
-    parser.add_argument("--format", choices=("npy", "parquet"), default="npy", help="embeddings.npy with clips.csv, or embeddings.parquet (npy)")
+    parser.add_argument(
+        "--level",
+        choices=("clip", "window", "token"),
+        default="clip",
+        help="an embedding for each recording, window, or token of 0.16 s and 16 of 128 mel bands (clip)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("npy", "parquet"),
+        default="npy",
+        help="embeddings.npy with clips.csv, or embeddings.parquet (npy)",
+    )
     given = parser.parse_args(arguments)
     from beatline import embeddings
     from beatline.calibration import model_hash
@@ -28,10 +45,21 @@ def embed(arguments: list[str]) -> int:
 
     sources = list(find_sources(given.audio))
     if not sources:
-        raise UserError("missing-file", f"nothing to embed in {' '.join(given.audio)}", "no audio file there", "give audio files, or a folder with some")
+        raise UserError(
+            "missing-file",
+            f"nothing to embed in {' '.join(given.audio)}",
+            "no audio file there",
+            "give audio files, or a folder with some",
+        )
     embeddings.check(given.to, given.format)
     tagger = load_tagger(given, head=False)
-    about = {"model_hash": model_hash(given.model), "engine": tagger.engine.name, "precision": given.precision, "window": tagger.window, "hop": tagger.hop}
+    about = {
+        "model_hash": model_hash(given.model),
+        "engine": tagger.engine.name,
+        "precision": given.precision,
+        "window": tagger.window,
+        "hop": tagger.hop,
+    }
     with progress("embed", len(sources)) as advance:
 
         def parts() -> "Iterator[Embedded | Refused]":
@@ -41,5 +69,9 @@ def embed(arguments: list[str]) -> int:
                 yield part
 
         written = embeddings.write(parts(), given.to, given.format, given.level, about)
-    say("embed", f"{written.recordings} of {len(sources)} recordings ({written.seconds / 3600:.2f} h of sound): {written.rows} x {written.width}, one row for each {given.level} -> {given.to}")
+    say(
+        "embed",
+        f"{written.recordings} of {len(sources)} recordings ({written.seconds / 3600:.2f} h of sound): "
+        f"{written.rows} x {written.width}, one row for each {given.level} -> {given.to}",
+    )
     return written.refused.exit_code if written.refused else 0  # each refused file has had its line

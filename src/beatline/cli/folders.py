@@ -12,17 +12,30 @@ def verify(arguments: list[str]) -> None:
 
     form = "beatline verify FOLDER [--engine ray | --repair [CONFIG] [--section.setting VALUE ...]]"
     if "--help" in arguments or "-h" in arguments:
-        print(f"usage: {form}\n\nFinds every damaged or missing file of a folder that beatline made; --repair decodes the damaged shards of a store again.")
+        print(
+            f"usage: {form}\n\nFinds every damaged or missing file of a folder that beatline made; --repair "
+            f"decodes the damaged shards of a store again."
+        )
         return
     on_ray = is_ray(option(arguments, "--engine"))
     if not arguments or arguments[0].startswith("-") or arguments[1:2] not in ([], ["--repair"]):
-        raise UserError("bad-usage", "beatline verify", "it takes a folder, and --repair after that", f"the form is: {form}")
+        raise UserError(
+            "bad-usage",
+            "beatline verify",
+            "it takes a folder, and --repair after that",
+            f"the form is: {form}",
+        )
     folder = Path(arguments[0])
     if on_ray and len(arguments) == 1:
         verification.verify_on_ray(arguments[0])
         return
     if on_ray or "://" in arguments[0]:
-        raise UserError("bad-usage", "beatline verify", "an address is verified by Ray, and only a folder here can be repaired", f"the form is: {form}")
+        raise UserError(
+            "bad-usage",
+            "beatline verify",
+            "an address is verified by Ray, and only a folder here can be repaired",
+            f"the form is: {form}",
+        )
     if len(arguments) == 1:
         verification.verify(folder)
         return
@@ -34,7 +47,12 @@ def verify(arguments: list[str]) -> None:
     elif of_the_run.exists():
         chosen = str(of_the_run)
     else:
-        raise UserError("bad-usage", f"cannot repair {folder}", "it does not say which configuration it was prepared with", f"name it: {form}")
+        raise UserError(
+            "bad-usage",
+            f"cannot repair {folder}",
+            "it does not say which configuration it was prepared with",
+            f"name it: {form}",
+        )
     verification.repair(folder, config.load(chosen, settings))
 
 

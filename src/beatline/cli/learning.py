@@ -28,37 +28,79 @@ def calibrate(arguments: list[str]) -> None:
     from beatline import calibration, calibration_page, labelled
     from beatline.runlog import progress
 
-    parser = Parser("calibrate", "Learns a threshold for each label, and a temperature with which scores mean probabilities, for `beatline tag --calibrated`.")
+    parser = Parser(
+        "calibrate",
+        "Learns a threshold for each label, and a temperature with which scores mean probabilities, for "
+        "`beatline tag --calibrated`.",
+    )
     add_model_options(parser)
     add_window_options(parser)
-    parser.add_argument("--csv", type=Path, metavar="FILE|FOLDER", help="labelled clips that neither train nor test the model (the run's validation clips)")
-    parser.add_argument("--goal", type=precision, default=None, metavar="f1|precision=P", help="what thresholds are for: the highest F1 (f1), or the lowest with this precision")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="labelled clips that neither train nor test the model (the run's validation clips)",
+    )
+    parser.add_argument(
+        "--goal",
+        type=precision,
+        default=None,
+        metavar="f1|precision=P",
+        help="what thresholds are for: the highest F1 (f1), or the lowest with this precision",
+    )
     given = parser.parse_args(arguments)
     clips = labelled.listed(given.csv) if given.csv else labelled.validation(Path(given.model))
     tagger = load_tagger(given)
     targets, known = labelled.for_labels(clips, tagger.labels)
     if not known.any():
-        raise UserError("label-mismatch", f"cannot learn from {clips.name}", "the model knows none of its labels", "write labels as the model does: `beatline tag --top 1000` shows them")
+        raise UserError(
+            "label-mismatch",
+            f"cannot learn from {clips.name}",
+            "the model knows none of its labels",
+            "write labels as the model does: `beatline tag --top 1000` shows them",
+        )
     with progress("calibrate", len(clips.ids)) as advance:
         heard = labelled.hear(tagger, clips, advance)
-    evidence = calibration.Evidence(heard.logits, targets[heard.places], known, tagger.engine.score, tagger.merge, tagger.engine.task)
+    evidence = calibration.Evidence(
+        heard.logits, targets[heard.places], known, tagger.engine.score, tagger.merge, tagger.engine.task
+    )
     temperature = calibration.fit_temperature(evidence)
-    thresholds, states = calibration.fit_thresholds(evidence.scores(temperature), evidence.targets, given.goal)
-    worth = calibration.worth(evidence, labelled.folds([clips.recordings[i] for i in heard.places], evidence.targets, FOLDS), given.goal)
+    thresholds, states = calibration.fit_thresholds(
+        evidence.scores(temperature), evidence.targets, given.goal
+    )
+    worth = calibration.worth(
+        evidence,
+        labelled.folds([clips.recordings[i] for i in heard.places], evidence.targets, FOLDS),
+        given.goal,
+    )
     gains = {"calibration_error": worth.errors, "f1": [one["f1"] for one in worth.decisions]}
     about = {
         "goal": "f1" if given.goal is None else f"precision={given.goal:g}",
         "clips": len(heard.places),
         "clips_hash": clips.part(heard.places.tolist()).clips_hash,
         "model_hash": calibration.model_hash(Path(given.model)),
-        "gains": {name: [value if math.isfinite(value) else None for value in values] for name, values in gains.items()},
+        "gains": {
+            name: [value if math.isfinite(value) else None for value in values]
+            for name, values in gains.items()
+        },
     }
     folder = calibration.place(Path(given.model))
-    learned = calibration.Calibration(tagger.labels, thresholds, temperature, states, evidence.targets.sum(axis=0), about)
+    learned = calibration.Calibration(
+        tagger.labels, thresholds, temperature, states, evidence.targets.sum(axis=0), about
+    )
     shown = calibration_page.page(Path(given.model).name, learned, worth, evidence.task)
-    learned.save(folder, lambda partial: (partial / calibration_page.FILE).write_text(shown, encoding="utf-8"))
+    learned.save(
+        folder, lambda partial: (partial / calibration_page.FILE).write_text(shown, encoding="utf-8")
+    )
     for line in heard.refused:
         print(f"calibrate  left out {line}")
-    print(f"calibrate  {len(heard.places)} clips, {int(known.sum())} of {len(known)} labels learned, the others keep {calibration.DEFAULT:g}; temperature {temperature:.3f}")
-    print(f"           on clips that had no part in it: calibration error {gains['calibration_error'][0]:.3f} -> {gains['calibration_error'][1]:.3f}, F1 of decisions {gains['f1'][0]:.3f} (at 0.5) -> {gains['f1'][1]:.3f}")
+    print(
+        f"calibrate  {len(heard.places)} clips, {int(known.sum())} of {len(known)} labels learned, the "
+        f"others keep {calibration.DEFAULT:g}; temperature {temperature:.3f}"
+    )
+    print(
+        f"           on clips that had no part in it: calibration error {gains['calibration_error'][0]:.3f} "
+        f"-> {gains['calibration_error'][1]:.3f}, F1 of decisions {gains['f1'][0]:.3f} (at 0.5) -> "
+        f"{gains['f1'][1]:.3f}"
+    )
     print(f"           {folder / calibration_page.FILE}")

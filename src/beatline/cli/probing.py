@@ -8,20 +8,42 @@ from beatline.cli.options import Parser
 if TYPE_CHECKING:
     from beatline.metrics import Figures
 
-FORMS = """DATA is a folder with one for each class, or a table with columns file,labels and optionally split,id,recording,start,end. Other forms of data, and all that
-`beatline run --help` says of them: --data.dataset NAME --data.root DIR, --data.kaldi DIR, --data.audioset DIR. Without splits in the data all clips are learned from;
---data.test_fraction 0.2 holds some out, whole recordings, to be scored. FOLDER is then a model for every command, like a run folder."""
+FORMS = """DATA is a folder with one for each class, or a table with columns file,labels and optionally
+split,id,recording,start,end. Other forms of data, and all that
+`beatline run --help` says of them: --data.dataset NAME --data.root DIR, --data.kaldi DIR, --data.audioset
+DIR. Without splits in the data all clips are learned from;
+--data.test_fraction 0.2 holds some out, whole recordings, to be scored. FOLDER is then a model for every
+command, like a run folder."""
 
 
 def probe(arguments: list[str]) -> None:
     """Learns, publishes, and prints what the head is worth."""
     settings, rest = _data_settings(arguments)
-    parser = Parser("probe", "Fits a head to labelled clips of your own, few of them included, on the frozen encoder of any model.", epilog=FORMS)
+    parser = Parser(
+        "probe",
+        "Fits a head to labelled clips of your own, few of them included, on the frozen encoder of any "
+        "model.",
+        epilog=FORMS,
+    )
     parser.add_argument("data", nargs="?", metavar="DATA", help="labelled clips: a folder, or a table")
-    parser.add_argument("--model", required=True, metavar="RUN|CHECKPOINT|OWNER/NAME", help="run folder, checkpoint of any family (it may lack a head), or hub repository")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN|CHECKPOINT|OWNER/NAME",
+        help="run folder, checkpoint of any family (it may lack a head), or hub repository",
+    )
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    parser.add_argument("--head", choices=("linear", "nearest"), default="linear", help="a linear layer, or the labels of the nearest clips by cosine, which are stored (linear)")
-    parser.add_argument("--task", choices=("multi-label", "single-label"), help="whether labels exclude each other (they do where every clip has one)")
+    parser.add_argument(
+        "--head",
+        choices=("linear", "nearest"),
+        default="linear",
+        help="a linear layer, or the labels of the nearest clips by cosine, which are stored (linear)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("multi-label", "single-label"),
+        help="whether labels exclude each other (they do where every clip has one)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     given = parser.parse_args(rest)
     if given.data is not None:
@@ -36,15 +58,30 @@ def probe(arguments: list[str]) -> None:
     for line in (*(f"{one.input}: {one.reason}" for one in clips.rejected), *learned.refused):
         say("probe", f"left out {line}")
     counts = ", ".join(f"{name} {count}" for name, count in learned.clips.items() if count)
-    say("probe", f"{len(clips.ids) - len(learned.refused)} clips ({counts}), {len(learned.labels)} labels, {learned.task}")
+    say(
+        "probe",
+        f"{len(clips.ids) - len(learned.refused)} clips ({counts}), {len(learned.labels)} labels, "
+        f"{learned.task}",
+    )
     if learned.dropped:
-        say("probe", f"{len(learned.dropped)} labels have no train clip and are left out: {', '.join(learned.dropped[:10])}")
+        say(
+            "probe",
+            f"{len(learned.dropped)} labels have no train clip and are left out: "
+            f"{', '.join(learned.dropped[:10])}",
+        )
     if learned.single:
-        say("probe", f"{learned.single} labels have a single train recording: none could be held out to judge them")
+        say(
+            "probe",
+            f"{learned.single} labels have a single train recording: none could be held out to judge them",
+        )
     what = "penalty" if learned.kind == "linear" else "temperature"
     say("probe", f"{learned.kind} head, {what} {learned.chosen.strength:g}: {learned.chosen.how}")
     _print(learned.test, "on the test clips")
-    _print(learned.cross_validated, f"no test clips; on the train clips, each by a head that has not seen it (the {what} was chosen on them too, so a little high)")
+    _print(
+        learned.cross_validated,
+        f"no test clips; on the train clips, each by a head that has not seen it (the {what} was chosen on "
+        f"them too, so a little high)",
+    )
     say("probe", f"{given.to}")
 
 

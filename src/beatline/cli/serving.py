@@ -11,14 +11,29 @@ def serve(arguments: list[str]) -> int:
     parser = Parser("serve", "Tags audio files sent to POST /v1/tag, and shows a page at /.")
     add_model_options(parser)
     add_window_options(parser)
-    parser.add_argument("--calibrated", action="store_true", help="use the temperature and the thresholds that `beatline calibrate` has put beside the model")
-    parser.add_argument("--parents", action="store_true", help="raise a label's score to those of its kinds in AudioSet's ontology")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="use the temperature and the thresholds that `beatline calibrate` has put beside the model",
+    )
+    parser.add_argument(
+        "--parents",
+        action="store_true",
+        help="raise a label's score to those of its kinds in AudioSet's ontology",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)"
+    )
     parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (8000)")
     given = parser.parse_args(arguments)
     missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]
     if missing:
-        raise UserError("missing-package", "command serve", f"{missing[0]} is not installed", "pip install 'beatline[serve]'")
+        raise UserError(
+            "missing-package",
+            "command serve",
+            f"{missing[0]} is not installed",
+            "pip install 'beatline[serve]'",
+        )
     from beatline.serve import app, program
 
     return program.run(app.create_app(load_tagger(given)), given.host, given.port)

@@ -52,8 +52,15 @@ def tag(arguments: list[str]) -> int:
 
     options, sources = _event_options(given), list(find_sources(given.audio))
     if not sources:
-        raise UserError("missing-file", f"nothing to tag in {' '.join(given.audio)}", "no audio file there", "give audio files, or a folder with some")
-    formats.check(given.format, [str(source) if isinstance(source, Path) else "audio" for source in sources], given.out)
+        raise UserError(
+            "missing-file",
+            f"nothing to tag in {' '.join(given.audio)}",
+            "no audio file there",
+            "give audio files, or a folder with some",
+        )
+    formats.check(
+        given.format, [str(source) if isinstance(source, Path) else "audio" for source in sources], given.out
+    )
     tagger = load_tagger(given)
     chosen, lowest = choice(given, tagger, 0.0)
     open_end = given.labels or given.calibrated or given.threshold is not None
@@ -76,25 +83,56 @@ def tag(arguments: list[str]) -> int:
 def _parser() -> Parser:
     from beatline.formats import NAMES, OF_EVENTS
 
-    parser = Parser("tag", "Tags audio files, one result for each, in order.", epilog="`beatline tag --engine ray --help`: any number of files, on many machines, to Parquet.")
-    parser.add_argument("audio", nargs="+", metavar="FILE|FOLDER|GLOB|-", help="audio of any form that docs/tagging.md lists; - is standard input")
+    parser = Parser(
+        "tag",
+        "Tags audio files, one result for each, in order.",
+        epilog="`beatline tag --engine ray --help`: any number of files, on many machines, to Parquet.",
+    )
+    parser.add_argument(
+        "audio",
+        nargs="+",
+        metavar="FILE|FOLDER|GLOB|-",
+        help="audio of any form that docs/tagging.md lists; - is standard input",
+    )
     add_model_options(parser)
     add_window_options(parser)
-    parser.add_argument("--format", choices=NAMES, default="table", help=f"table is for people; {', '.join(OF_EVENTS)} are of events")
+    parser.add_argument(
+        "--format",
+        choices=NAMES,
+        default="table",
+        help=f"table is for people; {', '.join(OF_EVENTS)} are of events",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="written when it is whole (standard output)")
-    parser.add_argument("--top", type=positive, metavar="N", help=f"most labels of each recording or window ({TOP}; all with --threshold, --calibrated or --labels)")
+    parser.add_argument(
+        "--top",
+        type=positive,
+        metavar="N",
+        help=f"most labels of each recording or window ({TOP}; all with --threshold, --calibrated or "
+        f"--labels)",
+    )
     add_label_options(parser, "leave out labels below it; of events, the score that one reaches (0.5)")
     level = parser.add_mutually_exclusive_group()
     level.add_argument("--timeline", action="store_true", help="the labels of each window")
-    level.add_argument("--events", choices=("steps", "windows"), help="what sounds from when to when, by the scores of steps of 0.16 s or of windows")
+    level.add_argument(
+        "--events",
+        choices=("steps", "windows"),
+        help="what sounds from when to when, by the scores of steps of 0.16 s or of windows",
+    )
     add_event_options(parser)
     return parser
 
 
 def add_event_options(parser: Parser) -> None:
     """How scores become events."""
-    parser.add_argument("--low", type=share, metavar="SHARE", help="of the threshold, at which an event ends (0.5)")
-    parser.add_argument("--median", type=seconds, metavar="SECONDS", help="length of the median filter over scores (0.48; 0 is none)")
+    parser.add_argument(
+        "--low", type=share, metavar="SHARE", help="of the threshold, at which an event ends (0.5)"
+    )
+    parser.add_argument(
+        "--median",
+        type=seconds,
+        metavar="SECONDS",
+        help="length of the median filter over scores (0.48; 0 is none)",
+    )
     parser.add_argument("--gap", type=seconds, metavar="SECONDS", help="longest pause within an event (0.32)")
     parser.add_argument("--shortest", type=seconds, metavar="SECONDS", help="leave out shorter events (0)")
 
@@ -104,16 +142,35 @@ def _event_options(given: Namespace) -> "EventOptions | None":
     from beatline.events import EventOptions
     from beatline.formats import OF_EVENTS
 
-    asked = {field.name: getattr(given, field.name) for field in fields(EventOptions) if getattr(given, field.name, None) is not None}
+    asked = {
+        field.name: getattr(given, field.name)
+        for field in fields(EventOptions)
+        if getattr(given, field.name, None) is not None
+    }
     if given.events is None and given.format not in OF_EVENTS:
         unused = sorted(asked.keys() - {"threshold"})
         if unused:
-            raise UserError("bad-usage", f"option --{unused[0]}", "it is about events, which are not asked for", "add --events steps, or leave it out")
+            raise UserError(
+                "bad-usage",
+                f"option --{unused[0]}",
+                "it is about events, which are not asked for",
+                "add --events steps, or leave it out",
+            )
         return None
     if given.top and not given.format.startswith("json"):
-        raise UserError("bad-usage", "option --top", "it is about recordings and windows, not events", "choose events by --labels or --threshold")
+        raise UserError(
+            "bad-usage",
+            "option --top",
+            "it is about recordings and windows, not events",
+            "choose events by --labels or --threshold",
+        )
     if given.timeline:
-        raise UserError("bad-usage", "option --timeline", f"the format {given.format} is of events", "leave it out, or take another --format")
+        raise UserError(
+            "bad-usage",
+            "option --timeline",
+            f"the format {given.format} is of events",
+            "leave it out, or take another --format",
+        )
     return EventOptions(**asked, level=given.events or "steps")
 
 
@@ -128,10 +185,20 @@ def find_sources(words: Iterable[str]) -> "Iterator[Audio]":
             found = find([word])
             first = next(found, None)
             if first is None:
-                raise UserError("missing-file", f"nothing to use in {word}", "no audio file there", "check the path, or leave it out")
+                raise UserError(
+                    "missing-file",
+                    f"nothing to use in {word}",
+                    "no audio file there",
+                    "check the path, or leave it out",
+                )
             yield first
             yield from found
         elif sys.stdin is None or sys.stdin.isatty():
-            raise UserError("bad-usage", "argument -", "standard input is no pipe", "pipe a sound file into the command: cat FILE | beatline tag - ...")
+            raise UserError(
+                "bad-usage",
+                "argument -",
+                "standard input is no pipe",
+                "pipe a sound file into the command: cat FILE | beatline tag - ...",
+            )
         else:
             yield sys.stdin.buffer

@@ -1,7 +1,9 @@
-"""AudioSet's tables -> a folder: segment CSVs, label table, ontology, the strongly labelled set, and how good each label is.
+"""AudioSet's tables -> a folder: segment CSVs, label table, ontology, the strongly labelled set, and how good
+each label is.
 
-In: a folder and an ordered list of sources, folders or web addresses that hold the files under their official names. Out: the files, each whole and of
-the right content; what is in the folder already stays. After the given sources come the package's own label table and the official addresses.
+In: a folder and an ordered list of sources, folders or web addresses that hold the files under their official
+names. Out: the files, each whole and of the right content; what is in the folder already stays. After the
+given sources come the package's own label table and the official addresses.
 """
 
 import csv
@@ -37,7 +39,9 @@ class Table:
     """Whether it is fetched only when asked for."""
 
 
-def fetch(folder: Path, sources: Sequence[str] = (), unbalanced: bool = False, policy: http.Policy = http.POLICY) -> list[Path]:
+def fetch(
+    folder: Path, sources: Sequence[str] = (), unbalanced: bool = False, policy: http.Policy = http.POLICY
+) -> list[Path]:
     """The files, which are now in the folder.
 
     Args:
@@ -45,11 +49,17 @@ def fetch(folder: Path, sources: Sequence[str] = (), unbalanced: bool = False, p
         unbalanced: Whether to get the table of all two million clips too, 101 MB.
 
     Raises:
-        UserError: `busy-folder`, `disk-full`, `not-writable`; what the last source said about the files that no source gave.
+        UserError: `busy-folder`, `disk-full`, `not-writable`; what the last source said about the files that
+            no source gave.
     """
     for source in sources:
         if not source.startswith(_WEB) and not Path(source).is_dir():
-            raise UserError("missing-file", f"source {source!r}", "there is no such folder", "a web address begins with https://")
+            raise UserError(
+                "missing-file",
+                f"source {source!r}",
+                "there is no such folder",
+                "a web address begins with https://",
+            )
     wanted = [table for table in TABLES if unbalanced or not table.large]
     failed: list[tuple[str, UserError]] = []
     unreachable: set[str] = set()
@@ -66,12 +76,24 @@ def fetch(folder: Path, sources: Sequence[str] = (), unbalanced: bool = False, p
         if lasting := next((error for _, error in failed if error.code not in http.NETWORK), None):
             raise lasting
         names, last = ", ".join(name for name, _ in failed), failed[-1][1]
-        enough = "" if any(name.endswith("_segments.csv") for name, _ in failed) else "; the recipe goes on without them"
-        raise UserError(last.code, f"cannot get {names}", last.cause, f"get them on another machine (addresses: docs/audioset.md), put them into {folder} or name their folder with --from, and run this again{enough}")
+        enough = (
+            ""
+            if any(name.endswith("_segments.csv") for name, _ in failed)
+            else "; the recipe goes on without them"
+        )
+        raise UserError(
+            last.code,
+            f"cannot get {names}",
+            last.cause,
+            f"get them on another machine (addresses: docs/audioset.md), put them into {folder} or name "
+            f"their folder with --from, and run this again{enough}",
+        )
     return [folder / table.name for table in wanted]
 
 
-def _fetch(table: Table, target: Path, sources: Sequence[str], unreachable: set[str], policy: http.Policy) -> None:
+def _fetch(
+    table: Table, target: Path, sources: Sequence[str], unreachable: set[str], policy: http.Policy
+) -> None:
     if target.exists():
         _keep(table, target)
         return
@@ -81,7 +103,11 @@ def _fetch(table: Table, target: Path, sources: Sequence[str], unreachable: set[
             continue
         try:
             if digest := _from(table, source, target, policy):
-                say("fetch", f"{table.name} from {source}" + ("" if table.sha256 else f" (SHA-256 {digest}, none is known to compare)"))
+                say(
+                    "fetch",
+                    f"{table.name} from {source}"
+                    + ("" if table.sha256 else f" (SHA-256 {digest}, none is known to compare)"),
+                )
                 return
         except UserError as error:
             if error.code in ("disk-full", "not-writable"):
@@ -90,14 +116,26 @@ def _fetch(table: Table, target: Path, sources: Sequence[str], unreachable: set[
                 unreachable.add(urlsplit(source).netloc)
             trouble = error
             say("fetch", str(error))
-    raise trouble or UserError("no-network", f"cannot get {table.name}", "no source can be reached", "see above")
+    raise trouble or UserError(
+        "no-network", f"cannot get {table.name}", "no source can be reached", "see above"
+    )
 
 
 def _from(table: Table, source: str, target: Path, policy: http.Policy) -> str:
     """Gets the file from one source; its SHA-256, or nothing where the source does not have it."""
     if source.startswith(_WEB):
-        return http.download(source.rstrip("/") + "/" + table.name, target, sha256=table.sha256, check=table.check, policy=policy)
-    found = Path(str(files("beatline") / "data/audioset")) / table.name if source == "the package" else Path(source) / table.name
+        return http.download(
+            source.rstrip("/") + "/" + table.name,
+            target,
+            sha256=table.sha256,
+            check=table.check,
+            policy=policy,
+        )
+    found = (
+        Path(str(files("beatline") / "data/audioset")) / table.name
+        if source == "the package"
+        else Path(source) / table.name
+    )
     return copy(found, target, table.sha256, table.check) if found.is_file() else ""
 
 
@@ -110,9 +148,19 @@ def copy(source: Path, target: Path, sha256: str = "", check: Check = lambda pat
     try:
         size, digest = source.stat().st_size, sha256_file(source)
     except OSError as error:
-        raise UserError("missing-file", f"cannot read {source}", error.strerror or str(error), "check the path and its permissions") from error
+        raise UserError(
+            "missing-file",
+            f"cannot read {source}",
+            error.strerror or str(error),
+            "check the path and its permissions",
+        ) from error
     if sha256 and digest != sha256:
-        raise UserError("hash-mismatch", f"refused {source}", f"its SHA-256 is {digest}, not {sha256}", "get the right file")
+        raise UserError(
+            "hash-mismatch",
+            f"refused {source}",
+            f"its SHA-256 is {digest}, not {sha256}",
+            "get the right file",
+        )
     http.check_room(target.parent, size)
     partial = target.with_name(target.name + ".partial")
     with disk_errors(target), source.open("rb") as original, partial.open("wb") as file:
@@ -125,7 +173,9 @@ def copy(source: Path, target: Path, sha256: str = "", check: Check = lambda pat
 def _keep(table: Table, path: Path) -> None:
     """Accepts a file that is there already: it may be the user's own, so nothing ever replaces it."""
     if not path.is_file():
-        raise UserError("not-writable", f"cannot write {path}", "something else has this name", "move it away")
+        raise UserError(
+            "not-writable", f"cannot write {path}", "something else has this name", "move it away"
+        )
     digest = sha256_file(path)
     if digest == table.sha256:
         say("fetch", f"{table.name} is there")
@@ -133,15 +183,27 @@ def _keep(table: Table, path: Path) -> None:
     try:
         table.check(path)
     except UserError as error:
-        raise UserError(error.code, f"cannot use {path}", error.cause, "delete it, and run this again to get it") from error
-    say("fetch", f"{table.name} is there" + (f", but not the release's (SHA-256 {digest}); delete it to get that one" if table.sha256 else f" (SHA-256 {digest})"))
+        raise UserError(
+            error.code, f"cannot use {path}", error.cause, "delete it, and run this again to get it"
+        ) from error
+    say(
+        "fetch",
+        f"{table.name} is there"
+        + (
+            f", but not the release's (SHA-256 {digest}); delete it to get that one"
+            if table.sha256
+            else f" (SHA-256 {digest})"
+        ),
+    )
 
 
 # --- what each file must look like: a login page under the right name is common
 
 
 def _bad(path: Path, cause: str) -> UserError:
-    return UserError("bad-table", f"refused {path.name.removesuffix('.partial')}", cause, "get it from another source")
+    return UserError(
+        "bad-table", f"refused {path.name.removesuffix('.partial')}", cause, "get it from another source"
+    )
 
 
 def _check_segments(path: Path) -> None:
@@ -186,10 +248,27 @@ def _check_quality(path: Path) -> None:
 
 _CSV, _STRONG = services.AUDIOSET + "v1/csv/", services.AUDIOSET + "strong/"
 TABLES = (
-    Table("class_labels_indices.csv", _CSV + "class_labels_indices.csv", _check_labels, "cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429"),
-    Table("balanced_train_segments.csv", _CSV + "balanced_train_segments.csv", _check_segments, "3b83e5ff9ed72cfda37d4e36ce08250e107c1ea70f109f6ab6668ac200db5e94"),
-    Table("eval_segments.csv", _CSV + "eval_segments.csv", _check_segments, "f7055f53935f70e74e39494a5c8c4c78f1700fce275028bd36e31186f33d45db"),
-    Table("unbalanced_train_segments.csv", _CSV + "unbalanced_train_segments.csv", _check_segments, large=True),
+    Table(
+        "class_labels_indices.csv",
+        _CSV + "class_labels_indices.csv",
+        _check_labels,
+        "cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429",
+    ),
+    Table(
+        "balanced_train_segments.csv",
+        _CSV + "balanced_train_segments.csv",
+        _check_segments,
+        "3b83e5ff9ed72cfda37d4e36ce08250e107c1ea70f109f6ab6668ac200db5e94",
+    ),
+    Table(
+        "eval_segments.csv",
+        _CSV + "eval_segments.csv",
+        _check_segments,
+        "f7055f53935f70e74e39494a5c8c4c78f1700fce275028bd36e31186f33d45db",
+    ),
+    Table(
+        "unbalanced_train_segments.csv", _CSV + "unbalanced_train_segments.csv", _check_segments, large=True
+    ),
     Table("qa_true_counts.csv", services.AUDIOSET + "v1/qa/qa_true_counts.csv", _check_quality),
     Table("ontology.json", services.ONTOLOGY + "ontology.json", _check_ontology),
     Table("audioset_train_strong.tsv", _STRONG + "audioset_train_strong.tsv", _check_strong),

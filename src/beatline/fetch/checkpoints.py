@@ -1,8 +1,9 @@
 """A model -> its place on disk, by the release's name, by Hugging Face repository, or by path.
 
-In: what the user named. Out: a path: in huggingface_hub's cache, to be used now (`find`), or in a folder of the user's (`fetch`). The folder itself and the given folders come first, then
-copies on the Hugging Face Hub. A known hash that does not match is refused; where none is known, `fetch` prints the file's own. Nothing is opened here: reading
-checkpoints is `model/checkpoint`'s.
+In: what the user named. Out: a path: in huggingface_hub's cache, to be used now (`find`), or in a folder of
+the user's (`fetch`). The folder itself and the given folders come first, then copies on the Hugging Face Hub.
+A known hash that does not match is refused; where none is known, `fetch` prints the file's own. Nothing is
+opened here: reading checkpoints is `model/checkpoint`'s.
 """
 
 from collections.abc import Sequence
@@ -25,11 +26,13 @@ FOLDER = Path("checkpoints")
 
 
 def find(source: Path | str, policy: http.Policy = http.POLICY) -> Path:
-    """Where a model is that somebody wants to use: the path itself, or a file or folder in huggingface_hub's cache.
+    """Where a model is that somebody wants to use: the path itself, or a file or folder in huggingface_hub's
+    cache.
 
     Args:
-        source: A path; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub, with `hub:` before it where that is a path too; or
-            `BEATs_iter3_plus_AS20K` and the like. What can be no name comes back as it is.
+        source: A path; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub, with `hub:`
+            before it where that is a path too; or `BEATs_iter3_plus_AS20K` and the like. What can be no name
+            comes back as it is.
 
     Raises:
         UserError: `missing-file`, `bad-usage`, `hash-mismatch`, and as `hub.listing`.
@@ -45,10 +48,18 @@ def find(source: Path | str, policy: http.Policy = http.POLICY) -> Path:
     if not hub.is_repository(repository) or (path and not hub.is_plain(path)):
         return Path(source)
     try:
-        remedy = f"with a network run `hf download {name}`, or put what that left in {hub.cache_place(repository)} on another machine there"
+        remedy = (
+            f"with a network run `hf download {name}`, or put what that left in "
+            f"{hub.cache_place(repository)} on another machine there"
+        )
         folder, files = hub.cached(repository, lambda listed: _chosen(listed, path), remedy, policy)
     except UserError as error:
-        raise UserError(error.code, f"there is no path {name}, and {error.what}" if name == text else error.what, error.cause, error.remedy) from error
+        raise UserError(
+            error.code,
+            f"there is no path {name}, and {error.what}" if name == text else error.what,
+            error.cause,
+            error.remedy,
+        ) from error
     return folder if _is_ours(files, path) else folder / files[-1].path
 
 
@@ -57,12 +68,20 @@ def _release(name: str, policy: http.Policy) -> Path:
     file, sha256 = f"{name}.pt", services.CHECKPOINTS[name]
     if (FOLDER / file).exists():
         return FOLDER / file
-    remedy = f"get {file} on another machine (from {' or '.join(services.CHECKPOINT_COPIES)} on the Hugging Face Hub), and put it at {FOLDER / file}"
+    remedy = (
+        f"get {file} on another machine (from {' or '.join(services.CHECKPOINT_COPIES)} on the Hugging "
+        f"Face Hub), and put it at {FOLDER / file}"
+    )
 
     def chosen(listed: hub.Repository) -> list[hub.File]:
         found = [entry for entry in listed.files if entry.path.split("/")[-1] == file][:1]
         if not found or sha256 not in ("", found[0].sha256):
-            raise UserError("hash-mismatch" if found else "download-failed", f"cannot use {listed.name}", f"its {file} is not the release's" if found else f"it has no {file}", remedy)
+            raise UserError(
+                "hash-mismatch" if found else "download-failed",
+                f"cannot use {listed.name}",
+                f"its {file} is not the release's" if found else f"it has no {file}",
+                remedy,
+            )
         return found
 
     for repository in services.CHECKPOINT_COPIES:
@@ -76,13 +95,17 @@ def _release(name: str, policy: http.Policy) -> Path:
     raise trouble
 
 
-def fetch(name: str, folder: Path = FOLDER, sources: Sequence[Path] = (), policy: http.Policy = http.POLICY) -> Path:
+def fetch(
+    name: str, folder: Path = FOLDER, sources: Sequence[Path] = (), policy: http.Policy = http.POLICY
+) -> Path:
     """The checkpoint's path.
 
     Args:
-        name: `BEATs_iter3_plus_AS20K` and the like; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub; or a path.
+        name: `BEATs_iter3_plus_AS20K` and the like; `owner/name` or `owner/name/path/of/the/file` on the
+            Hugging Face Hub; or a path.
         folder: Where files go.
-        sources: Folders to look in first; one may hold a repository's files, or a folder `owner--name` that does.
+        sources: Folders to look in first; one may hold a repository's files, or a folder `owner--name` that
+            does.
 
     Raises:
         UserError: `hash-mismatch`, `missing-file`, `bad-usage`, `busy-folder`, and as `hub.download`.
@@ -96,7 +119,12 @@ def fetch(name: str, folder: Path = FOLDER, sources: Sequence[Path] = (), policy
     repository = "/".join(name.split("/")[:2])
     if not hub.is_repository(repository) or not hub.is_plain(name):
         known = ", ".join(services.CHECKPOINTS)
-        raise UserError("missing-file", f"checkpoint {name!r}", "there is no such file, and it is no known name", f"known: {known}; or owner/name on the Hugging Face Hub")
+        raise UserError(
+            "missing-file",
+            f"checkpoint {name!r}",
+            "there is no such file, and it is no known name",
+            f"known: {known}; or owner/name on the Hugging Face Hub",
+        )
     with FolderLock(folder):
         return _by_repository(repository, name[len(repository) + 1 :], folder, sources, policy)
 
@@ -109,7 +137,10 @@ def _by_name(name: str, folder: Path, sources: Sequence[Path], policy: http.Poli
         if (source / target.name).is_file():
             copy(source / target.name, target, sha256)
             return _said(target, sha256)
-    remedy = f"get {target.name} on another machine (from {' or '.join(services.CHECKPOINT_COPIES)} on the Hugging Face Hub), put it at {target}, and run this again"
+    remedy = (
+        f"get {target.name} on another machine (from {' or '.join(services.CHECKPOINT_COPIES)} on the "
+        f"Hugging Face Hub), put it at {target}, and run this again"
+    )
     trouble: UserError | None = None
     for repository in services.CHECKPOINT_COPIES:
         try:
@@ -118,7 +149,12 @@ def _by_name(name: str, folder: Path, sources: Sequence[Path], policy: http.Poli
             if file is None:
                 continue
             if sha256 and file.sha256 not in ("", sha256):
-                raise UserError("hash-mismatch", f"refused {repository}/{file.path}", f"its SHA-256 is {file.sha256}, not {sha256}", remedy)
+                raise UserError(
+                    "hash-mismatch",
+                    f"refused {repository}/{file.path}",
+                    f"its SHA-256 is {file.sha256}, not {sha256}",
+                    remedy,
+                )
             hub.download(listed, replace(file, sha256=sha256 or file.sha256), target, remedy, policy)
             return _said(target, sha256)
         except UserError as error:
@@ -126,7 +162,12 @@ def _by_name(name: str, folder: Path, sources: Sequence[Path], policy: http.Poli
                 raise
             say("fetch", str(error))
             trouble = error
-    raise UserError(trouble.code if trouble else "missing-file", f"cannot get {name}", trouble.cause if trouble else "no known copy has it", remedy)
+    raise UserError(
+        trouble.code if trouble else "missing-file",
+        f"cannot get {name}",
+        trouble.cause if trouble else "no known copy has it",
+        remedy,
+    )
 
 
 def _by_repository(name: str, path: str, folder: Path, sources: Sequence[Path], policy: http.Policy) -> Path:
@@ -137,7 +178,11 @@ def _by_repository(name: str, path: str, folder: Path, sources: Sequence[Path], 
         return _said(found, "")
     for source in (below for given in sources for below in (given / place.name, given)):
         if (found := _weights_in(source, path)) is not None:
-            beside = [path for path in sorted(source.rglob("*")) if path.suffix in BESIDE and path.is_file() and path.stat().st_size <= MOST_BESIDE]
+            beside = [
+                path
+                for path in sorted(source.rglob("*"))
+                if path.suffix in BESIDE and path.is_file() and path.stat().st_size <= MOST_BESIDE
+            ]
             for one in (*beside, found):
                 copy(one, place / one.relative_to(source))
             return _said(place / found.relative_to(source), "")
@@ -162,7 +207,8 @@ def _is_ours(files: Sequence[hub.File], path: str) -> bool:
 
 
 def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
-    """The small files that say how to read the weights, then the weights: those at `path`, those of `beatline push`, or the only ones there are.
+    """The small files that say how to read the weights, then the weights: those at `path`, those of `beatline
+    push`, or the only ones there are.
 
     Raises:
         UserError: `bad-usage`.
@@ -174,8 +220,16 @@ def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
     chosen = [file for file in weights if path in ("", file.path)]
     if len(chosen) != 1:
         there = ", ".join(f"{repository.name}/{file.path}" for file in weights)
-        raise UserError("bad-usage", f"checkpoint {repository.name}{'/' * bool(path)}{path}", f"it has {len(chosen)} files of weights of that name", f"name one of: {there or '(none)'}")
-    return [*(file for file in repository.files if file.path.endswith(BESIDE) and file.size <= MOST_BESIDE), *chosen]
+        raise UserError(
+            "bad-usage",
+            f"checkpoint {repository.name}{'/' * bool(path)}{path}",
+            f"it has {len(chosen)} files of weights of that name",
+            f"name one of: {there or '(none)'}",
+        )
+    return [
+        *(file for file in repository.files if file.path.endswith(BESIDE) and file.size <= MOST_BESIDE),
+        *chosen,
+    ]
 
 
 def _said(path: Path, sha256: str) -> Path:
@@ -183,6 +237,11 @@ def _said(path: Path, sha256: str) -> Path:
     if path.is_file():
         digest = sha256_file(path)
         if sha256 and digest != sha256:
-            raise UserError("hash-mismatch", f"refused {path}", f"its SHA-256 is {digest}, not {sha256}", "delete or rename it, and run this again")
+            raise UserError(
+                "hash-mismatch",
+                f"refused {path}",
+                f"its SHA-256 is {digest}, not {sha256}",
+                "delete or rename it, and run this again",
+            )
         say("fetch", f"{path} (SHA-256 {digest}, {'as known' if sha256 else 'none is known to compare'})")
     return path

@@ -1,8 +1,9 @@
 """AudioSet's clips -> a folder, from an ordered list of sources, with one ledger over all of them.
 
-In: a folder with AudioSet's tables, and sources: folders that are already there, copies on the Hugging Face Hub, YouTube. Out: below the folder whatever is needed
-to have each clip once: links to local folders, shards of copies as they are, single files from YouTube; and `fetch-ledger.jsonl`. Every source is
-asked only for what the ones before it do not have. Stopped anywhere, the same command goes on.
+In: a folder with AudioSet's tables, and sources: folders that are already there, copies on the Hugging Face
+Hub, YouTube. Out: below the folder whatever is needed to have each clip once: links to local folders, shards
+of copies as they are, single files from YouTube; and `fetch-ledger.jsonl`. Every source is asked only for
+what the ones before it do not have. Stopped anywhere, the same command goes on.
 """
 
 import os
@@ -27,7 +28,9 @@ class Options:
     """How to ask."""
 
     tables: tuple[str, ...] = ("balanced", "eval")
-    """Tables whose clips are wanted: `balanced`, `eval`, `unbalanced`, or names of files of the same form in the folder."""
+    """Tables whose clips are wanted: `balanced`, `eval`, `unbalanced`, or names of files of the same form in
+    the folder.
+    """
     cookies: Path | None = None
     """For YouTube: file of a browser's cookies."""
     rate: float = 250.0
@@ -91,7 +94,10 @@ def fetch(folder: Path, sources: Sequence[str] = (), options: Options = Options(
                 run.look()
         except BaseException:
             run.look()
-            say("fetch", "stopped; so far:\n" + ledger.summary(ledger.write(folder, run.wanted, run.found, run.said)))
+            say(
+                "fetch",
+                "stopped; so far:\n" + ledger.summary(ledger.write(folder, run.wanted, run.found, run.said)),
+            )
             raise
         return ledger.summary(ledger.write(folder, run.wanted, run.found, run.said))
 
@@ -111,9 +117,19 @@ def _check(source: str) -> None:
     if source.startswith(HUB_PREFIX):
         name, below = _repository_of(source)
         if not hub.is_repository(name) or not (below == "" or hub.is_plain(below)):
-            raise UserError("bad-usage", f"source {source!r}", "it is not of the form hub:owner/name or hub:owner/name/folder", f"known copies: {', '.join(HUB_PREFIX + copy.repository for copy in services.COPIES)}")
+            raise UserError(
+                "bad-usage",
+                f"source {source!r}",
+                "it is not of the form hub:owner/name or hub:owner/name/folder",
+                f"known copies: {', '.join(HUB_PREFIX + copy.repository for copy in services.COPIES)}",
+            )
     elif source != ledger.YOUTUBE and not Path(source).is_dir():
-        raise UserError("missing-file", f"source {source!r}", "there is no such folder", "a source is a folder, hub:owner/name, or youtube")
+        raise UserError(
+            "missing-file",
+            f"source {source!r}",
+            "there is no such folder",
+            "a source is a folder, hub:owner/name, or youtube",
+        )
 
 
 def _link(folder: Path, source: Path) -> None:
@@ -122,7 +138,9 @@ def _link(folder: Path, source: Path) -> None:
     if real.is_relative_to(folder.resolve()):
         return
     if folder.resolve().is_relative_to(real):
-        raise UserError("bad-usage", f"source {source}", f"it holds {folder} itself", "name the folder with the audio")
+        raise UserError(
+            "bad-usage", f"source {source}", f"it holds {folder} itself", "name the folder with the audio"
+        )
     links = folder / "local"
     with disk_errors(links):
         links.mkdir(exist_ok=True)
@@ -142,16 +160,35 @@ def _from_hub(run: _Run, name: str, below: str) -> None:
         missing.setdefault(row.table, set()).add(row.recording)
     if not missing:
         return
-    folders = [below] if below else [folder for copy in services.COPIES if copy.repository == name for folder, table in copy.folders if table in missing]
+    folders = (
+        [below]
+        if below
+        else [
+            folder
+            for copy in services.COPIES
+            if copy.repository == name
+            for folder, table in copy.folders
+            if table in missing
+        ]
+    )
     only = "".join(f" --include '{folder}/*'" for folder in folders)
-    remedy = f"on another machine run `hf download {name} --repo-type dataset{only} --local-dir copy`, carry the folder copy over, and name it here instead: --from copy"
+    remedy = (
+        f"on another machine run `hf download {name} --repo-type dataset{only} --local-dir copy`, "
+        f"carry the folder copy over, and name it here instead: --from copy"
+    )
     repository = hub.listing(name, "dataset", _commit(place), remedy, policy)
     with disk_errors(place):
         place.mkdir(parents=True, exist_ok=True)
     write_atomic(place / "commit.txt", repository.commit + "\n")
-    shards = [shard for shard in _needed(repository, below, missing, policy) if not (place / shard.path).exists()]
+    shards = [
+        shard for shard in _needed(repository, below, missing, policy) if not (place / shard.path).exists()
+    ]
     size = sum(shard.size for shard in shards)
-    http.check_room(place, size - sum(path.stat().st_size for shard in shards if (path := place / f"{shard.path}.partial").exists()))
+    http.check_room(
+        place,
+        size
+        - sum(path.stat().st_size for shard in shards if (path := place / f"{shard.path}.partial").exists()),
+    )
     say("fetch", f"{name}: {len(shards)} shards, {size / 1e9:,.1f} GB")
     for shard in shards:  # one after the other: polite, and it can be stopped at any moment
         hub.download(repository, shard, place / shard.path, remedy, policy)
@@ -165,15 +202,29 @@ def _commit(place: Path) -> str | None:
     return text if text.isalnum() else None
 
 
-def _needed(repository: hub.Repository, below: str, missing: dict[str, set[str]], policy: http.Policy) -> list[hub.File]:
-    """The shards that may hold a missing clip: of a copy that is known, those of each table's folder, unless a folder is named."""
-    folders = () if below else next((copy.folders for copy in services.COPIES if copy.repository == repository.name), ())
+def _needed(
+    repository: hub.Repository, below: str, missing: dict[str, set[str]], policy: http.Policy
+) -> list[hub.File]:
+    """The shards that may hold a missing clip: of a copy that is known, those of each table's folder, unless
+    a folder is named.
+    """
+    folders = (
+        ()
+        if below
+        else next((copy.folders for copy in services.COPIES if copy.repository == repository.name), ())
+    )
     needed = []
     for file in repository.files:
         if below and not file.path.startswith(f"{below}/"):
             continue
         own = [table for place, table in folders if file.path.startswith(place + "/")]
-        tables = own + [table for table in missing if table not in ledger.FILES] if own else [] if folders else list(missing)  # a list of one's own takes from everywhere
+        tables = (
+            own + [table for table in missing if table not in ledger.FILES]
+            if own
+            else []
+            if folders
+            else list(missing)
+        )  # a list of one's own takes from everywhere
         ids = set().union(*(missing.get(table, ()) for table in tables))
         if archives.kind(file.path) and ids and hub.holds_any(repository, file, ids, policy):
             needed.append(file)
@@ -188,7 +239,11 @@ def _from_youtube(run: _Run) -> None:
     settled = set(youtube.PERMANENT) | {"age-restricted"}
     if options.cookies is not None:
         settled -= set(youtube.COOKIES_MAY_HELP)
-    rows = [row for row in run.open() if run.said.get((row.recording, row.start), Answer("", "")).because not in settled]
+    rows = [
+        row
+        for row in run.open()
+        if run.said.get((row.recording, row.start), Answer("", "")).because not in settled
+    ]
     http.check_room(place, YOUTUBE_BYTES * len(rows))
     say("fetch", f"youtube: {len(rows):,} clips to ask for, at most {options.rate:,.0f} an hour")
     with ledger.open_answers(run.folder) as journal:
@@ -200,7 +255,15 @@ def _from_youtube(run: _Run) -> None:
                 journal.write(ledger.answer_line(excerpt.recording, excerpt.start, answer))
 
         jobs = ((place / row.table, youtube.Excerpt(row.recording, row.start, row.end)) for row in rows)
-        count = youtube.fetch(jobs, record, cookies=options.cookies, rate=options.rate, jobs=options.jobs, service=options.service, policy=options.policy)
+        count = youtube.fetch(
+            jobs,
+            record,
+            cookies=options.cookies,
+            rate=options.rate,
+            jobs=options.jobs,
+            service=options.service,
+            policy=options.policy,
+        )
     say("fetch", f"youtube: {count:,} clips")
     _sweep(place)
 

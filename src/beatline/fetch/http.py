@@ -1,7 +1,8 @@
 """One file over HTTP: resumed by range, checked by length and SHA-256, whole before it has its name.
 
-In: an address. Out: the file, or parts of it as a stream (`RangeStream`). While it is incomplete it is called `<name>.partial`, with `<name>.partial.json`
-beside it, which says what version of the file it is a part of. Retries wait as long as the server asks; `request` makes one request.
+In: an address. Out: the file, or parts of it as a stream (`RangeStream`). While it is incomplete it is called
+`<name>.partial`, with `<name>.partial.json` beside it, which says what version of the file it is a part of.
+Retries wait as long as the server asks; `request` makes one request.
 """
 
 import http.client
@@ -24,11 +25,21 @@ from beatline.fetch.request import POLICY, Again, NoRanges, Policy
 PIECE = 1 << 16  # bytes read at a time
 GAIN = 1 << 16  # bytes that make an attempt count as progress
 SPARE = 64 << 20  # bytes left free on the disk
-NETWORK = ("no-network", "download-failed", "service-refused")  # codes of errors that another source or another day may change
+NETWORK = (
+    "no-network",
+    "download-failed",
+    "service-refused",
+)  # codes of errors that another source or another day may change
 Value = TypeVar("Value")
 
 
-def patiently(what: str, attempt: Callable[[], Value], remedy: str, policy: Policy = POLICY, have: Callable[[], int] = lambda: 0) -> Value:
+def patiently(
+    what: str,
+    attempt: Callable[[], Value],
+    remedy: str,
+    policy: Policy = POLICY,
+    have: Callable[[], int] = lambda: 0,
+) -> Value:
     """What `attempt` returns, tried again while it raises `Again`.
 
     Args:
@@ -37,7 +48,8 @@ def patiently(what: str, attempt: Callable[[], Value], remedy: str, policy: Poli
         have: Bytes got so far; tries are counted anew after progress.
 
     Raises:
-        UserError: `no-network` where no server ever answered, `service-refused` where it asks for a pause that is too long, `download-failed`.
+        UserError: `no-network` where no server ever answered, `service-refused` where it asks for a pause
+            that is too long, `download-failed`.
     """
     tries, answered = 0, False
     while True:
@@ -48,9 +60,16 @@ def patiently(what: str, attempt: Callable[[], Value], remedy: str, policy: Poli
             answered |= again.answered
             tries = 1 if have() >= before + GAIN else tries + 1
             if again.wait is not None and again.wait > policy.longest_request:
-                raise UserError("service-refused", f"cannot get {what}", f"the server asks to wait {again.wait:.0f} s ({again.cause})", "run the same command after that; it goes on from here") from again
+                raise UserError(
+                    "service-refused",
+                    f"cannot get {what}",
+                    f"the server asks to wait {again.wait:.0f} s ({again.cause})",
+                    "run the same command after that; it goes on from here",
+                ) from again
             if tries >= (policy.tries if answered else min(3, policy.tries)):
-                raise UserError("download-failed" if answered else "no-network", f"cannot get {what}", again.cause, remedy) from again
+                raise UserError(
+                    "download-failed" if answered else "no-network", f"cannot get {what}", again.cause, remedy
+                ) from again
             time.sleep(max(again.wait or 0.0, min(policy.longest_wait, policy.first_wait * 2 ** (tries - 1))))
 
 
@@ -67,7 +86,8 @@ def download(
 ) -> str:
     """SHA-256 of the file, which is now at `target`.
 
-    What an earlier run left is continued where the server's ETag, its date or the known hash can tell that it is of the same file.
+    What an earlier run left is continued where the server's ETag, its date or the known hash can tell that it
+    is of the same file.
 
     Args:
         size: Length in bytes, where known.
@@ -77,19 +97,31 @@ def download(
         remedy: For errors: what the user can do instead.
 
     Raises:
-        UserError: as `patiently`; `download-failed`, `hash-mismatch`, `disk-full`, `not-writable`, or what `check` raises.
+        UserError: as `patiently`; `download-failed`, `hash-mismatch`, `disk-full`, `not-writable`, or what
+            `check` raises.
     """
     partial = _Partial(target, address)
 
     def attempt() -> str:
-        doubtful = True if partial.is_whole(size) else _attempt(address, partial, size, bool(sha256), headers or {}, policy)
+        doubtful = (
+            True
+            if partial.is_whole(size)
+            else _attempt(address, partial, size, bool(sha256), headers or {}, policy)
+        )
         digest = sha256_file(partial.path)
         if sha256 and digest != sha256:
             partial.clear()
-            if doubtful and not partial.was_mixed:  # once: a file that is never right would be transferred for ever
+            if (
+                doubtful and not partial.was_mixed
+            ):  # once: a file that is never right would be transferred for ever
                 partial.was_mixed = True
                 raise Again("the parts of the file do not belong together")
-            raise UserError("hash-mismatch", f"refused {address}", f"its SHA-256 is {digest}, not {sha256}", "get the right file from another source")
+            raise UserError(
+                "hash-mismatch",
+                f"refused {address}",
+                f"its SHA-256 is {digest}, not {sha256}",
+                "get the right file from another source",
+            )
         return digest
 
     with disk_errors(target):
@@ -129,10 +161,17 @@ def check_room(folder: Path, size: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     if size > free - SPARE:
-        raise UserError("disk-full", f"cannot begin in {folder}", f"{size:,} bytes are to come, {free:,} are free", "free some space or choose another folder")
+        raise UserError(
+            "disk-full",
+            f"cannot begin in {folder}",
+            f"{size:,} bytes are to come, {free:,} are free",
+            "free some space or choose another folder",
+        )
 
 
-def read_range(address: str, first: int, count: int, headers: Mapping[str, str] | None = None, policy: Policy = POLICY) -> tuple[bytes, int]:
+def read_range(
+    address: str, first: int, count: int, headers: Mapping[str, str] | None = None, policy: Policy = POLICY
+) -> tuple[bytes, int]:
     """The `count` bytes from `first` on, fewer at the end, and the file's length.
 
     Raises:
@@ -141,7 +180,9 @@ def read_range(address: str, first: int, count: int, headers: Mapping[str, str] 
     """
 
     def attempt() -> tuple[bytes, int]:
-        with request.opened(address, {"Range": f"bytes={first}-{first + count - 1}"}, headers or {}, policy) as answer:
+        with request.opened(
+            address, {"Range": f"bytes={first}-{first + count - 1}"}, headers or {}, policy
+        ) as answer:
             begin, total = request.span(answer)
             if answer.status != 206 or begin != first or total is None:
                 raise NoRanges
@@ -155,7 +196,8 @@ def read_range(address: str, first: int, count: int, headers: Mapping[str, str] 
 
 
 class RangeStream(io.RawIOBase):
-    """A remote file as a raw stream that can seek, of which only the blocks that are read are transferred; one read ends at a block's end.
+    """A remote file as a raw stream that can seek, of which only the blocks that are read are transferred;
+    one read ends at a block's end.
 
     Args:
         read: (first byte, count) -> those bytes and the file's length.
@@ -211,10 +253,14 @@ class _Partial:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def version(self) -> tuple[str, int | None]:
-        """ETag or date, and length, of the version that this is a part of; nothing where they are not known."""
+        """ETag or date, and length, of the version that this is a part of; nothing where they are not
+        known.
+        """
         try:
             about = json.loads(self.about.read_text())
-            return (str(about["validator"]), about["total"]) if about["address"] == self.address else ("", None)
+            return (
+                (str(about["validator"]), about["total"]) if about["address"] == self.address else ("", None)
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return "", None
 
@@ -225,14 +271,23 @@ class _Partial:
     def begin(self, validator: str, total: int | None) -> None:
         """Forgets what there is: the next bytes are the file's first, of this version."""
         self.clear()
-        write_atomic(self.about, json.dumps({"address": self.address, "validator": validator, "total": total}) + "\n")
+        write_atomic(
+            self.about, json.dumps({"address": self.address, "validator": validator, "total": total}) + "\n"
+        )
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
         self.about.unlink(missing_ok=True)
 
 
-def _attempt(address: str, partial: _Partial, size: int | None, hash_known: bool, headers: Mapping[str, str], policy: Policy) -> bool:
+def _attempt(
+    address: str,
+    partial: _Partial,
+    size: int | None,
+    hash_known: bool,
+    headers: Mapping[str, str],
+    policy: Policy,
+) -> bool:
     """Transfers what is missing by one request; whether the result may be a mixture or cut."""
     validator, _ = partial.version()
     if partial.have() and not (validator or hash_known):
@@ -245,10 +300,20 @@ def _attempt(address: str, partial: _Partial, size: int | None, hash_known: bool
             if begin not in (0, have):
                 raise Again("the server sent another part than was asked for")
             if size is not None and total is not None and size != total:
-                raise UserError("hash-mismatch", f"refused {address}", f"it has {total} bytes, not {size}", "get the right file from another source")
+                raise UserError(
+                    "hash-mismatch",
+                    f"refused {address}",
+                    f"it has {total} bytes, not {size}",
+                    "get the right file from another source",
+                )
             total = size if total is None else total
             if total is None and not answer.chunked and not hash_known:
-                raise UserError("download-failed", f"cannot get {address}", "the server does not say how long it is", "get it from another source")
+                raise UserError(
+                    "download-failed",
+                    f"cannot get {address}",
+                    "the server does not say how long it is",
+                    "get it from another source",
+                )
             if begin == 0:
                 partial.begin(request.validator(answer), total)
             check_room(partial.target.parent, (total or 0) - begin)
@@ -257,7 +322,12 @@ def _attempt(address: str, partial: _Partial, size: int | None, hash_known: bool
                 raise Again(f"the connection ended after {partial.have()} of {total} bytes")
             if total is not None and partial.have() > total:
                 partial.clear()
-                raise UserError("hash-mismatch", f"refused {address}", f"it has more than {total} bytes", "get the right file from another source")
+                raise UserError(
+                    "hash-mismatch",
+                    f"refused {address}",
+                    f"it has more than {total} bytes",
+                    "get the right file from another source",
+                )
     except HTTPError as error:
         if error.code != 416:
             raise
@@ -282,5 +352,3 @@ def _transfer(answer: http.client.HTTPResponse, partial: _Partial, total: int | 
                 if count < policy.slowest * passed:
                     raise Again(f"it comes at {count / passed:.0f} bytes a second")
                 since, count = time.monotonic(), 0
-
-

@@ -1,8 +1,10 @@
 """Hugging Face repositories: what is in them, their files on disk, and files to them.
 
-In: a repository's name. Out: its files with length and hash, at one commit, and each of them on disk. `huggingface_hub` answers what there is, where, and with which
-token. What goes into a folder of ours comes through `http`, because that library begins a download again from nothing after a kill; models that are only to be
-used lie in its cache. Its settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). File names in a repository are a stranger's: one that is not plain is never used.
+In: a repository's name. Out: its files with length and hash, at one commit, and each of them on disk.
+`huggingface_hub` answers what there is, where, and with which token. What goes into a folder of ours comes
+through `http`, because that library begins a download again from nothing after a kill; models that are only
+to be used lie in its cache. Its settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). File names in a
+repository are a stranger's: one that is not plain is never used.
 """
 
 import hashlib
@@ -55,32 +57,61 @@ def is_repository(name: str) -> bool:
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path in a repository may name a file on disk: below its folder, nothing hidden, nothing that a program reads as an option."""
+    """Whether a path in a repository may name a file on disk: below its folder, nothing hidden, nothing that
+    a program reads as an option.
+    """
     return all(re.fullmatch(r"\w[\w.+=-]*", part, re.ASCII) for part in path.split("/"))
 
 
-def listing(name: str, kind: Kind, commit: str | None = None, remedy: str = "run the same command again", policy: http.Policy = http.POLICY) -> Repository:
+def listing(
+    name: str,
+    kind: Kind,
+    commit: str | None = None,
+    remedy: str = "run the same command again",
+    policy: http.Policy = http.POLICY,
+) -> Repository:
     """The repository at a commit, by default the newest; files whose names are not plain are left out.
 
     Raises:
         UserError: `missing-package`, `bad-usage`, and as `http.patiently`.
     """
     if not is_repository(name):
-        raise UserError("bad-usage", f"repository {name!r}", "it is not of the form owner/name", "check the spelling")
+        raise UserError(
+            "bad-usage", f"repository {name!r}", "it is not of the form owner/name", "check the spelling"
+        )
     hub = _package()
     api = hub.HfApi()
     if commit is None:
         commit = _ask(name, lambda: api.repo_info(name, repo_type=kind).sha, remedy, policy)
-    tree = _ask(name, lambda: list(api.list_repo_tree(name, recursive=True, repo_type=kind, revision=commit)), remedy, policy)
-    return Repository(name, kind, str(commit), _files(entry for entry in tree if isinstance(entry, hub.RepoFile)))
+    tree = _ask(
+        name,
+        lambda: list(api.list_repo_tree(name, recursive=True, repo_type=kind, revision=commit)),
+        remedy,
+        policy,
+    )
+    return Repository(
+        name, kind, str(commit), _files(entry for entry in tree if isinstance(entry, hub.RepoFile))
+    )
 
 
 def _files(entries: Iterable[Any]) -> tuple[File, ...]:
-    files = [File(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else "", "" if entry.lfs else entry.blob_id) for entry in entries if is_plain(entry.path)]
+    files = [
+        File(
+            entry.path, entry.size, entry.lfs.sha256 if entry.lfs else "", "" if entry.lfs else entry.blob_id
+        )
+        for entry in entries
+        if is_plain(entry.path)
+    ]
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def download(repository: Repository, file: File, target: Path, remedy: str = "run the same command again; it goes on from here", policy: http.Policy = http.POLICY) -> str:
+def download(
+    repository: Repository,
+    file: File,
+    target: Path,
+    remedy: str = "run the same command again; it goes on from here",
+    policy: http.Policy = http.POLICY,
+) -> str:
     """SHA-256 of the file, which is now at `target`.
 
     Raises:
@@ -90,13 +121,30 @@ def download(repository: Repository, file: File, target: Path, remedy: str = "ru
 
     def check(path: Path) -> None:
         if file.blob and not _is(path, file):
-            raise UserError("hash-mismatch", f"refused {address}", "it is not what the repository states", "run the same command again; if it stays so, ask whoever keeps the repository")
+            raise UserError(
+                "hash-mismatch",
+                f"refused {address}",
+                "it is not what the repository states",
+                "run the same command again; if it stays so, ask whoever keeps the repository",
+            )
 
-    return http.download(address, target, size=file.size, sha256=file.sha256, headers=headers, check=check, remedy=remedy, policy=policy)
+    return http.download(
+        address,
+        target,
+        size=file.size,
+        sha256=file.sha256,
+        headers=headers,
+        check=check,
+        remedy=remedy,
+        policy=policy,
+    )
 
 
-def cached(name: str, choose: Callable[[Repository], Sequence[File]], remedy: str, policy: http.Policy = http.POLICY) -> tuple[Path, Sequence[File]]:
-    """The folder in huggingface_hub's cache with the newest version of a model repository's chosen files, and these; the last one fetched where the hub cannot be asked.
+def cached(
+    name: str, choose: Callable[[Repository], Sequence[File]], remedy: str, policy: http.Policy = http.POLICY
+) -> tuple[Path, Sequence[File]]:
+    """The folder in huggingface_hub's cache with the newest version of a model repository's chosen files, and
+    these; the last one fetched where the hub cannot be asked.
 
     A file that is not what the repository states is fetched once more.
 
@@ -114,12 +162,31 @@ def cached(name: str, choose: Callable[[Repository], Sequence[File]], remedy: st
         if not hub.constants.is_offline_mode():
             print(f"beatline: {error.what}: {error.cause}; what the cache has of it is used", file=sys.stderr)
     files = choose(repository)
-    folder = Path(_ask(name, lambda: hub.snapshot_download(name, allow_patterns=[file.path for file in files], local_files_only=alone), remedy, policy))
+    folder = Path(
+        _ask(
+            name,
+            lambda: hub.snapshot_download(
+                name, allow_patterns=[file.path for file in files], local_files_only=alone
+            ),
+            remedy,
+            policy,
+        )
+    )
     for file in files:
         if not _is(folder / file.path, file):
-            _ask(name, lambda file=file: hub.hf_hub_download(name, file.path, force_download=True), remedy, policy)  # type: ignore[misc]
+            _ask(
+                name,
+                lambda file=file: hub.hf_hub_download(name, file.path, force_download=True),
+                remedy,
+                policy,
+            )  # type: ignore[misc]
             if not _is(folder / file.path, file):
-                raise UserError("hash-mismatch", f"refused {name}/{file.path}", "it is not what the repository states, twice in a row", "run the same command again; if it stays so, ask whoever keeps the repository")
+                raise UserError(
+                    "hash-mismatch",
+                    f"refused {name}/{file.path}",
+                    "it is not what the repository states, twice in a row",
+                    "run the same command again; if it stays so, ask whoever keeps the repository",
+                )
     return folder, files
 
 
@@ -146,8 +213,16 @@ def _is(path: Path, file: File) -> bool:
     return not file.blob or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == file.blob
 
 
-def upload(name: str, files: Mapping[str, Path], stale: Callable[[str], bool], private: bool, message: str, policy: http.Policy = http.POLICY) -> str:
-    """The address of a commit that makes a model repository hold these files, and none that are stale; the repository is made where there is none.
+def upload(
+    name: str,
+    files: Mapping[str, Path],
+    stale: Callable[[str], bool],
+    private: bool,
+    message: str,
+    policy: http.Policy = http.POLICY,
+) -> str:
+    """The address of a commit that makes a model repository hold these files, and none that are stale; the
+    repository is made where there is none.
 
     It is one commit: whoever reads meanwhile sees all of it or nothing.
 
@@ -158,28 +233,51 @@ def upload(name: str, files: Mapping[str, Path], stale: Callable[[str], bool], p
         message: Of the commit.
 
     Raises:
-        UserError: `no-token`; `bad-usage` where a public repository is asked to be private; `upload-failed` where what arrived is not what was sent; as `listing`.
+        UserError: `no-token`; `bad-usage` where a public repository is asked to be private; `upload-failed`
+            where what arrived is not what was sent; as `listing`.
     """
     if not is_repository(name):
-        raise UserError("bad-usage", f"repository {name!r}", "it is not of the form owner/name", "check the spelling")
+        raise UserError(
+            "bad-usage", f"repository {name!r}", "it is not of the form owner/name", "check the spelling"
+        )
     hub, remedy = _package(), "run the same command again; what has arrived is not sent twice"
     if hub.get_token() is None:
-        raise UserError("no-token", f"cannot push to {name}", "no token of the Hugging Face Hub is known here", "log in with `hf auth login`, or set HF_TOKEN to one that may write")
-    api, patient = hub.HfApi(), replace(policy, timeout=max(policy.timeout, 300.0))  # a commit of large files is checked before it is answered
+        raise UserError(
+            "no-token",
+            f"cannot push to {name}",
+            "no token of the Hugging Face Hub is known here",
+            "log in with `hf auth login`, or set HF_TOKEN to one that may write",
+        )
+    api, patient = (
+        hub.HfApi(),
+        replace(policy, timeout=max(policy.timeout, 300.0)),
+    )  # a commit of large files is checked before it is answered
     _ask(name, lambda: api.create_repo(name, private=private or None, exist_ok=True), remedy, policy)
     if private and not _ask(name, lambda: api.repo_info(name).private, remedy, policy):
-        raise UserError("bad-usage", f"cannot push to {name} as private", "it is there already, and public", "leave --private out, or make it private in its settings first")
+        raise UserError(
+            "bad-usage",
+            f"cannot push to {name} as private",
+            "it is there already, and public",
+            "leave --private out, or make it private in its settings first",
+        )
     there = listing(name, "model", remedy=remedy, policy=policy)
     old = [file.path for file in there.files if file.path not in files and stale(file.path)]
 
     def commit() -> Any:
-        changes = [hub.CommitOperationAdd(path, str(source)) for path, source in files.items()] + [hub.CommitOperationDelete(path) for path in old]
+        changes = [hub.CommitOperationAdd(path, str(source)) for path, source in files.items()] + [
+            hub.CommitOperationDelete(path) for path in old
+        ]
         try:
             return api.create_commit(name, changes, commit_message=message)
         except RuntimeError as error:  # of a large file, by a thread of the client's
             raise error.__cause__ or error from None
         except ValueError as error:  # what the hub says of the card's front matter, or of a file
-            raise UserError("upload-failed", f"cannot push to {name}", str(error), "correct that and run the same command again") from error
+            raise UserError(
+                "upload-failed",
+                f"cannot push to {name}",
+                str(error),
+                "correct that and run the same command again",
+            ) from error
 
     done = _ask(name, commit, remedy, patient)
     arrived = {file.path: file for file in listing(name, "model", done.oid, remedy, policy).files}
@@ -189,8 +287,12 @@ def upload(name: str, files: Mapping[str, Path], stale: Callable[[str], bool], p
     return str(done.commit_url)
 
 
-def holds_any(repository: Repository, file: File, wanted: Container[str], policy: http.Policy = http.POLICY) -> bool:
-    """Whether an archive may hold a wanted id: of Parquet the column of ids is read, a few hundred kilobytes; of a tar file it is not known before it is here."""
+def holds_any(
+    repository: Repository, file: File, wanted: Container[str], policy: http.Policy = http.POLICY
+) -> bool:
+    """Whether an archive may hold a wanted id: of Parquet the column of ids is read, a few hundred kilobytes;
+    of a tar file it is not known before it is here.
+    """
     if archives.kind(file.path) != "parquet":
         return True
     try:
@@ -199,7 +301,9 @@ def holds_any(repository: Repository, file: File, wanted: Container[str], policy
         return True
     address, headers = _address(repository, file)
     try:
-        stream = io.BufferedReader(http.RangeStream(lambda first, count: http.read_range(address, first, count, headers, policy)))
+        stream = io.BufferedReader(
+            http.RangeStream(lambda first, count: http.read_range(address, first, count, headers, policy))
+        )
         with stream, parquet.ParquetFile(PythonFile(stream, mode="r")) as table:
             key = next((key for key in ID_KEYS if key in table.schema_arrow.names), None)
             return key is None or any(name in wanted for name in table.read([key]).column(0).to_pylist())
@@ -209,8 +313,12 @@ def holds_any(repository: Repository, file: File, wanted: Container[str], policy
 
 def _address(repository: Repository, file: File) -> tuple[str, dict[str, str]]:
     hub = _package()
-    address = hub.hf_hub_url(repository.name, file.path, repo_type=repository.kind, revision=repository.commit)
-    return address, {name: value for name, value in hub.utils.build_hf_headers().items() if name.lower() == "authorization"}
+    address = hub.hf_hub_url(
+        repository.name, file.path, repo_type=repository.kind, revision=repository.commit
+    )
+    return address, {
+        name: value for name, value in hub.utils.build_hf_headers().items() if name.lower() == "authorization"
+    }
 
 
 def _package() -> Any:
@@ -218,12 +326,19 @@ def _package() -> Any:
         import huggingface_hub
         import huggingface_hub.constants  # not there by itself in every order of imports
     except ImportError as error:
-        raise UserError("missing-package", "cannot ask the Hugging Face Hub", "it needs the package huggingface_hub", "pip install 'beatline[hub]'") from error
+        raise UserError(
+            "missing-package",
+            "cannot ask the Hugging Face Hub",
+            "it needs the package huggingface_hub",
+            "pip install 'beatline[hub]'",
+        ) from error
     return huggingface_hub
 
 
 def _ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Policy) -> Value:
-    """The library's answer; its own tries are few and its waits have no bound, so it is asked again as `http` asks."""
+    """The library's answer; its own tries are few and its waits have no bound, so it is asked again as `http`
+    asks.
+    """
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -232,17 +347,35 @@ def _ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Pol
             with _bounded(policy):
                 return question()
         except OfflineModeIsEnabled as error:
-            raise UserError("no-network", f"cannot ask for {name}", "HF_HUB_OFFLINE is set", remedy) from error
+            raise UserError(
+                "no-network", f"cannot ask for {name}", "HF_HUB_OFFLINE is set", remedy
+            ) from error
         except LocalEntryNotFoundError as error:
-            raise UserError("no-network", f"cannot use {name}", "the cache has not all of its files", remedy) from error
+            raise UserError(
+                "no-network", f"cannot use {name}", "the cache has not all of its files", remedy
+            ) from error
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status in request.PASSING:
-                raise request.Again(f"the server answers {status}", request.retry_after(error.response.headers)) from error
-            cause = {401: "there is no such repository, or it needs a token", 403: "it needs a consent or another token", 404: "there is no such repository"}.get(status, f"the server answers {status}")
-            raise UserError("download-failed", f"cannot use {name}", cause, "check the name; log in with `hf auth login`; accept its terms in a browser") from error
+                raise request.Again(
+                    f"the server answers {status}", request.retry_after(error.response.headers)
+                ) from error
+            cause = {
+                401: "there is no such repository, or it needs a token",
+                403: "it needs a consent or another token",
+                404: "there is no such repository",
+            }.get(status, f"the server answers {status}")
+            raise UserError(
+                "download-failed",
+                f"cannot use {name}",
+                cause,
+                "check the name; log in with `hf auth login`; accept its terms in a browser",
+            ) from error
         except (httpx2.TransportError, ValueError) as error:
-            raise request.Again(f"the Hugging Face Hub does not answer ({error})", answered=not isinstance(error, httpx2.ConnectError)) from error
+            raise request.Again(
+                f"the Hugging Face Hub does not answer ({error})",
+                answered=not isinstance(error, httpx2.ConnectError),
+            ) from error
 
     return http.patiently(name, attempt, remedy, policy)
 
@@ -252,7 +385,9 @@ _CLIENT = threading.Lock()
 
 @contextmanager
 def _bounded(policy: http.Policy) -> Iterator[None]:
-    """Inside, huggingface_hub's client neither waits for a silent server for ever nor sleeps as long as a server asks: such a wait is `Again`. It is quiet, too."""
+    """Inside, huggingface_hub's client neither waits for a silent server for ever nor sleeps as long as a
+    server asks: such a wait is `Again`. It is quiet, too.
+    """
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -269,9 +404,16 @@ def _bounded(policy: http.Policy) -> Iterator[None]:
             raise request.Again(f"the server answers {response.status_code}", wait)
 
     with _CLIENT:  # there is one for all threads
-        session, loud, bars = get_session(), logging.get_verbosity(), not (are_progress_bars_disabled() or sys.stderr.isatty())
+        session, loud, bars = (
+            get_session(),
+            logging.get_verbosity(),
+            not (are_progress_bars_disabled() or sys.stderr.isatty()),
+        )
         hooks, timeout = session.event_hooks, session.timeout
-        session.event_hooks, session.timeout = {**hooks, "response": [*hooks["response"], hook]}, policy.timeout
+        session.event_hooks, session.timeout = (
+            {**hooks, "response": [*hooks["response"], hook]},
+            policy.timeout,
+        )
         logging.set_verbosity_error()
         if bars:
             disable_progress_bars()

@@ -1,7 +1,8 @@
 """What came of every row of AudioSet's tables: present, or missing and why.
 
-In: the rows, the files below a folder, the answers of services. Out: `fetch-ledger.jsonl`, one line a row in the tables' order, and a summary of it. Presence is always
-read from the files themselves, by the reader that `prepare` uses; answers are kept in `fetch-answers.jsonl` while a run lasts and in the ledger after it, so
+In: the rows, the files below a folder, the answers of services. Out: `fetch-ledger.jsonl`, one line a row in
+the tables' order, and a summary of it. Presence is always read from the files themselves, by the reader that
+`prepare` uses; answers are kept in `fetch-answers.jsonl` while a run lasts and in the ledger after it, so
 that no service is asked twice for what it said is gone.
 """
 
@@ -57,13 +58,31 @@ def rows(folder: Path, tables: Sequence[str]) -> list[Wanted]:
     for name in tables:
         path = folder / FILES.get(name, name)
         if not path.is_file():
-            raise UserError("missing-file", f"cannot find {path}", "AudioSet's tables are not there yet", f"run `beatline fetch audioset {folder}` first, or put the file there")
+            raise UserError(
+                "missing-file",
+                f"cannot find {path}",
+                "AudioSet's tables are not there yet",
+                f"run `beatline fetch audioset {folder}` first, or put the file there",
+            )
         for number, row in enumerate(segments(path, name)):
-            wanted.append(Wanted(name, number, row.recording, row.start, row.end or 0.0, row.problem[1] if row.problem else ""))
+            wanted.append(
+                Wanted(
+                    name,
+                    number,
+                    row.recording,
+                    row.start,
+                    row.end or 0.0,
+                    row.problem[1] if row.problem else "",
+                )
+            )
     return wanted
 
 
-FILES = {"balanced": "balanced_train_segments.csv", "eval": "eval_segments.csv", "unbalanced": "unbalanced_train_segments.csv"}
+FILES = {
+    "balanced": "balanced_train_segments.csv",
+    "eval": "eval_segments.csv",
+    "unbalanced": "unbalanced_train_segments.csv",
+}
 
 
 def present(folder: Path, wanted: Sequence[Wanted]) -> dict[Key, tuple[str, str]]:
@@ -78,7 +97,10 @@ def present(folder: Path, wanted: Sequence[Wanted]) -> dict[Key, tuple[str, str]
     for row in wanted:
         if not row.problem and (place := places.of(row.recording, row.start)):
             path = places.files.path(place[0])
-            found[row.recording, row.start] = (path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path), places.files.member(place[0]))
+            found[row.recording, row.start] = (
+                path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),
+                places.files.member(place[0]),
+            )
     return found
 
 
@@ -87,7 +109,9 @@ def answers(folder: Path) -> dict[Key, Answer]:
     found = {}
     for record in (*_records(folder / LEDGER), *_records(folder / ANSWERS)):
         try:
-            found[str(record["id"]), float(record["start"])] = Answer(str(record["because"]), str(record["reason"]))
+            found[str(record["id"]), float(record["start"])] = Answer(
+                str(record["because"]), str(record["reason"])
+            )
         except (KeyError, TypeError, ValueError):  # a row that is present, or a line that was cut
             continue
     return found
@@ -115,10 +139,15 @@ def open_answers(folder: Path) -> TextIO:
 
 def answer_line(recording: str, start: float, answer: Answer) -> str:
     """A line for `open_answers`."""
-    return json.dumps({"id": recording, "start": start, "because": answer.because, "reason": answer.reason}) + "\n"
+    return (
+        json.dumps({"id": recording, "start": start, "because": answer.because, "reason": answer.reason})
+        + "\n"
+    )
 
 
-def write(folder: Path, wanted: Sequence[Wanted], found: dict[Key, tuple[str, str]], said: dict[Key, Answer]) -> Counter:
+def write(
+    folder: Path, wanted: Sequence[Wanted], found: dict[Key, tuple[str, str]], said: dict[Key, Answer]
+) -> Counter:
     """Writes the ledger, and counts it by table and source or reason.
 
     Raises:
@@ -135,16 +164,24 @@ def write(folder: Path, wanted: Sequence[Wanted], found: dict[Key, tuple[str, st
     return counts
 
 
-def _lines(wanted: Iterable[Wanted], found: dict[Key, tuple[str, str]], said: dict[Key, Answer], counts: Counter) -> Iterator[str]:
+def _lines(
+    wanted: Iterable[Wanted], found: dict[Key, tuple[str, str]], said: dict[Key, Answer], counts: Counter
+) -> Iterator[str]:
     for row in wanted:
         key = row.recording, row.start
         record = {"table": row.table, "row": row.row, "id": row.recording, "start": row.start, "end": row.end}
         if key in found and not row.problem:
             path, member = found[key]
-            record |= {"state": "present", "source": source_of(path), "path": path} | ({"member": member} if member else {})
+            record |= {"state": "present", "source": source_of(path), "path": path} | (
+                {"member": member} if member else {}
+            )
             counts[row.table, "present", source_of(path)] += 1
         else:
-            because, reason = ("bad-row", row.problem) if row.problem else said.get(key, Answer("not-found", "no source that was asked has it"))
+            because, reason = (
+                ("bad-row", row.problem)
+                if row.problem
+                else said.get(key, Answer("not-found", "no source that was asked has it"))
+            )
             record |= {"state": "missing", "because": because, "reason": reason}
             counts[row.table, "missing", because] += 1
         yield json.dumps(record, ensure_ascii=False) + "\n"
@@ -153,7 +190,13 @@ def _lines(wanted: Iterable[Wanted], found: dict[Key, tuple[str, str]], said: di
 def source_of(path: str) -> str:
     """Which source a file below the folder came from."""
     parts = path.split("/")
-    return f"{HUB} {parts[1].replace('--', '/', 1)}" if parts[0] == HUB and len(parts) > 2 else YOUTUBE if parts[0] == YOUTUBE else "local"
+    return (
+        f"{HUB} {parts[1].replace('--', '/', 1)}"
+        if parts[0] == HUB and len(parts) > 2
+        else YOUTUBE
+        if parts[0] == YOUTUBE
+        else "local"
+    )
 
 
 def summary(counts: Counter) -> str:
@@ -161,6 +204,17 @@ def summary(counts: Counter) -> str:
     lines = []
     for table in dict.fromkeys(key[0] for key in counts):
         for state in ("present", "missing"):
-            some = sorted(((count, what) for (name, how, what), count in counts.items() if (name, how) == (table, state)), reverse=True)
-            lines.append(f"{table:<10} {state} {sum(count for count, _ in some):>9,}" + (": " if some else "") + ", ".join(f"{what} {count:,}" for count, what in some))
+            some = sorted(
+                (
+                    (count, what)
+                    for (name, how, what), count in counts.items()
+                    if (name, how) == (table, state)
+                ),
+                reverse=True,
+            )
+            lines.append(
+                f"{table:<10} {state} {sum(count for count, _ in some):>9,}"
+                + (": " if some else "")
+                + ", ".join(f"{what} {count:,}" for count, what in some)
+            )
     return "\n".join(lines)

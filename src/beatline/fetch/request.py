@@ -1,8 +1,9 @@
 """One HTTP request: what may be asked, what an answer says, and which troubles pass.
 
-In: an address and headers. Out: the answer, opened, or `Again` where another try may do better. Only http and https, certificates checked, proxies as the environment
-says, no redirect from https to http; what is meant for one host is never sent to another. Standard library only: `http` has to survive cut
-connections and kills by itself anyway, and needs no more than this of a client.
+In: an address and headers. Out: the answer, opened, or `Again` where another try may do better. Only http and
+https, certificates checked, proxies as the environment says, no redirect from https to http; what is meant
+for one host is never sent to another. Standard library only: `http` has to survive cut connections and kills
+by itself anyway, and needs no more than this of a client.
 """
 
 import http.client
@@ -20,7 +21,10 @@ from urllib.parse import urlsplit
 from beatline.errors import UserError
 
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another try may change
-_REMEDIES = {401: "it needs a token: log in with `hf auth login`", 403: "it needs a token or a consent: log in with `hf auth login`, accept its terms in a browser"}
+_REMEDIES = {
+    401: "it needs a token: log in with `hf auth login`",
+    403: "it needs a token or a consent: log in with `hf auth login`, accept its terms in a browser",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,9 @@ class NoRanges(Exception):
 
 
 @contextmanager
-def opened(address: str, own: Mapping[str, str], headers: Mapping[str, str], policy: Policy) -> Iterator[http.client.HTTPResponse]:
+def opened(
+    address: str, own: Mapping[str, str], headers: Mapping[str, str], policy: Policy
+) -> Iterator[http.client.HTTPResponse]:
     """The answer to a GET request.
 
     Raises:
@@ -72,8 +78,15 @@ def opened(address: str, own: Mapping[str, str], headers: Mapping[str, str], pol
         UserError: `download-failed` for lasting ones.
     """
     if urlsplit(address).scheme not in ("http", "https"):
-        raise UserError("bad-usage", f"address {address!r}", "it is not of the form https://...", "give a web address or a folder")
-    request = urllib.request.Request(address, headers={"User-Agent": "beatline", "Accept-Encoding": "identity", **own})
+        raise UserError(
+            "bad-usage",
+            f"address {address!r}",
+            "it is not of the form https://...",
+            "give a web address or a folder",
+        )
+    request = urllib.request.Request(
+        address, headers={"User-Agent": "beatline", "Accept-Encoding": "identity", **own}
+    )
     for name, value in headers.items():
         request.add_unredirected_header(name, value)
     try:
@@ -82,10 +95,17 @@ def opened(address: str, own: Mapping[str, str], headers: Mapping[str, str], pol
     except HTTPError as error:
         error.close()
         if error.code in PASSING:
-            raise Again(f"the server answers {error.code} ({error.reason})", retry_after(error.headers)) from error
+            raise Again(
+                f"the server answers {error.code} ({error.reason})", retry_after(error.headers)
+            ) from error
         if error.code == 416:
             raise
-        raise UserError("download-failed", f"cannot get {address}", f"the server answers {error.code} ({error.reason})", _REMEDIES.get(error.code, "check the address")) from error
+        raise UserError(
+            "download-failed",
+            f"cannot get {address}",
+            f"the server answers {error.code} ({error.reason})",
+            _REMEDIES.get(error.code, "check the address"),
+        ) from error
     with answer:
         yield answer
 
@@ -93,7 +113,14 @@ def opened(address: str, own: Mapping[str, str], headers: Mapping[str, str], pol
 def _client() -> urllib.request.OpenerDirector:
     """A client of HTTP and nothing else: no files, no FTP; proxies as the environment says."""
     client = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor, _Redirects):
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        _Redirects,
+    ):
         client.add_handler(handler())
     return client
 
@@ -103,10 +130,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
-            raise UserError("download-failed", f"cannot get {req.full_url}", "the server sends us on to an address without encryption", "get it from another source")
+            raise UserError(
+                "download-failed",
+                f"cannot get {req.full_url}",
+                "the server sends us on to an address without encryption",
+                "get it from another source",
+            )
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
-            request.unredirected_hdrs.update({name: value for name, value in req.unredirected_hdrs.items() if name != "Host"})
+            request.unredirected_hdrs.update(
+                {name: value for name, value in req.unredirected_hdrs.items() if name != "Host"}
+            )
         return request
 
 
@@ -120,9 +154,18 @@ def trouble() -> Iterator[None]:
     except (URLError, OSError, http.client.HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise UserError("download-failed", "refused the server", f"its certificate is not valid ({reason.verify_message})", "check the machine's clock and its proxy") from error
-        answered = isinstance(error, http.client.HTTPException | TimeoutError | ValueError) or isinstance(reason, ConnectionResetError)
-        raise Again(str(getattr(reason, "strerror", None) or reason or type(error).__name__), answered=answered) from error
+            raise UserError(
+                "download-failed",
+                "refused the server",
+                f"its certificate is not valid ({reason.verify_message})",
+                "check the machine's clock and its proxy",
+            ) from error
+        answered = isinstance(error, http.client.HTTPException | TimeoutError | ValueError) or isinstance(
+            reason, ConnectionResetError
+        )
+        raise Again(
+            str(getattr(reason, "strerror", None) or reason or type(error).__name__), answered=answered
+        ) from error
 
 
 def span(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
@@ -142,7 +185,9 @@ def validator(answer: http.client.HTTPResponse) -> str:
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds that the server asks to wait, from Retry-After as seconds or as a date by the server's own clock; None where it does not ask."""
+    """Seconds that the server asks to wait, from Retry-After as seconds or as a date by the server's own
+    clock; None where it does not ask.
+    """
     asked = (headers.get("Retry-After") or "").strip()
     if asked.isdecimal():
         return float(asked)

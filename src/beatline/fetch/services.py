@@ -1,7 +1,8 @@
 """Every address that beatline knows, in one table.
 
-In: nothing. Out: constants for the other modules of `fetch`. Hugging Face's own address is `huggingface_hub`'s (environment variable HF_ENDPOINT). Hashes are
-of files that were at hand, or as third parties list them; a file without one is used with a notice that prints its hash.
+In: nothing. Out: constants for the other modules of `fetch`. Hugging Face's own address is
+`huggingface_hub`'s (environment variable HF_ENDPOINT). Hashes are of files that were at hand, or as third
+parties list them; a file without one is used with a notice that prints its hash.
 """
 
 from dataclasses import dataclass
@@ -21,8 +22,14 @@ class Copy:
 
 
 COPIES = (
-    Copy("confit/audioset-16khz-wds", (("20k/train", "balanced"), ("20k/test", "eval"), ("2m/train", "unbalanced"))),
-    Copy("agkphysics/AudioSet", (("data/bal_train", "balanced"), ("data/eval", "eval"), ("data/unbal_train", "unbalanced"))),
+    Copy(
+        "confit/audioset-16khz-wds",
+        (("20k/train", "balanced"), ("20k/test", "eval"), ("2m/train", "unbalanced")),
+    ),
+    Copy(
+        "agkphysics/AudioSet",
+        (("data/bal_train", "balanced"), ("data/eval", "eval"), ("data/unbal_train", "unbalanced")),
+    ),
 )
 
 CHECKPOINT_COPIES = ("lpepino/beats_ckpts", "Bencr/beats-checkpoints")

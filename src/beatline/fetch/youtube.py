@@ -1,8 +1,10 @@
 """YouTube -> one file a clip, of the needed seconds only, through yt-dlp's Python API.
 
-In: clips wanted. Out: `<id>_<start ms>_<end ms>` as Opus or whatever codec the video has, copied, not encoded again; its edges are those of the codec's packets, 20 ms. And
-an answer for each clip that has no file: `PERMANENT` ones are never asked again. When YouTube takes us for a robot, everything stops. yt-dlp's options
-are fixed here: no plugin, no configuration file, no program to run; an id is 11 characters before it becomes part of an address or a name.
+In: clips wanted. Out: `<id>_<start ms>_<end ms>` as Opus or whatever codec the video has, copied, not encoded
+again; its edges are those of the codec's packets, 20 ms. And an answer for each clip that has no file:
+`PERMANENT` ones are never asked again. When YouTube takes us for a robot, everything stops. yt-dlp's options
+are fixed here: no plugin, no configuration file, no program to run; an id is 11 characters before it becomes
+part of an address or a name.
 """
 
 import errno
@@ -27,21 +29,35 @@ from beatline.manifest.audioset import is_recording
 PERMANENT = ("removed", "private", "geo-blocked", "members-only", "unavailable", "too-short")
 COOKIES_MAY_HELP = ("private", "members-only", "age-restricted")
 FORMAT = "bestaudio[acodec=opus][protocol=https]/bestaudio[protocol=https]/bestaudio/best"
-FORMS = {"opus": ("ogg", "opus"), "vorbis": ("ogg", "ogg"), "aac": ("mp4", "m4a"), "mp3": ("mp3", "mp3"), "flac": ("flac", "flac")}
+FORMS = {
+    "opus": ("ogg", "opus"),
+    "vorbis": ("ogg", "ogg"),
+    "aac": ("mp4", "m4a"),
+    "mp3": ("mp3", "mp3"),
+    "flac": ("flac", "flac"),
+}
 """Codec -> container and extension; others go into Matroska."""
 READABLE = "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,ogg,mp3,flac,wav"
 MOST_FAILURES = 10  # in a row: then it is the network, or YouTube has changed, and not these clips
 MOST_UNREACHABLE = 3  # in a row, where there was not even an answer
 
-# What YouTube says, as yt-dlp passes it on, in this order: "unavailable" is the beginning of many of the others.
+# What YouTube says, as yt-dlp passes it on, in this order: "unavailable" is the beginning of many of the
+# others.
 STOPS = r"not a bot|captcha|http error 429|too many requests|rate-limited|try again later"
 ANSWERS = (
     ("private", r"private video|video is private"),
     ("geo-blocked", r"in your country|geo.?restrict|from your location"),
     ("age-restricted", r"confirm your age|age.restricted|inappropriate for some users"),
     ("members-only", r"members.only|channel's members|join this channel|requires payment|purchase"),
-    ("removed", r"removed|terminated|no longer available|has been deleted|isn't available anymore|does not exist|copyright"),
-    ("unavailable", r"video unavailable|this video is (not available|unavailable)|this video isn't available"),
+    (
+        "removed",
+        r"removed|terminated|no longer available|has been deleted|isn't available anymore|does not "
+        r"exist|copyright",
+    ),
+    (
+        "unavailable",
+        r"video unavailable|this video is (not available|unavailable)|this video isn't available",
+    ),
 )
 
 
@@ -97,19 +113,24 @@ def fetch(
 
     Args:
         excerpts: Folders and what to put there.
-        record: Called with each excerpt that cannot be had, the kind of answer and its words; from one thread, as soon as it is known.
+        record: Called with each excerpt that cannot be had, the kind of answer and its words; from one
+            thread, as soon as it is known.
         cookies: File of a browser's cookies, in Netscape's format; it is read, never written.
         rate: Videos asked for in an hour, by all jobs together.
         jobs: Videos asked for at the same time.
 
     Raises:
-        UserError: `service-refused`, `no-network`, `missing-package`, `missing-file` (the cookies), `disk-full`, `not-writable`.
+        UserError: `service-refused`, `no-network`, `missing-package`, `missing-file` (the cookies),
+            `disk-full`, `not-writable`.
     """
     client = _Client(cookies, rate, service, policy)
     count = failures = unreachable = 0
     with ExitStack() as ending:
         ending.callback(client.close)
-        answers = cast(Generator[tuple[Excerpt, _Missing | None], None, None], in_order(excerpts, lambda job: (job[1], client.get(*job)), jobs))
+        answers = cast(
+            Generator[tuple[Excerpt, _Missing | None], None, None],
+            in_order(excerpts, lambda job: (job[1], client.get(*job)), jobs),
+        )
         ending.callback(answers.close)
         ending.callback(client.stopped.set)  # first: the jobs end by it
         try:
@@ -121,11 +142,25 @@ def fetch(
                 failures = failures + 1 if missing.kind == "failed" else 0
                 unreachable = 0 if missing.answered else unreachable + 1
                 if failures == MOST_FAILURES or unreachable == MOST_UNREACHABLE:
-                    remedy = "check the network, `pip install -U yt-dlp yt-dlp-ejs`, and run the same command; it goes on from here. Without a network: do so on another machine, and name its folder with --from"
-                    raise UserError("no-network", "stopped asking YouTube", f"{failures} clips in a row failed, the last because: {missing.reason}", remedy)
+                    remedy = (
+                        "check the network, `pip install -U yt-dlp yt-dlp-ejs`, and run the same "
+                        "command; it goes on from here. Without a network: do so on another machine, and "
+                        "name its folder with --from"
+                    )
+                    raise UserError(
+                        "no-network",
+                        "stopped asking YouTube",
+                        f"{failures} clips in a row failed, the last because: {missing.reason}",
+                        remedy,
+                    )
         except _Stop as stop:
-            remedy = "wait an hour or more and run the same command; it goes on from here. A lower --rate and --cookies FILE, exported from a browser where you watch YouTube, help"
-            raise UserError("service-refused", "stopped asking YouTube", f"it takes us for a robot ({stop})", remedy) from stop
+            remedy = (
+                "wait an hour or more and run the same command; it goes on from here. A lower --rate "
+                "and --cookies FILE, exported from a browser where you watch YouTube, help"
+            )
+            raise UserError(
+                "service-refused", "stopped asking YouTube", f"it takes us for a robot ({stop})", remedy
+            ) from stop
     return count
 
 
@@ -146,12 +181,22 @@ class _Client:
             import yt_dlp
             from yt_dlp.globals import all_plugins_loaded
         except ImportError as error:
-            raise UserError("missing-package", "cannot ask YouTube", f"it needs the package {error.name}", "pip install 'beatline[download]'") from error
+            raise UserError(
+                "missing-package",
+                "cannot ask YouTube",
+                f"it needs the package {error.name}",
+                "pip install 'beatline[download]'",
+            ) from error
         all_plugins_loaded.value = True  # none is: a plugin is a program from who knows where
         try:
             self._cookies = None if cookies is None else cookies.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError("missing-file", f"cannot read {cookies}", getattr(error, "strerror", None) or "it is not text", "export the cookies again, in Netscape's format") from error
+            raise UserError(
+                "missing-file",
+                f"cannot read {cookies}",
+                getattr(error, "strerror", None) or "it is not text",
+                "export the cookies again, in Netscape's format",
+            ) from error
         self._yt_dlp, self._av, self._service, self._policy = yt_dlp, av, service, policy
         self._pause, self._next, self._lock = 3600 / rate, 0.0, threading.Lock()
         self._own = threading.local()
@@ -189,7 +234,9 @@ class _Client:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                stream: Any = http.RangeStream(lambda first, count: self._read(downloader, about, first, count))
+                stream: Any = http.RangeStream(
+                    lambda first, count: self._read(downloader, about, first, count)
+                )
             except http.NoRanges:
                 stream = self._whole(downloader, about, whole)
             with stream:
@@ -209,7 +256,9 @@ class _Client:
         silent.addHandler(logging.NullHandler())
         return {
             "format": FORMAT,
-            "cookiefile": None if self._cookies is None else io.StringIO(self._cookies),  # a copy: yt-dlp writes into what it is given
+            "cookiefile": None
+            if self._cookies is None
+            else io.StringIO(self._cookies),  # a copy: yt-dlp writes into what it is given
             "allowed_extractors": [f"^{name}$" for name in self._service.extractors],
             "js_runtimes": {"deno": {}, "node": {}},
             "socket_timeout": self._policy.timeout,
@@ -226,12 +275,17 @@ class _Client:
     def _about(self, downloader: Any, excerpt: Excerpt) -> dict[str, Any]:
         """What yt-dlp knows of the video: above all its sound's address."""
         try:
-            about = downloader.extract_info(self._service.address.format(id=excerpt.recording), download=False)
+            about = downloader.extract_info(
+                self._service.address.format(id=excerpt.recording), download=False
+            )
         except self._yt_dlp.utils.YoutubeDLError as error:
             cause = (getattr(error, "exc_info", None) or (None, None))[1]
             getattr(getattr(cause, "cause", None), "close", lambda: None)()  # the server's answer
             kind = "geo-blocked" if isinstance(cause, self._yt_dlp.utils.GeoRestrictedError) else ""
-            answered = not any(isinstance(one, self._yt_dlp.networking.exceptions.TransportError) for one in (cause, getattr(cause, "cause", None)))
+            answered = not any(
+                isinstance(one, self._yt_dlp.networking.exceptions.TransportError)
+                for one in (cause, getattr(cause, "cause", None))
+            )
             raise self._answer(str(error), kind, answered) from error
         if not about or not str(about.get("url", "")).startswith(("http://", "https://")):
             raise _Missing("failed", "there is no sound to download")
@@ -249,13 +303,19 @@ class _Client:
 
         if about.get("protocol") not in ("http", "https"):
             raise http.NoRanges
-        headers = {**about.get("http_headers", {}), "Range": f"bytes={first}-{first + count - 1}", "Accept-Encoding": "identity"}
+        headers = {
+            **about.get("http_headers", {}),
+            "Range": f"bytes={first}-{first + count - 1}",
+            "Accept-Encoding": "identity",
+        }
         for attempt in range(3):
             if self.stopped.is_set():
                 raise _Missing("not-asked", "the run stopped before")
             try:
                 with downloader.urlopen(Request(about["url"], headers=headers)) as answer:
-                    begin, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+                    begin, _, total = (
+                        answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+                    )
                     if answer.status != 206 or begin.partition("-")[0] != str(first) or not total.isdecimal():
                         raise http.NoRanges
                     content = answer.read()
@@ -289,7 +349,12 @@ def _cut(av: Any, stream: Any, excerpt: Excerpt, folder: Path) -> None:
     """Copies the packets of the needed seconds into a file."""
     partial = folder / f"{excerpt.name}.partial"
     try:
-        with av.open(stream, options={"format_whitelist": READABLE, "protocol_whitelist": "none"}, metadata_errors="replace", io_open=_nothing_else) as source:
+        with av.open(
+            stream,
+            options={"format_whitelist": READABLE, "protocol_whitelist": "none"},
+            metadata_errors="replace",
+            io_open=_nothing_else,
+        ) as source:
             track = source.streams.best("audio")
             if track is None:
                 raise _Missing("removed", "the video has no sound")
@@ -315,7 +380,10 @@ def _copy(source: Any, track: Any, result: Any, excerpt: Excerpt) -> int:
     copied, first = result.add_stream_from_template(track), None
     count = 0
     for packet in source.demux(track):
-        if packet.pts is None or float((packet.pts + (packet.duration or 0)) * packet.time_base) <= excerpt.start:
+        if (
+            packet.pts is None
+            or float((packet.pts + (packet.duration or 0)) * packet.time_base) <= excerpt.start
+        ):
             continue
         if float(packet.pts * packet.time_base) >= excerpt.end:
             break

@@ -1,8 +1,9 @@
 """CSV -> manifest: the table of clips, whatever form the data came in.
 
-In: a `DataConfig`. Out: a `Manifest`: clips with their labels, the splits as lists of clips, and every input that cannot become a clip with its
-reason. Reads tables, folder listings, listings of archives and headers only; opening audio is `audio`'s, deciding what its length allows is
-`store`'s. `table` and `splits` serve all readers; `lists`, `audioset` and `named` are the readers. Imports no torch.
+In: a `DataConfig`. Out: a `Manifest`: clips with their labels, the splits as lists of clips, and every input
+that cannot become a clip with its reason. Reads tables, folder listings, listings of archives and headers
+only; opening audio is `audio`'s, deciding what its length allows is `store`'s. `table` and `splits` serve all
+readers; `lists`, `audioset` and `named` are the readers. Imports no torch.
 """
 
 import gc
@@ -29,7 +30,23 @@ from beatline.manifest.table import (
     sort_rows,
 )
 
-__all__ = ["SPLITS", "Clip", "Event", "Manifest", "Rejected", "carve", "read", "read_audioset", "read_csv", "read_folder", "read_kaldi", "read_labels", "read_listed", "read_named", "read_text"]
+__all__ = [
+    "SPLITS",
+    "Clip",
+    "Event",
+    "Manifest",
+    "Rejected",
+    "carve",
+    "read",
+    "read_audioset",
+    "read_csv",
+    "read_folder",
+    "read_kaldi",
+    "read_labels",
+    "read_listed",
+    "read_named",
+    "read_text",
+]
 
 
 def read(data: DataConfig, needed: Sequence[str] = ("train", "test")) -> Manifest:
@@ -39,24 +56,36 @@ def read(data: DataConfig, needed: Sequence[str] = ("train", "test")) -> Manifes
         needed: Splits that must have a clip.
 
     Raises:
-        UserError: `bad-config` without a source; `missing-file`, `not-a-file`, `bad-table`, `unknown-label` (a label table that does not fit any row),
-            `split-overlap`, `no-clips`, `missing-package` (an archive whose reader is not installed).
+        UserError: `bad-config` without a source; `missing-file`, `not-a-file`, `bad-table`, `unknown-label`
+            (a label table that does not fit any row), `split-overlap`, `no-clips`, `missing-package` (an
+            archive whose reader is not installed).
     """
     with _uncollected():
         table = _read(data)
     for name in needed:
         if not table.splits[name]:
-            raise UserError("no-clips", f"cannot use {table.root}", f"no clips for {name}{_first(table.rejected)}", "check the data's layout, and beatline prepare --help")
+            raise UserError(
+                "no-clips",
+                f"cannot use {table.root}",
+                f"no clips for {name}{_first(table.rejected)}",
+                "check the data's layout, and beatline prepare --help",
+            )
     return table
 
 
 def _first(rejected: Sequence[Rejected]) -> str:
-    return f" ({len(rejected)} inputs rejected; the first, {rejected[0].input}: {rejected[0].reason})" if rejected else ""
+    return (
+        f" ({len(rejected)} inputs rejected; the first, {rejected[0].input}: {rejected[0].reason})"
+        if rejected
+        else ""
+    )
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pauses the search for cycles: there are none among the millions of small objects made here, and looking for them takes a third of the time."""
+    """Pauses the search for cycles: there are none among the millions of small objects made here, and looking
+    for them takes a third of the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -77,7 +106,12 @@ def _read(data: DataConfig) -> Manifest:
         return read_folder(data.folder, data)
     if data.csv is not None:
         return read_csv(_table(data.csv), data)
-    raise UserError("bad-config", "setting data", "no data is named", "give one of data.audioset, data.dataset, data.kaldi, data.csv, data.folder")
+    raise UserError(
+        "bad-config",
+        "setting data",
+        "no data is named",
+        "give one of data.audioset, data.dataset, data.kaldi, data.csv, data.folder",
+    )
 
 
 def _table(path: Path) -> Path:
@@ -85,12 +119,18 @@ def _table(path: Path) -> Path:
 
 
 def read_listed(source: Path) -> tuple[Sorted, LabelSet]:
-    """The clips of a table (or the word `mini`) or of a folder for each class, with the rejected inputs and the label set: for scoring, where no clip needs a split.
+    """The clips of a table (or the word `mini`) or of a folder for each class, with the rejected inputs and
+    the label set: for scoring, where no clip needs a split.
 
     Raises:
-        UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`; `split-overlap` where one clip is listed in two splits.
+        UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`; `split-overlap` where one clip is
+            listed in two splits.
     """
-    found, known = folder_rows(source, DataConfig(folder=source)) if source.is_dir() else csv_rows(_table(source), DataConfig(csv=source))
+    found, known = (
+        folder_rows(source, DataConfig(folder=source))
+        if source.is_dir()
+        else csv_rows(_table(source), DataConfig(csv=source))
+    )
     rows = Rows(found)
     labels = known or labels_of(rows)
     return sort_rows(rows, labels), labels

@@ -1,7 +1,7 @@
 """Rows and clips, and how two million of them fit into memory.
 
-In: rows, one at a time. Out: the same rows and the clips made of them, by place. What is held are columns, some 120 bytes a row; a row or a clip is an
-object only while somebody looks at it.
+In: rows, one at a time. Out: the same rows and the clips made of them, by place. What is held are columns,
+some 120 bytes a row; a row or a clip is an object only while somebody looks at it.
 """
 
 import math
@@ -41,7 +41,9 @@ class Clip(NamedTuple):
     end: float | None = None
     """Seconds into the file; None is its end."""
     member: str = ""
-    """What of the file it is, as `archives` names it: a place in a tar file, a row of Parquet or HDF5; empty where the file is the audio itself."""
+    """What of the file it is, as `archives` names it: a place in a tar file, a row of Parquet or HDF5; empty
+    where the file is the audio itself.
+    """
     events: tuple[Event, ...] = ()
     """When its labels sound, in order of time, where the data says so; empty otherwise."""
 
@@ -92,7 +94,11 @@ class View(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, place: slice) -> tuple[T, ...]: ...
     def __getitem__(self, place: int | slice) -> T | tuple[T, ...]:
-        return tuple(map(self._make, self._numbers[place])) if isinstance(place, slice) else self._make(self._numbers[place])
+        return (
+            tuple(map(self._make, self._numbers[place]))
+            if isinstance(place, slice)
+            else self._make(self._numbers[place])
+        )
 
     def __iter__(self) -> Iterator[T]:
         return map(self._make, self._numbers)
@@ -207,7 +213,12 @@ class Rows:
     """Rows, held as columns."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self._ids, self._recordings, self._labels, self._splits = Texts(), Texts(), Words(), Alike[tuple[str, ...]]()
+        self._ids, self._recordings, self._labels, self._splits = (
+            Texts(),
+            Texts(),
+            Words(),
+            Alike[tuple[str, ...]](),
+        )
         self._starts, self._ends = array("d"), array("d")  # an end that is not known is NaN
         self._problems = Alike[Problem | None]()
         self._events: dict[int, tuple[Event, ...]] = {}
@@ -290,10 +301,30 @@ class Rows:
     def row(self, number: int) -> Row:
         """One of them."""
         clip = self.clip(number, self.labels(number))
-        return Row(clip.id, clip.path, clip.recording, clip.labels, self.splits(number), clip.start, clip.end, self.problem(number), clip.member, clip.events)
+        return Row(
+            clip.id,
+            clip.path,
+            clip.recording,
+            clip.labels,
+            self.splits(number),
+            clip.start,
+            clip.end,
+            self.problem(number),
+            clip.member,
+            clip.events,
+        )
 
     def clip(self, number: int, mids: tuple[str, ...]) -> Clip:
         """A row as a clip with these labels."""
         place, end, events = self._places[number], self._ends[number], self._events.get(number, ())
         path, member = (NOWHERE, "") if place < 0 else (self.files.path(place), self.files.member(place))
-        return Clip(self._ids[number], self._recordings[number], path, mids, self._starts[number], None if math.isnan(end) else end, member, events)
+        return Clip(
+            self._ids[number],
+            self._recordings[number],
+            path,
+            mids,
+            self._starts[number],
+            None if math.isnan(end) else end,
+            member,
+            events,
+        )

@@ -1,13 +1,15 @@
 """recordings wanted -> where their audio is, in whatever layout a copy of a YouTube data set came.
 
-In: a folder and the ids of its data set. Out: for each id the file, or the member of an archive, that holds it. A layout is recognised by its names
-matching the ids, not by what its folders are called. `cut` tells whole recordings from excerpts by the lengths in the files' headers.
+In: a folder and the ids of its data set. Out: for each id the file, or the member of an archive, that holds
+it. A layout is recognised by its names matching the ids, not by what its folders are called. `cut` tells
+whole recordings from excerpts by the lengths in the files' headers.
 
-Names: `<id>`, `Y<id>`, either with `_<start>`, `_<start>_<end>` or `-` instead of `_`, in seconds or start in milliseconds, and any extension of
-`headers.EXTENSIONS`, below the folder at any depth, in tar files (also named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
+Names: `<id>`, `Y<id>`, either with `_<start>`, `_<start>_<end>` or `-` instead of `_`, in seconds or start in
+milliseconds, and any extension of `headers.EXTENSIONS`, below the folder at any depth, in tar files (also
+named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
 
-Which one, where an id is there twice: a file before a tar member before a row of Parquet before one of HDF5 before a file that a TSV lists; then by
-extension in the order of `EXTENSIONS`; then by path.
+Which one, where an id is there twice: a file before a tar member before a row of Parquet before one of HDF5
+before a file that a TSV lists; then by extension in the order of `EXTENSIONS`; then by path.
 """
 
 import math
@@ -39,7 +41,9 @@ class Tree:
     """What is below a folder, by name."""
 
     listings: list[tuple[str, str]] = field(default_factory=list)
-    """Each folder with its files that look like audio, their names as one text with `/` between: `folders` has them one by one."""
+    """Each folder with its files that look like audio, their names as one text with `/` between: `folders`
+    has them one by one.
+    """
     archives: list[str] = field(default_factory=list)
     tables: dict[str, Path] = field(default_factory=dict)
     """CSV and TSV files by name; of two with one name the one nearest to the top."""
@@ -55,7 +59,8 @@ class Tree:
 
 
 def walk(root: Path) -> Tree:
-    """Everything below a folder, in order of name; hidden and unfinished (`.partial`) folders are left out, links are followed, each folder once.
+    """Everything below a folder, in order of name; hidden and unfinished (`.partial`) folders are left out,
+    links are followed, each folder once.
 
     Raises:
         UserError: `missing-file` where the folder cannot be read.
@@ -74,7 +79,12 @@ def walk(root: Path) -> Tree:
             except OSError as error:
                 reason = error.strerror or str(error)
                 if folder == str(root):
-                    raise UserError("missing-file", f"cannot read folder {root}", reason, "check the path and its permissions") from error
+                    raise UserError(
+                        "missing-file",
+                        f"cannot read folder {root}",
+                        reason,
+                        "check the path and its permissions",
+                    ) from error
                 tree.unread.append((folder, reason))
         level = below
     return tree
@@ -111,7 +121,9 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 class Places:
-    """Where the audio of the wanted recordings is: for each a chain of places, held as columns, for there may be two million."""
+    """Where the audio of the wanted recordings is: for each a chain of places, held as columns, for there may
+    be two million.
+    """
 
     def __init__(self, wanted: Iterable[str]):
         self._last: dict[str, int] = {}  # the newest place of each, -1 where there is none yet
@@ -124,7 +136,10 @@ class Places:
         self._kinds, self._extensions = bytearray(), bytearray()  # indices of KINDS and of EXTENSIONS
         self.files = Files()
         """Every place that was found."""
-        self._starts, self._before = array("d"), array("i")  # NaN where the name states no start; the place that was found before
+        self._starts, self._before = (
+            array("d"),
+            array("i"),
+        )  # NaN where the name states no start; the place that was found before
         self.problems: list[Row] = []
         """What could not be looked at, as rows for the ledger."""
 
@@ -138,7 +153,13 @@ class Places:
         Raises:
             UserError: `missing-package` for an archive that needs one.
         """
-        self.problems += [Row(as_text(os.path.relpath(folder, root)), problem=("missing-file", f"cannot read the folder: {reason}")) for folder, reason in tree.unread]
+        self.problems += [
+            Row(
+                as_text(os.path.relpath(folder, root)),
+                problem=("missing-file", f"cannot read the folder: {reason}"),
+            )
+            for folder, reason in tree.unread
+        ]
         for folder, names in tree.folders():
             self._add(((name, f"{folder}/{name}", "") for name in names), "file")
         for path in tree.archives:
@@ -152,13 +173,20 @@ class Places:
     def of(self, recording: str, start: float) -> tuple[int, bool] | None:
         """Where in `files` a clip's audio is, and whether its name states that it is this very excerpt."""
         number = self._last[recording]
-        if number >= 0 and self._before[number] < 0 and math.isnan(self._starts[number]) and self._kinds[number] != LISTED:  # nearly always
+        if (
+            number >= 0
+            and self._before[number] < 0
+            and math.isnan(self._starts[number])
+            and self._kinds[number] != LISTED
+        ):  # nearly always
             return number, False
         found = []
         while number >= 0:
             stated = self._starts[number]
             path = self.files.text(number)
-            if (math.isnan(stated) or stated in (start, float(int(start)), float(round(start * 1000)))) and (self._kinds[number] != LISTED or os.path.exists(path)):
+            if (math.isnan(stated) or stated in (start, float(int(start)), float(round(start * 1000)))) and (
+                self._kinds[number] != LISTED or os.path.exists(path)
+            ):
                 order = self._kinds[number], self._extensions[number], path, self.files.member(number)
                 found.append((order, not math.isnan(stated), number))
             number = self._before[number]
@@ -173,12 +201,16 @@ class Places:
         entries = []
         for entry in archives.listing(path, EXTENSIONS):
             if entry.problem:
-                self.problems.append(Row(f"{where}: {as_text(entry.name)}" if entry.name else where, problem=entry.problem))
+                self.problems.append(
+                    Row(f"{where}: {as_text(entry.name)}" if entry.name else where, problem=entry.problem)
+                )
             else:
                 entries.append(entry)
         kind = archives.kind(path.name)
         self._add(((os.path.basename(entry.name), str(path), entry.member) for entry in entries), kind)
-        self._add(((os.path.basename(entry.also), str(path), entry.member) for entry in entries if entry.also), kind)
+        self._add(
+            ((os.path.basename(entry.also), str(path), entry.member) for entry in entries if entry.also), kind
+        )
 
     def _add(self, names: Iterable[tuple[str, str, str]], kind: str) -> None:
         number = KINDS.index(kind)
@@ -204,7 +236,9 @@ def _parts(name: str) -> tuple[str, int]:
 
 
 def _reading(stem: str, wanted: Container[str]) -> re.Match | None:
-    """A name read as id and start, as it stands or without a leading Y; ids have 11 characters, so no name can be read both ways."""
+    """A name read as id and start, as it stands or without a leading Y; ids have 11 characters, so no name
+    can be read both ways.
+    """
     for skip in (0, 1) if stem.startswith("Y") else (0,):
         found = NAME.fullmatch(stem, skip)
         if found and found[1] in wanted:
@@ -213,7 +247,8 @@ def _reading(stem: str, wanted: Container[str]) -> re.Match | None:
 
 
 def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
-    """The files that a TSV manifest lists, a folder on its first line and `path<TAB>samples` after it, and bad rows; None for any other table.
+    """The files that a TSV manifest lists, a folder on its first line and `path<TAB>samples` after it, and
+    bad rows; None for any other table.
 
     The folder may be of another machine: then the paths are taken from the table's own folder.
     """
@@ -241,21 +276,32 @@ def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
 
 
 def cut(rows: Rows, containers: dict[tuple[int, str], array]) -> int:
-    """Takes start and end from the rows whose file is the excerpt already, leaves them to those whose file is the whole recording; how many are left.
+    """Takes start and end from the rows whose file is the excerpt already, leaves them to those whose file is
+    the whole recording; how many are left.
 
-    A file is the whole recording where its header states more than `LONGER` seconds beyond the clip's length, and more than the clip's start. Of each folder
-    or tar file up to `EVERY_FILE` files, of larger ones `SPREAD` files, of a Parquet file `FIRST_ROWS` rows are measured, and where one is a whole
-    recording, all are. Rows of HDF5 are excerpts.
+    A file is the whole recording where its header states more than `LONGER` seconds beyond the clip's length,
+    and more than the clip's start. Of each folder or tar file up to `EVERY_FILE` files, of larger ones
+    `SPREAD` files, of a Parquet file `FIRST_ROWS` rows are measured, and where one is a whole recording, all
+    are. Rows of HDF5 are excerpts.
 
     Args:
-        containers: By kind and name of a folder or an archive the rows that have audio in it, in the order in which that is fast to read.
+        containers: By kind and name of a folder or an archive the rows that have audio in it, in the order in
+            which that is fast to read.
     """
     return sum(_cut_alike(rows, KINDS[kind], some) for (kind, _), some in containers.items())
 
 
 def _cut_alike(rows: Rows, kind: str, places: array) -> int:
     """As `cut`, for the rows of one folder or archive."""
-    most = 0 if kind == "hdf5" else FIRST_ROWS if kind == "parquet" else len(places) if len(places) <= EVERY_FILE else SPREAD
+    most = (
+        0
+        if kind == "hdf5"
+        else FIRST_ROWS
+        if kind == "parquet"
+        else len(places)
+        if len(places) <= EVERY_FILE
+        else SPREAD
+    )
     step = 1 if kind == "parquet" else max(1, len(places) // max(1, most))
     sample = places[: most * step : step]
     whole = {place for place in sample if _is_whole(rows.row(place))}
@@ -273,4 +319,9 @@ def _is_whole(row: Row) -> bool:
             length = headers.seconds(read_at, size)
     except (UserError, OSError):  # decoding it will say why
         return False
-    return length is not None and row.end is not None and length > row.end - row.start + LONGER and length > row.start
+    return (
+        length is not None
+        and row.end is not None
+        and length > row.end - row.start + LONGER
+        and length > row.start
+    )

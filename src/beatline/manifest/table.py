@@ -1,7 +1,8 @@
 """The table of clips, and what every reader of data hands to it: rows.
 
-In: rows, one per input, with labels as written. Out: a `Manifest` whose clips have mids of one label set, with every row that became no clip and its reason.
-Where a table may point, and what a label may be called, is decided here once for all forms of data.
+In: rows, one per input, with labels as written. Out: a `Manifest` whose clips have mids of one label set,
+with every row that became no clip and its reason. Where a table may point, and what a label may be called, is
+decided here once for all forms of data.
 """
 
 import os
@@ -19,7 +20,17 @@ from beatline.limits import LIMITS
 from beatline.manifest.rows import Clip, Problem, Rejected, Rows, View
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test", "eval": "test", "evaluation": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +40,9 @@ class Manifest:
     clips: Sequence[Clip]
     """In the order of the data."""
     splits: dict[str, tuple[int, ...]]
-    """Places in `clips` of `train`, `val` and `test`; a clip may be in val and in test under the recipe's rule."""
+    """Places in `clips` of `train`, `val` and `test`; a clip may be in val and in test under the recipe's
+    rule.
+    """
     rejected: Sequence[Rejected]
     """Inputs without a clip."""
     labels: LabelSet
@@ -69,7 +82,9 @@ Judgement = tuple[tuple[str, ...], Problem | None]
 Judge = Callable[[tuple[str, ...]], Judgement]
 
 
-def sort_rows(rows: Rows, labels: LabelSet, judge: Judge | None = None, order: Sequence[int] | None = None) -> Sorted:
+def sort_rows(
+    rows: Rows, labels: LabelSet, judge: Judge | None = None, order: Sequence[int] | None = None
+) -> Sorted:
     """The rows as clips and rejected inputs.
 
     Args:
@@ -131,24 +146,41 @@ def judge_of(labels: LabelSet) -> Judge:
 
 def spellings_of(labels: LabelSet) -> dict[str, str]:
     """Mid of each way to write a label: mid, display name, ESPnet's token."""
-    return {espnet_token(x.name): x.mid for x in labels.labels} | {x.name: x.mid for x in labels.labels} | {x.mid: x.mid for x in labels.labels}
+    return (
+        {espnet_token(x.name): x.mid for x in labels.labels}
+        | {x.name: x.mid for x in labels.labels}
+        | {x.mid: x.mid for x in labels.labels}
+    )
 
 
 def shared(labels: LabelSet, others: LabelSet) -> list[tuple[int, int]]:
     """Where each label that both sets have stands in each, met by mid or else by name."""
     spelt = spellings_of(others)
-    return [(k, others.index_of_mid[mid]) for k, label in enumerate(labels.labels) if (mid := spelt.get(label.mid) or spelt.get(label.name))]
+    return [
+        (k, others.index_of_mid[mid])
+        for k, label in enumerate(labels.labels)
+        if (mid := spelt.get(label.mid) or spelt.get(label.name))
+    ]
 
 
 def labels_of(rows: Rows) -> LabelSet:
     """AudioSet's label set if it has every label of the rows, else the labels found, sorted."""
     written = set(rows.all_labels())
-    return audioset() if written and written <= spellings_of(audioset()).keys() else LabelSet.from_names(sorted(written) or ["none"])
+    return (
+        audioset()
+        if written and written <= spellings_of(audioset()).keys()
+        else LabelSet.from_names(sorted(written) or ["none"])
+    )
 
 
 def overlap(what: str, one: str, other: str, cause: str) -> UserError:
     """The error of something that stands on two sides."""
-    return UserError("split-overlap", f"{what} is in {one} and in {other}", cause, "keep all clips of a recording in one split")
+    return UserError(
+        "split-overlap",
+        f"{what} is in {one} and in {other}",
+        cause,
+        "keep all clips of a recording in one split",
+    )
 
 
 # --- what tables may say
@@ -157,13 +189,18 @@ def overlap(what: str, one: str, other: str, cause: str) -> UserError:
 def place_in(folder: Path, file: str) -> tuple[Path, Problem | None]:
     """The path that a table in `folder` names, and the problem with it, if any.
 
-    An absolute path is taken as the user's own. A relative one that goes up by `..` must end inside the folder, links followed. Links are otherwise
-    followed wherever they lead: download caches and data version control lay out their files so. Nothing but a regular file is ever opened.
+    An absolute path is taken as the user's own. A relative one that goes up by `..` must end inside the
+    folder, links followed. Links are otherwise followed wherever they lead: download caches and data version
+    control lay out their files so. Nothing but a regular file is ever opened.
     """
     if not file or "\0" in file:
         return folder, ("bad-row", "it names no file")
     path = folder / file
-    if ".." in Path(file).parts and not Path(file).is_absolute() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+    if (
+        ".." in Path(file).parts
+        and not Path(file).is_absolute()
+        and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    ):
         return path, ("unsafe-path", f"its path {file} climbs out of {folder}")
     return path, None
 
@@ -190,13 +227,28 @@ def opened_table(path: Path) -> Iterator[TextIO]:
         if path.exists() and not path.is_file():
             raise UserError("not-a-file", f"cannot read {path}", "it is not a file", "give the table itself")
         if path.stat().st_size > LIMITS.max_table_bytes:
-            raise UserError("bad-table", f"cannot read {path}", f"it is larger than {LIMITS.max_table_bytes} bytes", "give a smaller table")
+            raise UserError(
+                "bad-table",
+                f"cannot read {path}",
+                f"it is larger than {LIMITS.max_table_bytes} bytes",
+                "give a smaller table",
+            )
         with path.open(encoding="utf-8-sig") as file:
             yield file
     except OSError as error:
-        raise UserError("missing-file", f"cannot read {path}", error.strerror or str(error), "check the path and its permissions") from error
+        raise UserError(
+            "missing-file",
+            f"cannot read {path}",
+            error.strerror or str(error),
+            "check the path and its permissions",
+        ) from error
     except UnicodeDecodeError as error:
-        raise UserError("bad-table", f"cannot read {path}", f"it is not UTF-8 text (byte {_undecodable(path)})", "save it as UTF-8") from error
+        raise UserError(
+            "bad-table",
+            f"cannot read {path}",
+            f"it is not UTF-8 text (byte {_undecodable(path)})",
+            "save it as UTF-8",
+        ) from error
 
 
 def _undecodable(path: Path) -> int:
@@ -222,4 +274,9 @@ def listed(folder: Path) -> list[Path]:
     try:
         return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError as error:
-        raise UserError("missing-file", f"cannot read folder {folder}", error.strerror or str(error), "check the path and its permissions") from error
+        raise UserError(
+            "missing-file",
+            f"cannot read folder {folder}",
+            error.strerror or str(error),
+            "check the path and its permissions",
+        ) from error

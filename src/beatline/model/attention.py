@@ -1,7 +1,9 @@
 """Self-attention of BEATs: a relative position bias shared by all layers, gated in each layer by the query.
 
-In and out: tokens `(batch, tokens, width)`. The gated bias and the padding become the additive mask of PyTorch's fused attention.
-Source: BEATs (arXiv 2212.09058) section 3 and the released checkpoints; T5's buckets (arXiv 1910.10683), WavLM's gate (arXiv 2110.13900).
+In and out: tokens `(batch, tokens, width)`. The gated bias and the padding become the additive mask of
+PyTorch's fused attention.
+Source: BEATs (arXiv 2212.09058) section 3 and the released checkpoints; T5's buckets (arXiv 1910.10683),
+WavLM's gate (arXiv 2110.13900).
 """
 
 import itertools
@@ -17,18 +19,30 @@ from beatline.config import EncoderConfig
 from beatline.model.linear import Linear, linear
 from beatline.products import on_cpu_in_float32, product, product_into
 
-KEPT_WEIGHTS = 2**21  # attention weights of a layer and batch, 8 MB: so many fit a CPU's cache together, and are not worth making again
+KEPT_WEIGHTS = (
+    2**21
+    # attention weights of a layer and batch, 8 MB: so many fit a CPU's cache together, and are not worth
+    # making again
+)
 
 
 def relative_buckets(buckets: int, max_distance: int) -> Tensor:
-    """The bucket of every distance key - query from -max_distance to max_distance, `(2 max_distance + 1,)` int64; beyond, the last one goes on.
+    """The bucket of every distance key - query from -max_distance to max_distance, `(2 max_distance + 1,)`
+    int64; beyond, the last one goes on.
 
-    Half the buckets for each sign; below a quarter each distance has its own, above they grow with the logarithm up to `max_distance`.
+    Half the buckets for each sign; below a quarter each distance has its own, above they grow with the
+    logarithm up to `max_distance`.
     """
     distance = torch.arange(-max_distance, max_distance + 1)
     per_sign, single = buckets // 2, buckets // 4
-    far = torch.log(distance.abs().clamp(min=1).float() / single) / math.log(max_distance / single) * (per_sign - single)
-    within = torch.where(distance.abs() < single, distance.abs(), (single + far.long()).clamp(max=per_sign - 1))
+    far = (
+        torch.log(distance.abs().clamp(min=1).float() / single)
+        / math.log(max_distance / single)
+        * (per_sign - single)
+    )
+    within = torch.where(
+        distance.abs() < single, distance.abs(), (single + far.long()).clamp(max=per_sign - 1)
+    )
     return within + per_sign * (distance > 0)
 
 
@@ -51,10 +65,19 @@ class RelativeBias(nn.Embedding):
 
 
 class _Recomputed(torch.autograd.Function):
-    """Attention on a CPU, a head of a clip at a time, so that its weights stay in the cache; the backward pass makes them again."""
+    """Attention on a CPU, a head of a clip at a time, so that its weights stay in the cache; the backward
+    pass makes them again.
+    """
 
     @staticmethod
-    def weights(at: tuple[int, int], query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None, is_padding: Tensor | None) -> Tensor:
+    def weights(
+        at: tuple[int, int],
+        query: Tensor,
+        key: Tensor,
+        gate: Tensor | None,
+        bias: Tensor | None,
+        is_padding: Tensor | None,
+    ) -> Tensor:
         """The attention weights of one clip's head, `(tokens, tokens)`."""
         clip, head = at
         logits = product(query[at] * query.shape[-1] ** -0.5, key[at])
@@ -73,15 +96,31 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def heads(qkv: Tensor, heads: int) -> Tensor:
-        """Queries, keys and values, `(3, batch, heads, tokens, head width)`, as they lie in `(batch, tokens, 3 width)`."""
+        """Queries, keys and values, `(3, batch, heads, tokens, head width)`, as they lie in `(batch, tokens,
+        3 width)`.
+        """
         return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, gate: Tensor | None, bias: Tensor | None, is_padding: Tensor | None, heads: int, dropout: float) -> Tensor:
+    def forward(
+        ctx,
+        qkv: Tensor,
+        gate: Tensor | None,
+        bias: Tensor | None,
+        is_padding: Tensor | None,
+        heads: int,
+        dropout: float,
+    ) -> Tensor:
         query, key, value = _Recomputed.heads(qkv, heads)
         clips, _, tokens, _ = query.shape
-        dropped = torch.empty(clips, heads, tokens, tokens, dtype=torch.bool).bernoulli_(dropout) if dropout else None
-        packed = None if dropped is None else torch.from_numpy(np.packbits(dropped.numpy(), axis=-1))  # one of the largest things to keep
+        dropped = (
+            torch.empty(clips, heads, tokens, tokens, dtype=torch.bool).bernoulli_(dropout)
+            if dropout
+            else None
+        )
+        packed = (
+            None if dropped is None else torch.from_numpy(np.packbits(dropped.numpy(), axis=-1))
+        )  # one of the largest things to keep
         attended = qkv.new_empty(clips, tokens, qkv.shape[-1] // 3)
         by_head = attended.unflatten(-1, (heads, -1)).transpose(1, 2)
         for at in itertools.product(range(clips), range(heads)):
@@ -105,7 +144,9 @@ class _Recomputed(torch.autograd.Function):
         to_query, to_key, to_value = _Recomputed.heads(to_qkv, ctx.heads)
         to_gate = None if gate is None else torch.empty_like(gate)
         to_bias = None if bias is None else torch.zeros_like(bias)
-        gradient, attended = (tensor.unflatten(-1, (ctx.heads, -1)).transpose(1, 2) for tensor in (gradient, attended))
+        gradient, attended = (
+            tensor.unflatten(-1, (ctx.heads, -1)).transpose(1, 2) for tensor in (gradient, attended)
+        )
         through = (gradient * attended).sum(-1, keepdim=True)  # what the softmax takes off each row
         if ctx.dropout:
             gradient = gradient / (1 - ctx.dropout)
@@ -145,13 +186,24 @@ class Attention(nn.Module):
             self.gate_scale = nn.Parameter(torch.ones(self.heads))
 
     def gate_values(self, tokens: Tensor) -> Tensor:
-        """The factor on the bias of each query, `(batch, heads, tokens, 1)`, of tokens `(batch, tokens, width)`."""
-        # eight outputs of a query, summed in two groups of four: two outputs of summed weights; and as a query is linear in its token, so are they
+        """The factor on the bias of each query, `(batch, heads, tokens, 1)`, of tokens `(batch, tokens,
+        width)`.
+        """
+        # eight outputs of a query, summed in two groups of four: two outputs of summed weights; and as a
+        # query is linear in its token, so are they
         width, of_query = tokens.shape[-1], (self.heads, -1)
-        weight, bias = self.gate.weight.unflatten(0, (2, 4)).sum(1), self.gate.bias.unflatten(0, (2, 4)).sum(1)
+        weight, bias = (
+            self.gate.weight.unflatten(0, (2, 4)).sum(1),
+            self.gate.bias.unflatten(0, (2, 4)).sum(1),
+        )
         of_tokens = weight @ self.qkv.weight[:width].unflatten(0, of_query)
         constant = F.linear(self.qkv.bias[:width].unflatten(0, of_query), weight, bias)
-        a, b = linear(tokens, of_tokens.flatten(0, 1), constant.flatten()).sigmoid().unflatten(-1, (self.heads, 2)).unbind(-1)
+        a, b = (
+            linear(tokens, of_tokens.flatten(0, 1), constant.flatten())
+            .sigmoid()
+            .unflatten(-1, (self.heads, 2))
+            .unbind(-1)
+        )
         return (a * (b * self.gate_scale - 1.0) + 2.0).transpose(1, 2)[..., None]
 
     def forward(self, tokens: Tensor, bias: Tensor | None, is_padding: Tensor | None) -> Tensor:
@@ -166,14 +218,22 @@ class Attention(nn.Module):
         gate = self.gate_values(tokens) if bias is not None and self.gated else None
         dropout = self.dropout if self.training else 0.0
         # sizes are asked last: an exported graph leaves them open
-        if torch.is_grad_enabled() and on_cpu_in_float32(query) and query.shape[:3].numel() * query.shape[2] > KEPT_WEIGHTS:
+        if (
+            torch.is_grad_enabled()
+            and on_cpu_in_float32(query)
+            and query.shape[:3].numel() * query.shape[2] > KEPT_WEIGHTS
+        ):
             return self.out(_Recomputed.apply(qkv, gate, bias, is_padding, self.heads, dropout))
         mask = None
         if bias is not None:
             bias = bias.to(query.dtype)[None]
-            mask = bias if gate is None else gate.to(query.dtype) * bias  # the largest tensor of a layer: never made in a wider type than it is read in
+            mask = (
+                bias if gate is None else gate.to(query.dtype) * bias
+            )  # the largest tensor of a layer: never made in a wider type than it is read in
         if is_padding is not None:
-            keep_out = torch.zeros_like(is_padding, dtype=query.dtype).masked_fill(is_padding, -math.inf)[:, None, None, :]
+            keep_out = torch.zeros_like(is_padding, dtype=query.dtype).masked_fill(is_padding, -math.inf)[
+                :, None, None, :
+            ]
             mask = keep_out if mask is None else mask + keep_out
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return self.out(attended.transpose(1, 2).reshape(tokens.shape))

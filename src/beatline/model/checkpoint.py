@@ -1,8 +1,9 @@
 """Checkpoints in and out: beatline's own folders, the BEATs release, ESPnet, OpenBEATs.
 
-In: a file or folder. Out: a `Loaded` model with its architecture, labels and where each came from. Strict both ways: every tensor of a file is
-used or stands in `IGNORED`, every parameter is filled. Files from elsewhere are untrusted: `weights_only=True`, a size rule, and one line
-that names what is wrong. The only owner of `torch.load` and safetensors.
+In: a file or folder. Out: a `Loaded` model with its architecture, labels and where each came from. Strict
+both ways: every tensor of a file is used or stands in `IGNORED`, every parameter is filled. Files from
+elsewhere are untrusted: `weights_only=True`, a size rule, and one line that names what is wrong. The only
+owner of `torch.load` and safetensors.
 """
 
 import dataclasses
@@ -33,10 +34,17 @@ WEIGHTS, ABOUT, LABELS = "model.safetensors", "config.json", "labels.csv"
 IGNORED = re.compile(
     r"patch_embedding_pad\..*|raw2fbank_pad\..*"  # OpenBEATs: frozen helpers that count padding
     r"|mask_emb|predictor_dropout\..*"  # pre-training only
-    r"|quantize\.cluster_size|quantize\.embedding\.(cluster_size|embed_avg|initted)"  # tokenizer: training statistics
+    # tokenizer: training statistics
+    r"|quantize\.cluster_size|quantize\.embedding\.(cluster_size|embed_avg|initted)"
 )
 HEADS = ("predictor", "decoder.linear_out", "classifier", "head", "output_layer", "decoder.output_layer")
-UNSAID = {"deep_norm": False, "relative_position_embedding": False, "gru_rel_pos": False, "max_distance": 1280, "encoder_layerdrop": 0.0}
+UNSAID = {
+    "deep_norm": False,
+    "relative_position_embedding": False,
+    "gru_rel_pos": False,
+    "max_distance": 1280,
+    "encoder_layerdrop": 0.0,
+}
 TASKS = {"multi-label": "multi-label", "multi-class": "single-label"}
 
 
@@ -44,8 +52,8 @@ TASKS = {"multi-label": "multi-label", "multi-class": "single-label"}
 class Loaded:
     """A model read from disk, ready to become a `Tagger`.
 
-    `state` has our tensor names (`encoder.*`, and `head.*` where there is a head); `family` says what the file was, `ignored` which of its
-    tensors were left out on purpose.
+    `state` has our tensor names (`encoder.*`, and `head.*` where there is a head); `family` says what the
+    file was, `ignored` which of its tensors were left out on purpose.
     """
 
     source: Path
@@ -65,20 +73,37 @@ class Loaded:
             UserError: `bad-checkpoint` where the file has no head.
         """
         if self.labels is None:
-            raise _bad(self.source, f"a {self.family} checkpoint has no head to score with", "fine-tune it first (model.init), or give a fine-tuned checkpoint")
+            raise _bad(
+                self.source,
+                f"a {self.family} checkpoint has no head to score with",
+                "fine-tune it first (model.init), or give a fine-tuned checkpoint",
+            )
         examples = self.state.get("head.examples", torch.empty(0))
         with torch.device("meta"):
-            tagger = Tagger(self.config, len(self.labels), self.task, padding or self.padding, examples=len(examples) if examples.ndim else 0)
+            tagger = Tagger(
+                self.config,
+                len(self.labels),
+                self.task,
+                padding or self.padding,
+                examples=len(examples) if examples.ndim else 0,
+            )
         try:
             tagger.load_state_dict(self.state, assign=True)
         except RuntimeError as error:  # a folder of ours, but from a stranger
             raise _bad(self.source, "its tensors are not those of its configuration") from error
         return tagger.eval()
 
-    def with_head(self, head: dict[str, Tensor], labels: LabelSet, task: Literal["multi-label", "single-label"]) -> "Loaded":
+    def with_head(
+        self, head: dict[str, Tensor], labels: LabelSet, task: Literal["multi-label", "single-label"]
+    ) -> "Loaded":
         """The same encoder with another head, whose tensors are those of `Tagger.head`."""
         encoder = {name: tensor for name, tensor in self.state.items() if not name.startswith("head.")}
-        return dataclasses.replace(self, state=encoder | {f"head.{name}": tensor for name, tensor in head.items()}, labels=labels, task=task)
+        return dataclasses.replace(
+            self,
+            state=encoder | {f"head.{name}": tensor for name, tensor in head.items()},
+            labels=labels,
+            task=task,
+        )
 
     def ordered(self, labels: LabelSet) -> "Loaded":
         """The same model with its outputs in the order of these labels.
@@ -92,13 +117,28 @@ class Loaded:
         different = sorted(set(mine) ^ set(labels.mids))
         linear = {"head.weight", "head.bias"} == {name for name in self.state if name.startswith("head.")}
         if different or not linear:
-            cause = f"{different[0]} is a label of one of them only" if different else "its labels are in another order, and its head is no linear one"
-            raise UserError("label-mismatch", f"cannot use {self.source} for other labels than its own", cause, "prepare and train with the same label table")
+            cause = (
+                f"{different[0]} is a label of one of them only"
+                if different
+                else "its labels are in another order, and its head is no linear one"
+            )
+            raise UserError(
+                "label-mismatch",
+                f"cannot use {self.source} for other labels than its own",
+                cause,
+                "prepare and train with the same label table",
+            )
         order = [mine[mid] for mid in labels.mids]
-        return self.with_head({name: self.state[f"head.{name}"][order] for name in ("weight", "bias")}, labels, self.task)
+        return self.with_head(
+            {name: self.state[f"head.{name}"][order] for name in ("weight", "bias")}, labels, self.task
+        )
 
 
-def _bad(path: Path, cause: str, remedy: str = "give a checkpoint of the BEATs release, ESPnet, OpenBEATs or beatline") -> UserError:
+def _bad(
+    path: Path,
+    cause: str,
+    remedy: str = "give a checkpoint of the BEATs release, ESPnet, OpenBEATs or beatline",
+) -> UserError:
     return UserError("bad-checkpoint", f"cannot load {path}", cause, remedy)
 
 
@@ -111,9 +151,19 @@ def save(folder: Path, tagger: Tagger, labels: LabelSet, about: dict[str, Any]) 
         write_model(partial, tagger.state_dict(), tagger, labels, about)
 
 
-def write_model(folder: Path, state: dict[str, Tensor], tagger: Tagger, labels: LabelSet, about: dict[str, Any]) -> None:
-    """Writes a model's three files into a folder that is being published; `tagger` gives the settings, `state` the weights."""
-    facts = {"encoder": to_dict(tagger.config), "task": tagger.task, "padding": tagger.padding, "labels_hash": labels.hash, "about": about}
+def write_model(
+    folder: Path, state: dict[str, Tensor], tagger: Tagger, labels: LabelSet, about: dict[str, Any]
+) -> None:
+    """Writes a model's three files into a folder that is being published; `tagger` gives the settings,
+    `state` the weights.
+    """
+    facts = {
+        "encoder": to_dict(tagger.config),
+        "task": tagger.task,
+        "padding": tagger.padding,
+        "labels_hash": labels.hash,
+        "about": about,
+    }
     if not isinstance(tagger.head, nn.Linear):
         facts["examples"] = len(tagger.head.examples)
     save_tensors(folder / WEIGHTS, state)
@@ -124,11 +174,14 @@ def write_model(folder: Path, state: dict[str, Tensor], tagger: Tagger, labels: 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes tensors as safetensors, on the CPU and contiguous."""
     with artefact.disk_errors(path):
-        path.write_bytes(safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+        path.write_bytes(
+            safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+        )
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads safetensors, into memory of their own: what is mapped would change with the file, or kill the process where it is cut.
+    """Reads safetensors, into memory of their own: what is mapped would change with the file, or kill the
+    process where it is cut.
 
     Raises:
         UserError: `corrupt-artefact`.
@@ -136,7 +189,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError("corrupt-artefact", f"cannot read {path}", str(error), "restore the file or make it again") from error
+        raise UserError(
+            "corrupt-artefact", f"cannot read {path}", str(error), "restore the file or make it again"
+        ) from error
 
 
 def _load_own(folder: Path) -> Loaded:
@@ -144,13 +199,29 @@ def _load_own(folder: Path) -> Loaded:
     labels = LabelSet.from_csv((folder / LABELS).read_text(encoding="utf-8"), str(folder / LABELS))
     try:
         facts = json.loads((folder / ABOUT).read_text())
-        config, task, padding, about = EncoderConfig(**facts["encoder"]), facts["task"], facts["padding"], facts["about"]
+        config, task, padding, about = (
+            EncoderConfig(**facts["encoder"]),
+            facts["task"],
+            facts["padding"],
+            facts["about"],
+        )
         labels_hash = facts["labels_hash"]
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad(folder, f"its {ABOUT} is not of the form that beatline writes ({type(error).__name__}: {error})", "get the folder again from where it comes from") from error
+        raise _bad(
+            folder,
+            f"its {ABOUT} is not of the form that beatline writes ({type(error).__name__}: {error})",
+            "get the folder again from where it comes from",
+        ) from error
     if labels.hash != labels_hash:
-        raise UserError("label-mismatch", f"cannot load {folder}", "labels.csv is not the table the model was trained with", "restore the folder")
-    return Loaded(folder, "beatline", config, load_tensors(folder / WEIGHTS), labels, task, padding, about=about)
+        raise UserError(
+            "label-mismatch",
+            f"cannot load {folder}",
+            "labels.csv is not the table the model was trained with",
+            "restore the folder",
+        )
+    return Loaded(
+        folder, "beatline", config, load_tensors(folder / WEIGHTS), labels, task, padding, about=about
+    )
 
 
 # ------------------------------------------------------------------ pickles from elsewhere
@@ -174,23 +245,51 @@ def read_pickle(path: Path) -> Any:
     except UnpicklingError as error:
         reason = str(error)
         if "Unsupported global" in reason or "GLOBAL" in reason:
-            raise _bad(path, "it holds Python objects besides tensors, which could run code", "ask its maker for a file of tensors only") from error
-        raise _bad(path, "it is no PyTorch checkpoint, or a damaged one", "download it again and compare its SHA-256") from error
-    except Exception as error:  # torch.load raises whatever its unpickler and zip reader do; the user needs the file's name
-        raise _bad(path, f"it is no PyTorch checkpoint, or a damaged one ({type(error).__name__})", "download it again and compare its SHA-256") from error
+            raise _bad(
+                path,
+                "it holds Python objects besides tensors, which could run code",
+                "ask its maker for a file of tensors only",
+            ) from error
+        raise _bad(
+            path, "it is no PyTorch checkpoint, or a damaged one", "download it again and compare its SHA-256"
+        ) from error
+    except (
+        Exception
+    ) as error:  # torch.load raises whatever its unpickler and zip reader do; the user needs the file's name
+        raise _bad(
+            path,
+            f"it is no PyTorch checkpoint, or a damaged one ({type(error).__name__})",
+            "download it again and compare its SHA-256",
+        ) from error
 
 
 def _tensors(path: Path, value: Any) -> dict[str, Tensor]:
-    if not isinstance(value, dict) or not value or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items()):
+    if (
+        not isinstance(value, dict)
+        or not value
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    ):
         raise _bad(path, "it holds no table of named tensors")
-    broken = [name for name, tensor in value.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
+    broken = [
+        name
+        for name, tensor in value.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
     if broken:
-        raise _bad(path, f"tensor {broken[0]} has values that are not finite", "download it again and compare its SHA-256")
+        raise _bad(
+            path,
+            f"tensor {broken[0]} has values that are not finite",
+            "download it again and compare its SHA-256",
+        )
     return value
 
 
-def _encoder_config(path: Path, given: dict[str, Any] | None, tensors: dict[str, Tensor], partial: bool = False) -> EncoderConfig:
-    """The architecture a checkpoint states, or the one its shapes show where it states none; `partial`: what it states are changes to that."""
+def _encoder_config(
+    path: Path, given: dict[str, Any] | None, tensors: dict[str, Tensor], partial: bool = False
+) -> EncoderConfig:
+    """The architecture a checkpoint states, or the one its shapes show where it states none; `partial`: what
+    it states are changes to that.
+    """
     try:
         shown = config_from_shapes(tensors)
     except (KeyError, ValueError) as error:
@@ -208,11 +307,17 @@ def _encoder_config(path: Path, given: dict[str, Any] | None, tensors: dict[str,
     except (TypeError, UserError) as error:
         raise _bad(path, f"its configuration is not usable ({error})") from error
     if config.encoder_layers != shown.encoder_layers:
-        raise _bad(path, f"its configuration says {config.encoder_layers} layers, its tensors are of {shown.encoder_layers}")
+        raise _bad(
+            path,
+            f"its configuration says {config.encoder_layers} layers, its tensors are of "
+            f"{shown.encoder_layers}",
+        )
     return config
 
 
-def _translate(path: Path, tensors: dict[str, Tensor], config: EncoderConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _translate(
+    path: Path, tensors: dict[str, Tensor], config: EncoderConfig
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Our encoder tensors out of the release's, and what was left over."""
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in Tagger(config, 1).state_dict().items()}
@@ -224,12 +329,21 @@ def _translate(path: Path, tensors: dict[str, Tensor], config: EncoderConfig) ->
             raise _bad(path, f"tensor {missing[0]} is missing")
         parts = [left.pop(name).float() for name in names]
         if pair.kind == "shared" and not all(torch.equal(parts[0], part) for part in parts[1:]):
-            raise _bad(path, f"{names[0]} and its copies in other layers differ", "beatline has one position bias for all layers, as in the release")
+            raise _bad(
+                path,
+                f"{names[0]} and its copies in other layers differ",
+                "beatline has one position bias for all layers, as in the release",
+            )
         if pair.kind == "stacked" and len({part.shape for part in parts}) > 1:
             raise _bad(path, f"{names[0]} and its neighbours differ in shape")
         tensor = pair.to_ours(parts)
         if tensor.shape != shapes[pair.ours]:
-            raise _bad(path, f"{names[0]} gives shape {tuple(tensor.shape)} where the configuration needs {tuple(shapes[pair.ours])}", "give the configuration that belongs to it")
+            raise _bad(
+                path,
+                f"{names[0]} gives shape {tuple(tensor.shape)} where the configuration needs "
+                f"{tuple(shapes[pair.ours])}",
+                "give the configuration that belongs to it",
+            )
         state[pair.ours] = tensor.contiguous()
     return state, left
 
@@ -249,7 +363,11 @@ def _take_head(path: Path, left: dict[str, Tensor], width: int) -> dict[str, Ten
 def _check_left(path: Path, left: dict[str, Tensor]) -> tuple[str, ...]:
     unknown = [name for name in left if not IGNORED.fullmatch(name)]
     if unknown:
-        raise _bad(path, f"{len(unknown)} tensors have no place in the model, the first is {unknown[0]}", "tell us which model this is")
+        raise _bad(
+            path,
+            f"{len(unknown)} tensors have no place in the model, the first is {unknown[0]}",
+            "tell us which model this is",
+        )
     return tuple(left)
 
 
@@ -260,7 +378,12 @@ def _released_labels(path: Path, label_dict: Any, outputs: int) -> LabelSet:
     except (KeyError, TypeError, IndexError) as error:
         raise _bad(path, f"its label_dict does not name all {outputs} outputs") from error
     known = audioset()
-    return LabelSet(tuple(known.labels[known.index_of_mid[mid]] if mid in known.index_of_mid else Label(mid, mid) for mid in mids))
+    return LabelSet(
+        tuple(
+            known.labels[known.index_of_mid[mid]] if mid in known.index_of_mid else Label(mid, mid)
+            for mid in mids
+        )
+    )
 
 
 def _load_release(path: Path, content: dict[str, Any]) -> Loaded:
@@ -283,19 +406,27 @@ def _load_espnet(path: Path, content: Any, recipe_file: Path, architecture: dict
         conf, tokens = recipe.get("encoder_conf") or {}, recipe["token_list"]
         kind = (recipe.get("model_conf") or {}).get("classification_type", "multi-label")
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise _bad(recipe_file, f"it is no ESPnet configuration with a token_list ({type(error).__name__})", "give the config.yaml that belongs to the .pth") from error
+        raise _bad(
+            recipe_file,
+            f"it is no ESPnet configuration with a token_list ({type(error).__name__})",
+            "give the config.yaml that belongs to the .pth",
+        ) from error
     if conf.get("use_weighted_representation"):
         raise _bad(recipe_file, "use_weighted_representation is not supported")
     if kind not in TASKS or not isinstance(tokens, list):
         raise _bad(recipe_file, f"classification_type {kind!r} is not supported")
     everything = _tensors(path, content)
-    released = {name.removeprefix("encoder."): t for name, t in everything.items() if name.startswith("encoder.")}
+    released = {
+        name.removeprefix("encoder."): t for name, t in everything.items() if name.startswith("encoder.")
+    }
     stated = conf.get("beats_config") or {}
     normalisation = {name: conf[name] for name in ("fbank_mean", "fbank_std") if name in conf}
     if architecture is not None:
         config = _encoder_config(path, architecture | stated | normalisation, released)
     else:
-        config = _encoder_config(path, stated | normalisation, released, partial="encoder_layers" not in stated)
+        config = _encoder_config(
+            path, stated | normalisation, released, partial="encoder_layers" not in stated
+        )
     state, left = _translate(path, released, config)
     left |= {name: tensor for name, tensor in everything.items() if not name.startswith("encoder.")}
     head = _take_head(path, left, config.encoder_embed_dim)
@@ -303,7 +434,12 @@ def _load_espnet(path: Path, content: Any, recipe_file: Path, architecture: dict
     labels = from_espnet_tokens([str(token) for token in tokens])
     if not head or head["head.bias"].shape[0] != len(labels):
         outputs = head["head.bias"].shape[0] if head else 0
-        raise UserError("label-mismatch", f"cannot load {path}", f"its head has {outputs} outputs, {recipe_file.name} names {len(labels)} labels", "give the config.yaml that belongs to it")
+        raise UserError(
+            "label-mismatch",
+            f"cannot load {path}",
+            f"its head has {outputs} outputs, {recipe_file.name} names {len(labels)} labels",
+            "give the config.yaml that belongs to it",
+        )
     return Loaded(path, "ESPnet", config, state | head, labels, TASKS[kind], ignored=ignored)  # type: ignore[arg-type]
 
 
@@ -321,9 +457,10 @@ def load_checkpoint(path: Path | str, architecture: Path | str | None = None) ->
     """Reads a model of any supported family, told apart by content.
 
     Args:
-        path: A beatline model, checkpoint or run folder; a `.pt` of the BEATs release or OpenBEATs; a `.pth` with `config.yaml` beside it
-            (ESPnet), or the folder of either.
-        architecture: For fine-tuned OpenBEATs, whose architecture is elsewhere: the base model's `config.yaml` (with `beats_config`) or `.pt`.
+        path: A beatline model, checkpoint or run folder; a `.pt` of the BEATs release or OpenBEATs; a `.pth`
+            with `config.yaml` beside it (ESPnet), or the folder of either.
+        architecture: For fine-tuned OpenBEATs, whose architecture is elsewhere: the base model's
+            `config.yaml` (with `beats_config`) or `.pt`.
 
     Raises:
         UserError: `missing-file`, `empty-file`, `bad-checkpoint`, `label-mismatch`, `corrupt-artefact`.
@@ -341,7 +478,9 @@ def load_checkpoint(path: Path | str, architecture: Path | str | None = None) ->
     recipe = file.with_name("config.yaml")
     if not recipe.exists():
         raise _bad(file, "it is neither of the BEATs release nor has it an ESPnet config.yaml beside it")
-    return _load_espnet(file, content, recipe, _read_architecture(Path(architecture)) if architecture else None)
+    return _load_espnet(
+        file, content, recipe, _read_architecture(Path(architecture)) if architecture else None
+    )
 
 
 def _read_architecture(path: Path) -> dict[str, Any]:
@@ -350,7 +489,9 @@ def _read_architecture(path: Path) -> dict[str, Any]:
     try:
         return yaml.safe_load(path.read_text())["encoder_conf"]["beats_config"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise _bad(path, "it has no encoder_conf.beats_config", "give the base repository's config.yaml") from error
+        raise _bad(
+            path, "it has no encoder_conf.beats_config", "give the base repository's config.yaml"
+        ) from error
 
 
 def load_tokenizer(path: Path | str, padding: Literal["exact", "upstream"] = "exact") -> Tokenizer:
@@ -395,10 +536,20 @@ def write_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
         UserError: `bad-usage` for a tagger whose head is not linear.
     """
     if not isinstance(tagger.head, nn.Linear):
-        raise UserError("bad-usage", "ESPnet's form", "the model's head is made of examples, and ESPnet's are linear", "fit a linear one: `beatline probe --head linear`")
+        raise UserError(
+            "bad-usage",
+            "ESPnet's form",
+            "the model's head is made of examples, and ESPnet's are linear",
+            "fit a linear one: `beatline probe --head linear`",
+        )
     released = to_release(tagger.state_dict(), tagger.config, "decoder.linear_out")
-    state = {name if name.startswith("decoder.") else f"encoder.{name}": tensor.detach().cpu().contiguous() for name, tensor in released.items()}
-    architecture = {name: value for name, value in to_dict(tagger.config).items() if not name.startswith("fbank_")} | {"activation_fn": "gelu"}
+    state = {
+        name if name.startswith("decoder.") else f"encoder.{name}": tensor.detach().cpu().contiguous()
+        for name, tensor in released.items()
+    }
+    architecture = {
+        name: value for name, value in to_dict(tagger.config).items() if not name.startswith("fbank_")
+    } | {"activation_fn": "gelu"}
     recipe = {
         "token_list": [espnet_token(name) for name in labels.names] + ["<unk>"],
         "token_type": "word",
@@ -408,11 +559,21 @@ def write_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
         **{part: None for part in ("frontend", "specaug", "normalize", "preencoder")},
         **{f"{part}_conf": {} for part in ("frontend", "specaug", "normalize", "preencoder")},
         "encoder": "beats",
-        "encoder_conf": {"beats_ckpt_path": None, "beats_config": architecture, "use_weighted_representation": False, "fbank_mean": tagger.config.fbank_mean, "fbank_std": tagger.config.fbank_std},
+        "encoder_conf": {
+            "beats_ckpt_path": None,
+            "beats_config": architecture,
+            "use_weighted_representation": False,
+            "fbank_mean": tagger.config.fbank_mean,
+            "fbank_std": tagger.config.fbank_std,
+        },
         "decoder": "linear",
         "decoder_conf": {},
         "model": "espnet",
-        "model_conf": {"classification_type": "multi-label" if tagger.task == "multi-label" else "multi-class", "mixup_probability": 0.0, "lsm_weight": 0.0},
+        "model_conf": {
+            "classification_type": "multi-label" if tagger.task == "multi-label" else "multi-class",
+            "mixup_probability": 0.0,
+            "lsm_weight": 0.0,
+        },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     torch.save(state, folder / "model.pth")

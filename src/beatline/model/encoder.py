@@ -1,8 +1,10 @@
 """fbank -> patches -> tokens: the BEATs encoder.
 
-In: fbank `(batch, frames, 128)`, normalised. Out: tokens `(batch, time patches * mel patches, width)`, time-major. Every size comes from the
-`EncoderConfig`. Waveforms, padding rules and heads are left to `model/tagger`; reading checkpoints to `model/checkpoint`.
-Source: BEATs (arXiv 2212.09058), DeepNorm (arXiv 2203.00555), wav2vec 2.0's convolutional position (arXiv 2006.11477).
+In: fbank `(batch, frames, 128)`, normalised. Out: tokens `(batch, time patches * mel patches, width)`,
+time-major. Every size comes from the `EncoderConfig`. Waveforms, padding rules and heads are left to
+`model/tagger`; reading checkpoints to `model/checkpoint`.
+Source: BEATs (arXiv 2212.09058), DeepNorm (arXiv 2203.00555), wav2vec 2.0's convolutional position (arXiv
+2006.11477).
 """
 
 from collections.abc import Collection
@@ -35,7 +37,8 @@ class _ScaleGradient(torch.autograd.Function):
 class ConvPosition(nn.Module):
     """Adds GELU of a grouped convolution over the tokens: where a token stands, learned from its neighbours.
 
-    The weight is direction `weight_v` times length `weight_g`, one length per kernel position (weight normalisation over the kernel axis).
+    The weight is direction `weight_v` times length `weight_g`, one length per kernel position (weight
+    normalisation over the kernel axis).
     """
 
     def __init__(self, config: EncoderConfig):
@@ -47,9 +50,17 @@ class ConvPosition(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
-        narrow = weight.shape[1] < 16 and torch.is_autocast_enabled("cpu")  # there PyTorch 2.13's bfloat16 convolution is wrong, on CPUs with AMX
+        narrow = weight.shape[1] < 16 and torch.is_autocast_enabled(
+            "cpu"
+        )  # there PyTorch 2.13's bfloat16 convolution is wrong, on CPUs with AMX
         with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
-            position = F.conv1d((tokens.float() if narrow else tokens).transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups)
+            position = F.conv1d(
+                (tokens.float() if narrow else tokens).transpose(1, 2),
+                weight,
+                self.bias,
+                padding=self.kernel // 2,
+                groups=self.groups,
+            )
         return tokens + F.gelu(position[:, :, : tokens.shape[1]]).transpose(1, 2)
 
 
@@ -76,7 +87,9 @@ class Layer(nn.Module):
         if self.pre_norm:
             tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens), bias, is_padding))
             return tokens + self.dropout(self.feed_forward(self.norm(tokens)))
-        tokens = self.attention_norm(self.alpha * tokens + self.dropout(self.attention(tokens, bias, is_padding)))
+        tokens = self.attention_norm(
+            self.alpha * tokens + self.dropout(self.attention(tokens, bias, is_padding))
+        )
         return self.norm(self.alpha * tokens + self.dropout(self.feed_forward(tokens)))
 
 
@@ -85,8 +98,8 @@ class Encoder(nn.Module):
 
     Args:
         config: The architecture.
-        gradient_decay: How `layer_wise_gradient_decay_ratio` below 1 acts on each layer's input: `release` scales the gradient there,
-            `espnet-cut` stops it, as ESPnet 202511 does.
+        gradient_decay: How `layer_wise_gradient_decay_ratio` below 1 acts on each layer's input: `release`
+            scales the gradient there, `espnet-cut` stops it, as ESPnet 202511 does.
     """
 
     def __init__(self, config: EncoderConfig, gradient_decay: Literal["release", "espnet-cut"] = "release"):
@@ -143,9 +156,11 @@ class Encoder(nn.Module):
 
 @torch.no_grad()
 def initialise(encoder: Encoder, generator: torch.Generator) -> None:
-    """Fills an encoder with random weights for training from nothing: normal(0, 0.02), DeepNorm's Xavier gains in its layers.
+    """Fills an encoder with random weights for training from nothing: normal(0, 0.02), DeepNorm's Xavier
+    gains in its layers.
 
-    Source: BEATs release (standard deviations), DeepNorm (gains: 1 for q and k, (8 layers)^(-1/4) for v, out and the feed-forward part).
+    Source: BEATs release (standard deviations), DeepNorm (gains: 1 for q and k, (8 layers)^(-1/4) for v, out
+    and the feed-forward part).
     """
     config = encoder.config
     for module in encoder.modules():
@@ -159,7 +174,9 @@ def initialise(encoder: Encoder, generator: torch.Generator) -> None:
     if encoder.patches.bias is not None:
         encoder.patches.bias.zero_()
     position = encoder.conv_position
-    position.weight_v.normal_(0.0, (4.0 / (config.conv_pos * config.encoder_embed_dim)) ** 0.5, generator=generator)
+    position.weight_v.normal_(
+        0.0, (4.0 / (config.conv_pos * config.encoder_embed_dim)) ** 0.5, generator=generator
+    )
     position.weight_g.copy_(position.weight_v.norm(dim=(0, 1), keepdim=True))
     small = (8 * config.encoder_layers) ** -0.25 if config.deep_norm else 1.0
     for layer in encoder.layers:

@@ -1,6 +1,7 @@
 """pooled tokens -> logits by stored examples: the head for who has few of them; the other one is linear.
 
-In: embeddings `(..., width)`. Out: logits `(..., labels)`. It has no parameters, and nothing in it is trained: `probe` stores the examples.
+In: embeddings `(..., width)`. Out: logits `(..., labels)`. It has no parameters, and nothing in it is
+trained: `probe` stores the examples.
 """
 
 from typing import Literal
@@ -13,10 +14,13 @@ LEAST = 1e-30  # share of the weights that a label is taken to have at least, so
 
 
 class Neighbours(nn.Module):
-    """Weighted nearest neighbours: an example weighs exp(cosine / temperature), and a label's score is the share of the weight whose examples have it.
+    """Weighted nearest neighbours: an example weighs exp(cosine / temperature), and a label's score is the
+    share of the weight whose examples have it.
 
-    Both hold of every task: the logits are those of which the sigmoid, or the softmax, is that share. The colder, the more the nearest example alone decides.
-    Source: Wu et al., arXiv 1805.01978, section 3.4, over all examples and for several labels; cosines are of what is left without the examples' mean.
+    Both hold of every task: the logits are those of which the sigmoid, or the softmax, is that share. The
+    colder, the more the nearest example alone decides.
+    Source: Wu et al., arXiv 1805.01978, section 3.4, over all examples and for several labels; cosines are of
+    what is left without the examples' mean.
 
     Args:
         width: Of an embedding.
@@ -37,7 +41,12 @@ class Neighbours(nn.Module):
     def __init__(self, width: int, labels: int, examples: int, task: Literal["multi-label", "single-label"]):
         super().__init__()
         self.out_features, self.task = labels, task
-        for name, shape in {"examples": (examples, width), "targets": (examples, labels), "centre": (width,), "temperature": ()}.items():
+        for name, shape in {
+            "examples": (examples, width),
+            "targets": (examples, labels),
+            "centre": (width,),
+            "temperature": (),
+        }.items():
             self.register_buffer(name, torch.ones(shape))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -45,4 +54,8 @@ class Neighbours(nn.Module):
         directions = F.normalize(features.float() - self.centre, dim=-1)
         weights = (directions @ self.examples.t() / self.temperature).softmax(dim=-1)
         logits = (weights @ self.targets).clamp_min(LEAST).log()
-        return logits if self.task == "single-label" else logits - (weights @ (1 - self.targets)).clamp_min(LEAST).log()
+        return (
+            logits
+            if self.task == "single-label"
+            else logits - (weights @ (1 - self.targets)).clamp_min(LEAST).log()
+        )

@@ -1,7 +1,8 @@
 """Names: how the BEATs release's tensors and ours correspond, in both directions.
 
-Outside the straight line, for `model/checkpoint`. One table, `correspondence`, serves import and export; it covers every parameter of a
-tagger, so a conversion is strict by construction. ESPnet and OpenBEATs use the release's names behind a prefix.
+Outside the straight line, for `model/checkpoint`. One table, `correspondence`, serves import and export; it
+covers every parameter of a tagger, so a conversion is strict by construction. ESPnet and OpenBEATs use the
+release's names behind a prefix.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from beatline.config import EncoderConfig
 
 @dataclass(frozen=True)
 class Pair:
-    """One of our tensors and the release's: several where we fuse (`stacked`: q, k, v) or where it repeats one (`shared`: the position bias)."""
+    """One of our tensors and the release's: several where we fuse (`stacked`: q, k, v) or where it repeats
+    one (`shared`: the position bias).
+    """
 
     ours: str
     theirs: tuple[str, ...]
@@ -48,11 +51,19 @@ def correspondence(config: EncoderConfig) -> Iterator[Pair]:
     yield from linear("norm", "encoder.layer_norm")
     layers = range(config.encoder_layers)
     if config.relative_position_embedding:
-        yield Pair("encoder.bias.weight", tuple(f"encoder.layers.{i}.self_attn.relative_attention_bias.weight" for i in layers), "shared")
+        yield Pair(
+            "encoder.bias.weight",
+            tuple(f"encoder.layers.{i}.self_attn.relative_attention_bias.weight" for i in layers),
+            "shared",
+        )
     for i in layers:
         ours, theirs = f"layers.{i}", f"encoder.layers.{i}"
         for part in ("weight", "bias"):
-            yield Pair(f"encoder.{ours}.attention.qkv.{part}", tuple(f"{theirs}.self_attn.{name}_proj.{part}" for name in "qkv"), "stacked")
+            yield Pair(
+                f"encoder.{ours}.attention.qkv.{part}",
+                tuple(f"{theirs}.self_attn.{name}_proj.{part}" for name in "qkv"),
+                "stacked",
+            )
         yield from linear(f"{ours}.attention.out", f"{theirs}.self_attn.out_proj")
         if config.relative_position_embedding and config.gru_rel_pos:
             yield from linear(f"{ours}.attention.gate", f"{theirs}.self_attn.grep_linear")
@@ -65,12 +76,17 @@ def correspondence(config: EncoderConfig) -> Iterator[Pair]:
 
 def to_release(state: dict[str, Tensor], config: EncoderConfig, head: str) -> dict[str, Tensor]:
     """A tagger's tensors under the release's names, the head as `<head>.weight` and `<head>.bias`."""
-    released = {name: part for pair in correspondence(config) for name, part in zip(pair.theirs, pair.to_theirs(state[pair.ours]), strict=True)}
+    released = {
+        name: part
+        for pair in correspondence(config)
+        for name, part in zip(pair.theirs, pair.to_theirs(state[pair.ours]), strict=True)
+    }
     return released | {f"{head}.{part}": state[f"head.{part}"] for part in ("weight", "bias")}
 
 
 def config_from_shapes(released: dict[str, Tensor]) -> EncoderConfig:
-    """The architecture that tensors under the release's names have; what shapes do not show is as in the BEATs release (post-norm, DeepNorm).
+    """The architecture that tensors under the release's names have; what shapes do not show is as in the
+    BEATs release (post-norm, DeepNorm).
 
     Raises:
         KeyError: A tensor that every BEATs encoder has is missing.

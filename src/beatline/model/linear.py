@@ -1,4 +1,6 @@
-"""Linear layers whose float32 products on a CPU go to the library that is faster there, see `products`; elsewhere, and for other types, they are PyTorch's own."""
+"""Linear layers whose float32 products on a CPU go to the library that is faster there, see `products`;
+elsewhere, and for other types, they are PyTorch's own.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +30,14 @@ class _Linear(torch.autograd.Function):
 
 
 class _FeedForward(torch.autograd.Function):
-    """Two linear layers with a GELU between, of which nothing but the input is kept: what lies between is four times as wide, and made again."""
+    """Two linear layers with a GELU between, of which nothing but the input is kept: what lies between is
+    four times as wide, and made again.
+    """
 
     @staticmethod
-    def forward(ctx, features: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor) -> Tensor:
+    def forward(
+        ctx, features: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(features, up, up_bias, down)
         hidden = product(features, up, up_bias)
         return product(torch.ops.aten.gelu.out(hidden, out=hidden), down, down_bias)
@@ -46,7 +52,13 @@ class _FeedForward(torch.autograd.Function):
         to_down = product(rows.t(), to_hidden.t())
         product_into(to_hidden, rows, down.t())
         torch.ops.aten.gelu_backward.grad_input(to_hidden, hidden, grad_input=to_hidden)
-        return product(to_hidden, up.t()).view(features.shape), product(to_hidden.t(), inputs.t()), to_hidden.sum(0), to_down, rows.sum(0)
+        return (
+            product(to_hidden, up.t()).view(features.shape),
+            product(to_hidden.t(), inputs.t()),
+            to_hidden.sum(0),
+            to_down,
+            rows.sum(0),
+        )
 
 
 class Linear(nn.Linear):
@@ -60,7 +72,11 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`features @ weight.T + bias`; see the module's docstring."""
     if not on_cpu_in_float32(features):
         return F.linear(features, weight, bias)
-    return _Linear.apply(features, weight, bias) if torch.is_grad_enabled() else steady_product(features, weight, bias)
+    return (
+        _Linear.apply(features, weight, bias)
+        if torch.is_grad_enabled()
+        else steady_product(features, weight, bias)
+    )
 
 
 def feed_forward(features: Tensor, up: Linear, down: Linear, dropout: nn.Dropout) -> Tensor:

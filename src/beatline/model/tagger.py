@@ -1,7 +1,7 @@
 """waveform -> logits: fbank, encoder, mean over the unpadded tokens, head.
 
-In: waveforms `(batch, samples)` with lengths. Out: logits `(batch, labels)`. Owns the two padding rules. Scores are `Tagger.score`'s; files,
-batches and checkpoints are left to others.
+In: waveforms `(batch, samples)` with lengths. Out: logits `(batch, labels)`. Owns the two padding rules.
+Scores are `Tagger.score`'s; files, batches and checkpoints are left to others.
 """
 
 from collections.abc import Collection
@@ -19,25 +19,32 @@ from beatline.windows import TOKENS_OF_A_STEP
 
 
 def _all_padding(is_padding: Tensor, length: int) -> Tensor:
-    """Shortens a padding mask to `length`: cut the tail, group, and a group is padding only when all of it is."""
+    """Shortens a padding mask to `length`: cut the tail, group, and a group is padding only when all of it
+    is.
+    """
     whole = is_padding.shape[1] // length * length
     return is_padding[:, :whole].unflatten(1, (length, -1)).all(dim=2)
 
 
-def token_padding(lengths: Tensor, samples: int, encoder: Encoder, rule: Literal["exact", "upstream"]) -> Tensor:
+def token_padding(
+    lengths: Tensor, samples: int, encoder: Encoder, rule: Literal["exact", "upstream"]
+) -> Tensor:
     """Which tokens of a batch are padding, `(batch, tokens)` bool.
 
     Args:
         lengths: Samples of each clip, `(batch,)` int64.
         samples: Samples of the padded batch.
-        rule: `exact`: a token is padding unless the clip alone has it. `upstream`: the BEATs release's rule, which groups the sample mask into
-            frames and the frame mask into tokens as if tokens followed one another in time.
+        rule: `exact`: a token is padding unless the clip alone has it. `upstream`: the BEATs release's rule,
+            which groups the sample mask into frames and the frame mask into tokens as if tokens followed one
+            another in time.
     """
     frames = 1 + (samples - WINDOW) // HOP
     tokens = encoder.token_count(frames)
     if rule == "exact":
         frames_of_clip = (1 + (lengths - WINDOW).div(HOP, rounding_mode="floor")).clamp(min=0)
-        tokens_of_clip = frames_of_clip.div(encoder.config.input_patch_size, rounding_mode="floor") * encoder.mel_patches
+        tokens_of_clip = (
+            frames_of_clip.div(encoder.config.input_patch_size, rounding_mode="floor") * encoder.mel_patches
+        )
         return torch.arange(tokens, device=lengths.device) >= tokens_of_clip[:, None]
     past_end = torch.arange(samples, device=lengths.device) >= lengths[:, None]
     return _all_padding(_all_padding(past_end, frames), tokens)
@@ -86,24 +93,35 @@ class Tagger(nn.Module):
         """Mean over the unpadded tokens, `(batch, width)`."""
         if is_padding is None:
             return tokens.mean(dim=1)
-        return tokens.masked_fill(is_padding[:, :, None], 0.0).sum(dim=1) / (~is_padding).sum(dim=1, keepdim=True)
+        return tokens.masked_fill(is_padding[:, :, None], 0.0).sum(dim=1) / (~is_padding).sum(
+            dim=1, keepdim=True
+        )
 
     def embed(self, fbank: Tensor, is_padding: Tensor | None = None, skip: Collection[int] = ()) -> Tensor:
-        """What the head takes, `(batch, width)`, of filter banks `(batch, frames, 128)`; `skip` names layers to leave out."""
+        """What the head takes, `(batch, width)`, of filter banks `(batch, frames, 128)`; `skip` names layers
+        to leave out.
+        """
         return self.pool(self.encoder(fbank, is_padding, skip), is_padding)
 
-    def from_fbank(self, fbank: Tensor, is_padding: Tensor | None = None, skip: Collection[int] = ()) -> Tensor:
+    def from_fbank(
+        self, fbank: Tensor, is_padding: Tensor | None = None, skip: Collection[int] = ()
+    ) -> Tensor:
         """Logits `(batch, labels)` float32 of filter banks; see `embed`."""
         return self.logits(self.embed(fbank, is_padding, skip))
 
     def logits(self, features: Tensor) -> Tensor:
-        """What the head says of features `(..., width)`: `(..., labels)`, at least float32 whatever the autocast, for rounded scores would tie."""
+        """What the head says of features `(..., width)`: `(..., labels)`, at least float32 whatever the
+        autocast, for rounded scores would tie.
+        """
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.to(torch.promote_types(features.dtype, torch.float32)))
 
-    def outputs(self, waveforms: Tensor, is_padding: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All that the model says of clips: logits `(batch, labels)`, the pooled tokens they come from `(batch, width)`, the tokens
-        `(batch, tokens, width)` and the logits of each time step alone `(batch, steps, labels)`; what is padding is zero.
+    def outputs(
+        self, waveforms: Tensor, is_padding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All that the model says of clips: logits `(batch, labels)`, the pooled tokens they come from
+        `(batch, width)`, the tokens `(batch, tokens, width)` and the logits of each time step alone `(batch,
+        steps, labels)`; what is padding is zero.
 
         With a linear head a clip's logits are the mean of its steps'.
         """
@@ -115,15 +133,23 @@ class Tagger(nn.Module):
         return self._logits_of_each(embeddings), embeddings, tokens, self._logits_of_each(steps)
 
     def _logits_of_each(self, features: Tensor) -> Tensor:
-        """The head clip by clip on a CPU: there the last bits of a product depend on how many rows are multiplied at once, and a clip's must not."""
-        return torch.cat([self.logits(clip) for clip in features.split(1)]) if on_cpu_in_float32(features) else self.logits(features)
+        """The head clip by clip on a CPU: there the last bits of a product depend on how many rows are
+        multiplied at once, and a clip's must not.
+        """
+        return (
+            torch.cat([self.logits(clip) for clip in features.split(1)])
+            if on_cpu_in_float32(features)
+            else self.logits(features)
+        )
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits `(batch, labels)` float32.
 
         Args:
-            waveforms: `(batch, samples)` float32 in [-1, 1], zero after each clip's end; at least `windows.MIN_SAMPLES` long.
-            lengths: Samples of each clip, `(batch,)` int64, each at least `windows.MIN_SAMPLES`; None when nothing is padded.
+            waveforms: `(batch, samples)` float32 in [-1, 1], zero after each clip's end; at least
+                `windows.MIN_SAMPLES` long.
+            lengths: Samples of each clip, `(batch,)` int64, each at least `windows.MIN_SAMPLES`; None when
+                nothing is padded.
         """
         return self.from_fbank(self.fbank(waveforms), self.is_padding(lengths, waveforms.shape[1]))
 

@@ -1,6 +1,7 @@
 """fbank -> codes: BEATs' acoustic tokenizer, the encoder with a projection and a codebook.
 
-In: waveforms `(batch, samples)`. Out: one code for each token. Not part of tagging; it reads the release's tokenizer checkpoints.
+In: waveforms `(batch, samples)`. Out: one code for each token. Not part of tagging; it reads the release's
+tokenizer checkpoints.
 """
 
 import torch

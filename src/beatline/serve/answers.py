@@ -1,7 +1,7 @@
 """what the model says of a recording -> the JSON of an answer; and errors as JSON.
 
-In: a `Tagged` and what the client asked for. Out: plain values; the classes here describe them in `/openapi.json`. Scores are written with the digits that
-give the same float32 when read. Imports no torch.
+In: a `Tagged` and what the client asked for. Out: plain values; the classes here describe them in
+`/openapi.json`. Scores are written with the digits that give the same float32 when read. Imports no torch.
 """
 
 import json
@@ -19,7 +19,14 @@ from beatline.labels import Label, LabelSet
 from beatline.ontology import ontology
 from beatline.tagged import Tagged
 
-STATUS = {"too-large": 413, "too-long": 413, "not-audio": 415, "upload-timeout": 408, "server-busy": 429, "missing-file": 404}
+STATUS = {
+    "too-large": 413,
+    "too-long": 413,
+    "not-audio": 415,
+    "upload-timeout": 408,
+    "server-busy": 429,
+    "missing-file": 404,
+}
 """HTTP statuses of codes; 503 for others of the class `RESOURCE`, 422 for the rest."""
 
 PASSING = (429, 503)
@@ -146,14 +153,21 @@ def _status(code: str) -> int:
 
 
 def status_of_all(codes: list[str]) -> int:
-    """The HTTP status of an answer to several files, from the code of each one's error, or nothing where it has none: 200 where one is tagged."""
+    """The HTTP status of an answer to several files, from the code of each one's error, or nothing where it
+    has none: 200 where one is tagged.
+    """
     statuses = {_status(code) if code else 200 for code in codes}
     return 200 if 200 in statuses else statuses.pop() if len(statuses) == 1 else 422
 
 
 def mistake(request_id: str) -> dict[str, str]:
     """As `Error`, of what is no `UserError`."""
-    return {"code": "internal-error", "what": "cannot serve the request", "cause": "a mistake of the server", "remedy": f"tell who runs it the id {request_id}"}
+    return {
+        "code": "internal-error",
+        "what": "cannot serve the request",
+        "cause": "a mistake of the server",
+        "remedy": f"tell who runs it the id {request_id}",
+    }
 
 
 def error_values(error: UserError) -> dict[str, str]:
@@ -171,7 +185,9 @@ def chosen(labels: LabelSet, words: list[str]) -> list[int]:
 
 
 def encoded(value: Any) -> Iterator[str]:
-    """The JSON of a value, a piece at a time: an iterator in it is written as a list, each element when it is its turn."""
+    """The JSON of a value, a piece at a time: an iterator in it is written as a list, each element when it is
+    its turn.
+    """
     if isinstance(value, dict):
         opening = "{"
         for key, inner in value.items():
@@ -194,13 +210,20 @@ def encoded(value: Any) -> Iterator[str]:
 def result(tagged: Tagged, wanted: Wanted) -> dict[str, Any]:
     """As `Result`; what grows with the recording's length is an iterator, for `encoded`."""
     shown = tagged.select(wanted.labels)
-    values: dict[str, Any] = {"file": shown.source, "seconds": round(shown.seconds, 3), "tags": tags(shown.top(wanted.top, wanted.threshold))}
+    values: dict[str, Any] = {
+        "file": shown.source,
+        "seconds": round(shown.seconds, 3),
+        "tags": tags(shown.top(wanted.top, wanted.threshold)),
+    }
     if shown.note:
         values["note"] = shown.note
     if wanted.timeline:
         values["timeline"] = _timeline(shown, wanted)
     if shown.events is not None:
-        values["events"] = (_label(event.label) | {"onset": event.onset, "offset": event.offset, "score": number(event.score)} for event in shown.events)
+        values["events"] = (
+            _label(event.label) | {"onset": event.onset, "offset": event.offset, "score": number(event.score)}
+            for event in shown.events
+        )
     return values
 
 
@@ -228,9 +251,25 @@ def _label(label: Label) -> dict[str, str]:
 def _timeline(shown: Tagged, wanted: Wanted) -> dict[str, Any]:
     """As `Timeline`."""
     peaks = replace(shown, scores=shown.window_scores.max(axis=0))
-    labels = [label for label, _ in (*peaks.top(wanted.top, wanted.threshold), *shown.top(wanted.top, wanted.threshold))]
-    rows = (_label(label) | {"scores": [number(score) for score in shown.window_scores[:, shown.labels.index_of_mid[label.mid]]]} for label in dict.fromkeys(labels))
-    return {"window": shown.window, "starts": shown.starts.tolist(), "ends": shown.ends.tolist(), "labels": rows}
+    labels = [
+        label
+        for label, _ in (*peaks.top(wanted.top, wanted.threshold), *shown.top(wanted.top, wanted.threshold))
+    ]
+    rows = (
+        _label(label)
+        | {
+            "scores": [
+                number(score) for score in shown.window_scores[:, shown.labels.index_of_mid[label.mid]]
+            ]
+        }
+        for label in dict.fromkeys(labels)
+    )
+    return {
+        "window": shown.window,
+        "starts": shown.starts.tolist(),
+        "ends": shown.ends.tolist(),
+        "labels": rows,
+    }
 
 
 def label_table(labels: LabelSet) -> dict[str, Any]:
@@ -248,11 +287,25 @@ def label_table(labels: LabelSet) -> dict[str, Any]:
             near.add(mid)
             waiting += parents.get(mid, [])
     entries = [
-        {"index": i, "mid": label.mid, "name": label.name, "parents": parents.get(label.mid, []), "children": [child for child in _children(label.mid) if child in near]}
+        {
+            "index": i,
+            "mid": label.mid,
+            "name": label.name,
+            "parents": parents.get(label.mid, []),
+            "children": [child for child in _children(label.mid) if child in near],
+        }
         for i, label in enumerate(labels.labels)
     ]
-    kinds = [{"mid": node.mid, "name": node.name, "children": [child for child in node.children if child in near]} for node in nodes.values() if node.mid in near]
-    alone = [{"mid": label.mid, "name": label.name, "children": []} for label in labels.labels if label.mid not in nodes]
+    kinds = [
+        {"mid": node.mid, "name": node.name, "children": [child for child in node.children if child in near]}
+        for node in nodes.values()
+        if node.mid in near
+    ]
+    alone = [
+        {"mid": label.mid, "name": label.name, "children": []}
+        for label in labels.labels
+        if label.mid not in nodes
+    ]
     return {"labels": entries, "nodes": kinds + alone}
 
 

@@ -1,4 +1,5 @@
-"""a tagger -> the application that uvicorn runs: addresses, documents, request ids, and what a client may see of an error.
+"""a tagger -> the application that uvicorn runs: addresses, documents, request ids, and what a client may see
+of an error.
 
 In: HTTP. Out: JSON, lines of JSON, Prometheus' text, the page. The work is in `service`.
 """
@@ -36,7 +37,8 @@ TAGGING = ("POST", "/v1/tag")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 HEADERS = {  # of every answer
-    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri "
+    "'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -49,14 +51,26 @@ BODY = {
                 "type": "object",
                 "required": ["files"],
                 "additionalProperties": False,
-                "properties": {"files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}, "description": "audio of any form that libsndfile or FFmpeg reads"}},
+                "properties": {
+                    "files": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "audio of any form that libsndfile or FFmpeg reads",
+                    }
+                },
             },
-            "encoding": {"files": {"contentType": "audio/*"}},  # not that anybody looks at what a part says of itself
+            "encoding": {
+                "files": {"contentType": "audio/*"}
+            },  # not that anybody looks at what a part says of itself
         }
     },
 }
 REFUSED: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal | Answer if status in (413, 415, 422, 429, 503) else Refusal, "description": text}
+    status: {
+        "model": Refusal | Answer if status in (413, 415, 422, 429, 503) else Refusal,
+        "description": text,
+    }
     for status, text in {
         400: "Not HTTP as it should be",
         408: "The body arrived too slowly",
@@ -78,11 +92,14 @@ class Tagging(Response):
         self._service, self._request, self._wanted = service, request, wanted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await TagRequest(self._service, scope["state"]["request_id"], self._request.headers, self._wanted, send).serve(receive)
+        await TagRequest(
+            self._service, scope["state"]["request_id"], self._request.headers, self._wanted, send
+        ).serve(receive)
 
 
 class Guard:
-    """Around everything: gives each request an id and each answer its headers, and keeps what went wrong inside.
+    """Around everything: gives each request an id and each answer its headers, and keeps what went wrong
+    inside.
 
     Args:
         app: What it is around.
@@ -105,7 +122,10 @@ class Guard:
             if message["type"] == "http.response.start":
                 begun = True
                 self._service.metrics.requests.add(str(message["status"]))
-                own = {name.lower().encode(): value.encode() for name, value in (HEADERS | {"X-Request-ID": request_id}).items()}
+                own = {
+                    name.lower().encode(): value.encode()
+                    for name, value in (HEADERS | {"X-Request-ID": request_id}).items()
+                }
                 message["headers"] = [*message["headers"], *own.items()]
             await send(message)
 
@@ -119,7 +139,9 @@ class Guard:
             LOG.exception("request %s failed", request_id)
             if begun:
                 raise  # uvicorn closes the connection: what was sent is not taken for whole
-            await JSONResponse({"request_id": request_id, "error": answers.mistake(request_id)}, 500)(scope, receive, answer)
+            await JSONResponse({"request_id": request_id, "error": answers.mistake(request_id)}, 500)(
+                scope, receive, answer
+            )
 
 
 def refusal(service: Service, request_id: str, error: UserError, status: int | None = None) -> JSONResponse:
@@ -144,7 +166,15 @@ def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS) -> FastA
         async with service.open():
             yield
 
-    app = FastAPI(title="beatline", version=__version__, description="Audio in, labels out.", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=SILENT)
+    app = FastAPI(
+        title="beatline",
+        version=__version__,
+        description="Audio in, labels out.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=SILENT,
+    )
     app.state.service = service
     app.add_middleware(Guard, service=service)
     table = answers.label_table(tagger.labels)
@@ -160,27 +190,64 @@ def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS) -> FastA
     async def not_valid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = " ".join(str(part) for part in first["loc"])
-        return refuse(request, UserError("bad-usage", f"cannot use {place}", first["msg"], "/openapi.json describes what can be asked"))
+        return refuse(
+            request,
+            UserError(
+                "bad-usage", f"cannot use {place}", first["msg"], "/openapi.json describes what can be asked"
+            ),
+        )
 
     @app.exception_handler(HTTPException)
     async def not_there(request: Request, error: HTTPException) -> JSONResponse:
         code = "missing-file" if error.status_code == 404 else "bad-usage"
-        answer = refuse(request, UserError(code, f"cannot {request.method} this address", str(error.detail), "/openapi.json lists what there is"), error.status_code)
+        answer = refuse(
+            request,
+            UserError(
+                code,
+                f"cannot {request.method} this address",
+                str(error.detail),
+                "/openapi.json lists what there is",
+            ),
+            error.status_code,
+        )
         answer.headers.update(error.headers or {})
         return answer
 
-    @app.post(TAGGING[1], responses=REFUSED | {200: {"model": Answer, "content": {LINES: {"schema": {"type": "string"}}}}}, openapi_extra={"requestBody": BODY})
+    @app.post(
+        TAGGING[1],
+        responses=REFUSED | {200: {"model": Answer, "content": {LINES: {"schema": {"type": "string"}}}}},
+        openapi_extra={"requestBody": BODY},
+    )
     async def tag(
         request: Request,
-        top: Annotated[int, Query(ge=1, le=10_000, description="labels of each file, and of each window in lines")] = 10,
-        threshold: Annotated[float | None, Query(ge=0, le=1, description="least score of a label (0), and of an event somewhere in it (the calibration's, or 0.5)")] = None,
-        labels: Annotated[list[Annotated[str, Field(json_schema_extra={"format": "label"})]] | None, Query(description="only these: names, mids, or branches of the ontology")] = None,
+        top: Annotated[
+            int, Query(ge=1, le=10_000, description="labels of each file, and of each window in lines")
+        ] = 10,
+        threshold: Annotated[
+            float | None,
+            Query(
+                ge=0,
+                le=1,
+                description="least score of a label (0), and of an event somewhere in it (the "
+                "calibration's, or 0.5)",
+            ),
+        ] = None,
+        labels: Annotated[
+            list[Annotated[str, Field(json_schema_extra={"format": "label"})]] | None,
+            Query(description="only these: names, mids, or branches of the ontology"),
+        ] = None,
         timeline: Annotated[bool, Query(description="scores over time too")] = False,
         events: Annotated[bool, Query(description="onsets and offsets too")] = False,
     ) -> Response:
-        """Tags audio files. With `Accept: application/x-ndjson` windows come as lines when they are scored, then a line for each file."""
+        """Tags audio files. With `Accept: application/x-ndjson` windows come as lines when they are scored,
+        then a line for each file.
+        """
         options = EventOptions(threshold=threshold) if events else None
-        return Tagging(service, request, Wanted(top, threshold or 0.0, answers.chosen(tagger.labels, labels or []), timeline, options))
+        return Tagging(
+            service,
+            request,
+            Wanted(top, threshold or 0.0, answers.chosen(tagger.labels, labels or []), timeline, options),
+        )
 
     @app.get("/v1/labels", response_model=Labels)
     async def labels() -> Response:
@@ -192,7 +259,11 @@ def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS) -> FastA
         """Whether the server lives."""
         return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", response_model=State, responses={503: {"model": State, "description": "Starting or stopping"}})
+    @app.get(
+        "/readyz",
+        response_model=State,
+        responses={503: {"model": State, "description": "Starting or stopping"}},
+    )
     async def ready() -> Response:
         """Whether the server takes requests."""
         return JSONResponse({"status": service.state}, 200 if service.state == "ok" else 503)
@@ -200,7 +271,9 @@ def create_app(tagger: AudioTagger, limits: ServeLimits = SERVE_LIMITS) -> FastA
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """What was counted, for Prometheus."""
-        return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(
+            service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:

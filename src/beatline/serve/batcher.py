@@ -1,7 +1,8 @@
 """windows of all requests -> scores: one thread runs the model and shares its passes fairly.
 
-In: recordings as windows. Out: each window's scores, handed to the event loop that waits for them, with the bits that the recording by itself
-gets offline. Recordings take turns, so that an hour of sound holds up a second of it by one pass only. Imports no torch.
+In: recordings as windows. Out: each window's scores, handed to the event loop that waits for them, with the
+bits that the recording by itself gets offline. Recordings take turns, so that an hour of sound holds up a
+second of it by one pass only. Imports no torch.
 """
 
 import asyncio
@@ -39,7 +40,8 @@ class Scored:
 
 
 class Lane:
-    """A recording's windows on their way through the model; iterate over it, in the event loop that made it, for what is `Scored`, in order.
+    """A recording's windows on their way through the model; iterate over it, in the event loop that made it,
+    for what is `Scored`, in order.
 
     Args:
         parts: First sample and samples of each window, int16; taken one by one in the model's thread.
@@ -48,7 +50,9 @@ class Lane:
         detail: Whether the logits of each time step are wanted.
     """
 
-    def __init__(self, parts: Iterator[tuple[int, np.ndarray]], count: int, length: int, detail: bool = False):
+    def __init__(
+        self, parts: Iterator[tuple[int, np.ndarray]], count: int, length: int, detail: bool = False
+    ):
         self.parts, self.ahead, self.length, self.detail = parts, count, length, detail
         self.left = False
         """Nobody waits any more."""
@@ -80,7 +84,13 @@ class Batcher:
         seen: Told the number of windows and the seconds of each pass.
     """
 
-    def __init__(self, engine: Engine, window: int, wait: float, seen: Callable[[int, float], None] = lambda count, seconds: None):
+    def __init__(
+        self,
+        engine: Engine,
+        window: int,
+        wait: float,
+        seen: Callable[[int, float], None] = lambda count, seconds: None,
+    ):
         self._engine, self._window, self._wait, self._seen = engine, window, wait, seen
         self._size = engine.clips_at_once  # offline too no pass has more
         self._lanes: deque[Lane] = deque()
@@ -117,9 +127,13 @@ class Batcher:
 
     def _work(self) -> None:
         if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # and that of the threads which the model starts
+            os.setpriority(
+                os.PRIO_PROCESS, threading.get_native_id(), NICENESS
+            )  # and that of the threads which the model starts
         try:
-            self.together = rows_are_independent(self._engine, (windows.MIN_SAMPLES, SAMPLE_RATE, self._window))
+            self.together = rows_are_independent(
+                self._engine, (windows.MIN_SAMPLES, SAMPLE_RATE, self._window)
+            )
         except Exception:
             LOG.exception("the model does not run")
             return
@@ -137,7 +151,11 @@ class Batcher:
             if self._closed or not self._lanes:
                 return [] if self._closed else self._turn()
             first = self._lanes[0]
-            waiting = deque(lane for lane in self._lanes if lane.length == first.length) if self.together else deque([first])
+            waiting = (
+                deque(lane for lane in self._lanes if lane.length == first.length)
+                if self.together
+                else deque([first])
+            )
             chosen: list[Lane] = []
             while waiting and len(chosen) < self._size:
                 lane = waiting.popleft()
@@ -154,7 +172,8 @@ class Batcher:
     def _pass(self, lanes: Iterable[Lane]) -> None:
         """Scores a window of each and hands it on.
 
-        A window that repeats the one before it gets that one's scores, where they are the same bits: a small file that unpacks to an hour of silence costs one window.
+        A window that repeats the one before it gets that one's scores, where they are the same bits: a small
+        file that unpacks to an hour of silence costs one window.
         """
         begun = time.monotonic()
         taken: list[tuple[Lane, int, np.ndarray]] = []
@@ -162,7 +181,9 @@ class Batcher:
             try:
                 if not lane.left:
                     taken.append((lane, *next(lane.parts)))
-            except Exception as error:  # its samples cannot be read, perhaps because its client has left meanwhile: of no concern to the others
+            # its samples cannot be read, perhaps because its client has left meanwhile: of no concern to the
+            # others
+            except Exception as error:
                 self.drop_with(lane, error)
         try:
             fresh: list[np.ndarray] = []
@@ -176,7 +197,10 @@ class Batcher:
             if fresh:
                 waveforms = np.stack(fresh) / np.float32(FULL_SCALE)
                 lengths = np.full(len(fresh), waveforms.shape[1], np.int64)
-                outputs = replace(self._engine.run(waveforms, lengths, detail=any(lane.detail for lane, _, _ in taken)), tokens=None)
+                outputs = replace(
+                    self._engine.run(waveforms, lengths, detail=any(lane.detail for lane, _, _ in taken)),
+                    tokens=None,
+                )
         except Exception as error:
             for lane in {lane for lane, _, _ in taken}:
                 self.drop_with(lane, error)
@@ -199,9 +223,11 @@ class Batcher:
 
 
 def rows_are_independent(engine: Engine, lengths: Iterable[int]) -> bool:
-    """Whether a clip gets the same bits alone and in a pass with others of its length, at each of some lengths in samples.
+    """Whether a clip gets the same bits alone and in a pass with others of its length, at each of some
+    lengths in samples.
 
-    PyTorch and OpenVINO keep a clip's bits on a CPU, onnxruntime does not: there a pass holds windows of one recording, as offline.
+    PyTorch and OpenVINO keep a clip's bits on a CPU, onnxruntime does not: there a pass holds windows of one
+    recording, as offline.
     """
     random = np.random.default_rng(0)
     for length in lengths:

@@ -1,7 +1,7 @@
 """an upload -> its samples on disk, decoded in a bounded child process.
 
-In: a file that a stranger sent. Out: 16 kHz mono int16 in a file beside it, so that a decoder is busy only as long as decoding takes, however long the
-model then needs; its windows are read one by one. Imports no torch.
+In: a file that a stranger sent. Out: 16 kHz mono int16 in a file beside it, so that a decoder is busy only as
+long as decoding takes, however long the model then needs; its windows are read one by one. Imports no torch.
 """
 
 import asyncio
@@ -65,9 +65,19 @@ async def decode(decoders: Decoders, upload: Path, name: str, limits: ServeLimit
         begun = begun or time.monotonic()
         size += len(samples)
         if size > limits.max_seconds * SAMPLE_RATE:
-            raise UserError("too-long", f"cannot use {name}", f"it is longer than {limits.max_seconds:g} s", "send a shorter stretch of it")
+            raise UserError(
+                "too-long",
+                f"cannot use {name}",
+                f"it is longer than {limits.max_seconds:g} s",
+                "send a shorter stretch of it",
+            )
         if time.monotonic() - begun > limits.max_decode_seconds:
-            raise UserError("decode-timeout", f"cannot use {name}", f"decoding it takes longer than {limits.max_decode_seconds:g} s", REMEDY)
+            raise UserError(
+                "decode-timeout",
+                f"cannot use {name}",
+                f"decoding it takes longer than {limits.max_decode_seconds:g} s",
+                REMEDY,
+            )
         file.write(samples.data)
 
     try:

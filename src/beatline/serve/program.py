@@ -1,7 +1,8 @@
-"""the application -> a program that listens, within limits that HTTP knows nothing of, and stops when it is told to.
+"""the application -> a program that listens, within limits that HTTP knows nothing of, and stops when it is
+told to.
 
-In: SIGTERM, connections. Out: an exit code. Connections that say nothing, or do not take what they asked for, are closed; after SIGTERM running requests
-are served to their end.
+In: SIGTERM, connections. Out: an exit code. Connections that say nothing, or do not take what they asked for,
+are closed; after SIGTERM running requests are served to their end.
 """
 
 import asyncio
@@ -20,8 +21,11 @@ from beatline.errors import UserError
 from beatline.limits import ServeLimits
 from beatline.serve.service import Service
 
-KERNEL_BYTES = 65_536  # of an answer that the system keeps for a client, twice that on Linux; the rest stays with us, where we see how fast it is taken
-TAKEN_BYTES = 49_152  # that a client has taken, at least, between the two calls of a transport: three quarters of asyncio's 64 kB
+# of an answer that the system keeps for a client, twice that on Linux; the rest stays with us, where we see
+# how fast it is taken
+KERNEL_BYTES = 65_536
+# that a client has taken, at least, between the two calls of a transport: three quarters of asyncio's 64 kB
+TAKEN_BYTES = 49_152
 TICKS_A_SECOND = 10
 SPARE_FILES = 256  # that may be open besides connections
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -29,7 +33,9 @@ CUT_SECONDS = 2.0  # that requests may take to end once they are told to
 
 
 class Connection(H11Protocol):
-    """One connection, since when nothing has happened on it, and how long we have waited for its client to take what is there for it."""
+    """One connection, since when nothing has happened on it, and how long we have waited for its client to
+    take what is there for it.
+    """
 
     quiet_since = behind_since = 0.0
     waited, taken = 0.0, 0  # seconds before `behind_since`, and the bytes that were taken in them
@@ -50,7 +56,11 @@ class Connection(H11Protocol):
         """As the transport calls it, when its client has taken nearly all of that."""
         super().resume_writing()
         now = time.monotonic()
-        self.waited, self.taken, self.behind_since = self.waited + now - self.behind_since, self.taken + TAKEN_BYTES, now
+        self.waited, self.taken, self.behind_since = (
+            self.waited + now - self.behind_since,
+            self.taken + TAKEN_BYTES,
+            now,
+        )
 
     @property
     def unsent(self) -> int:
@@ -58,14 +68,18 @@ class Connection(H11Protocol):
         return self.transport.get_write_buffer_size()
 
     def look(self, now: float, limits: ServeLimits) -> None:
-        """Closes the connection where its client is too slow to ask, to send what nobody waits for any more, or to take its answer."""
+        """Closes the connection where its client is too slow to ask, to send what nobody waits for any more,
+        or to take its answer.
+        """
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering or self.unsent:
             self.quiet_since = now
         if not (self.flow.write_paused if answering else self.unsent):
             self.behind_since = now
         behind = now - self.behind_since
-        too_slow = max(behind, self.waited + behind - self.taken / limits.min_answer_rate) > limits.answer_grace
+        too_slow = (
+            max(behind, self.waited + behind - self.taken / limits.min_answer_rate) > limits.answer_grace
+        )
         if too_slow or now - self.quiet_since > limits.upload_grace:
             self.transport.abort()
 
@@ -83,8 +97,24 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, host: str, port: int):
-        super().__init__(uvicorn.Config(app, http=Connection, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1))
-        self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=self.config.backlog)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                loop="asyncio",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._socket = socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=self.config.backlog,
+        )
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)  # of its connections too
         self._service: Service = app.state.service
         self._stop_at = float("inf")
@@ -113,7 +143,9 @@ class Server(uvicorn.Server):
     @property
     def _busy(self) -> bool:
         """Whether somebody's answer is not made, or not taken."""
-        return self._service.running > 0 or any(connection.unsent for connection in self.server_state.connections)  # type: ignore[union-attr]
+        return self._service.running > 0 or any(
+            connection.unsent for connection in self.server_state.connections
+        )  # type: ignore[union-attr]
 
     def listen(self) -> None:
         """Serves until it is told to stop."""
@@ -143,9 +175,16 @@ def run(app: FastAPI, host: str, port: int) -> int:
     try:
         server = Server(app, host, port)
     except OSError as error:
-        raise UserError("bad-usage", f"cannot listen on {host}:{port}", error.strerror or str(error), "give another --host or --port") from error
+        raise UserError(
+            "bad-usage",
+            f"cannot listen on {host}:{port}",
+            error.strerror or str(error),
+            "give another --host or --port",
+        ) from error
     gc.collect()
-    gc.freeze()  # what is there now stays; to look through it again and again takes a quarter of a second, in which nobody is answered
+    # what is there now stays; to look through it again and again takes a quarter of a second, in which nobody
+    # is answered
+    gc.freeze()
     server.listen()
     return 0
 
@@ -154,4 +193,6 @@ def _allow_files(count: int) -> None:
     """Raises the number of files that may be open, as far as the machine lets us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard == resource.RLIM_INFINITY else min(count, hard), hard))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (count if hard == resource.RLIM_INFINITY else min(count, hard), hard)
+        )

@@ -1,6 +1,7 @@
 """What the server counts, as Prometheus reads it.
 
-In: events of the server. Out: text of `/metrics`. A counter, gauge or histogram is a line in `Metrics`; labels are few and ours, never a client's words.
+In: events of the server. Out: text of `/metrics`. A counter, gauge or histogram is a line in `Metrics`;
+labels are few and ours, never a client's words.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,12 @@ class Counter:
 
     def lines(self) -> list[str]:
         """In Prometheus' form."""
-        return [f'{self.name}{{{self._label}="{value}"}} {count:.15g}' if self._label else f"{self.name} {count:.15g}" for value, count in sorted(self._counts.items())]
+        return [
+            f'{self.name}{{{self._label}="{value}"}} {count:.15g}'
+            if self._label
+            else f"{self.name} {count:.15g}"
+            for value, count in sorted(self._counts.items())
+        ]
 
 
 class Gauge:
@@ -60,7 +66,9 @@ class Histogram:
 
     def add(self, value: float) -> None:
         """One observation."""
-        self._counts[next((i for i, bound in enumerate(self._bounds) if value <= bound), len(self._bounds))] += 1
+        self._counts[
+            next((i for i, bound in enumerate(self._bounds) if value <= bound), len(self._bounds))
+        ] += 1
         self._sum += value
 
     def lines(self) -> list[str]:
@@ -75,15 +83,29 @@ class Histogram:
 class Metrics:
     """Everything that is counted."""
 
-    def __init__(self, queue: Callable[[], float], uploading: Callable[[], float], connections: Callable[[], float]):
+    def __init__(
+        self, queue: Callable[[], float], uploading: Callable[[], float], connections: Callable[[], float]
+    ):
         self.requests = Counter("beatline_requests_total", "Answers, by HTTP status.", "status")
-        self.files = Counter("beatline_files_total", "Files, by outcome: tagged, left, or the code of the refusal.", "outcome")
-        self.rejections = Counter("beatline_rejections_total", "Requests refused as a whole, by code.", "code")
+        self.files = Counter(
+            "beatline_files_total", "Files, by outcome: tagged, left, or the code of the refusal.", "outcome"
+        )
+        self.rejections = Counter(
+            "beatline_rejections_total", "Requests refused as a whole, by code.", "code"
+        )
         self.audio = Counter("beatline_audio_seconds_total", "Seconds of sound that were tagged.")
-        self.request_seconds = Histogram("beatline_request_seconds", "Time from a request for tags to the end of its answer.", SECONDS)
-        self.decode_seconds = Histogram("beatline_decode_seconds", "Time from an upload to its samples, with the wait for a decoder.", SECONDS)
+        self.request_seconds = Histogram(
+            "beatline_request_seconds", "Time from a request for tags to the end of its answer.", SECONDS
+        )
+        self.decode_seconds = Histogram(
+            "beatline_decode_seconds",
+            "Time from an upload to its samples, with the wait for a decoder.",
+            SECONDS,
+        )
         self.pass_seconds = Histogram("beatline_pass_seconds", "Time of a pass through the model.", SECONDS)
-        self.pass_windows = Histogram("beatline_pass_windows", "Windows of a pass through the model.", WINDOWS)
+        self.pass_windows = Histogram(
+            "beatline_pass_windows", "Windows of a pass through the model.", WINDOWS
+        )
         self._gauges = [
             Gauge("beatline_queue_files", "Files that are uploaded and not answered.", queue),
             Gauge("beatline_uploads", "Requests whose body is arriving.", uploading),
@@ -92,8 +114,14 @@ class Metrics:
 
     def text(self) -> str:
         """All of it in Prometheus' text form, version 0.0.4."""
-        metrics: list[_Metric] = [metric for metric in vars(self).values() if isinstance(metric, Counter | Histogram)]
+        metrics: list[_Metric] = [
+            metric for metric in vars(self).values() if isinstance(metric, Counter | Histogram)
+        ]
         lines = []
         for metric in [*metrics, *self._gauges]:
-            lines += [f"# HELP {metric.name} {metric.about}", f"# TYPE {metric.name} {metric.kind}", *metric.lines()]
+            lines += [
+                f"# HELP {metric.name} {metric.about}",
+                f"# TYPE {metric.name} {metric.kind}",
+                *metric.lines(),
+            ]
         return "\n".join(lines) + "\n"

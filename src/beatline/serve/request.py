@@ -1,6 +1,7 @@
 """a request for tags, from its first byte to its last: received, decoded, scored, answered.
 
-In: ASGI's `receive` and `send`. Out: an answer, whole or line by line, made as fast as its client takes it. A client that leaves takes its files out of every queue. Imports no torch.
+In: ASGI's `receive` and `send`. Out: an answer, whole or line by line, made as fast as its client takes it. A
+client that leaves takes its files out of every queue. Imports no torch.
 """
 
 import asyncio
@@ -38,7 +39,13 @@ class TagRequest:
     """
 
     def __init__(self, service: Service, request_id: str, headers: Any, wanted: Wanted, send: Send):
-        self._service, self._id, self._headers, self._wanted, self._send = service, request_id, headers, wanted, send
+        self._service, self._id, self._headers, self._wanted, self._send = (
+            service,
+            request_id,
+            headers,
+            wanted,
+            send,
+        )
         self._in_lines = LINES in headers.get("accept", "")
         self._share = Share(service.spool)
         self._begun = False  # the answer
@@ -55,9 +62,18 @@ class TagRequest:
             try:
                 with self._service.room() as folder, self._share:
                     with self._service.arriving():
-                        sent = await uploads.receive(self._headers.get("content-type", ""), self._headers.get("content-length", ""), receive, folder, self._service.limits, self._share)
+                        sent = await uploads.receive(
+                            self._headers.get("content-type", ""),
+                            self._headers.get("content-length", ""),
+                            receive,
+                            folder,
+                            self._service.limits,
+                            self._share,
+                        )
                     with self._service.queued(len(sent)):
-                        await _unless_left(receive, self._lines(sent) if self._in_lines else self._whole(sent))
+                        await _unless_left(
+                            receive, self._lines(sent) if self._in_lines else self._whole(sent)
+                        )
             except Left:
                 LOG.debug("%s: the client went away", self._id)
             except OSError as error:
@@ -73,18 +89,31 @@ class TagRequest:
     def _not_stored(self, what: str, error: OSError) -> UserError:
         """What the client is told of a disk that is full or broken; the log has the rest."""
         LOG.error("request %s cannot be stored: %s", self._id, error)
-        return UserError("disk-full", f"cannot take {what}", "the server cannot store it", "try again later, or tell who runs the server")
+        return UserError(
+            "disk-full",
+            f"cannot take {what}",
+            "the server cannot store it",
+            "try again later, or tell who runs the server",
+        )
 
     async def _start(self, status: int, kind: str, *more: tuple[bytes, bytes]) -> None:
         self._begun = True
-        await self._send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode()), *more]})
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", kind.encode()), *more],
+            }
+        )
 
     async def _whole(self, sent: list[Upload]) -> None:
         """Answers when all files are done."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._file(upload)) for upload in sent]
         results = [task.result() for task in tasks]
-        status = answers.status_of_all([result["error"]["code"] if "error" in result else "" for result in results])
+        status = answers.status_of_all(
+            [result["error"]["code"] if "error" in result else "" for result in results]
+        )
         pieces = _pieces({"request_id": self._id, "results": iter(results)})
         first, more = await asyncio.to_thread(next, pieces)
         facts = [] if more else [(b"content-length", b"%d" % len(first))]
@@ -152,20 +181,35 @@ class TagRequest:
         try:
             async with asyncio.timeout(service.limits.max_wait) as patience:
                 decoded = await self._decode(upload)
-                count, length = decoded.count(service.window, service.hop), min(decoded.samples, service.window)
-                lane = Lane(decoded.windows(service.window, service.hop), count, length, events is not None and events.level == "steps")
+                count, length = (
+                    decoded.count(service.window, service.hop),
+                    min(decoded.samples, service.window),
+                )
+                lane = Lane(
+                    decoded.windows(service.window, service.hop),
+                    count,
+                    length,
+                    events is not None and events.level == "steps",
+                )
                 service.batcher.add(lane)
                 try:
                     async for part in lane:
                         patience.reschedule(None)
-                        await asyncio.to_thread(recording.take, part.begin, part.length, part.outputs, part.row)
+                        await asyncio.to_thread(
+                            recording.take, part.begin, part.length, part.outputs, part.row
+                        )
                         recording.taken += 1
                         if self._in_lines:
                             await self._emit(self._window(upload, part))
                 finally:
                     service.batcher.drop(lane)
         except TimeoutError:
-            raise UserError("server-busy", f"cannot use {upload.name}", f"its turn did not come within {service.limits.max_wait:g} s", "try again later") from None
+            raise UserError(
+                "server-busy",
+                f"cannot use {upload.name}",
+                f"its turn did not come within {service.limits.max_wait:g} s",
+                "try again later",
+            ) from None
         recording.samples, recording.note = decoded.samples, decoded.note
         return await asyncio.to_thread(recording.result)
 
@@ -188,11 +232,19 @@ class TagRequest:
         tagger = self._service.tagger
         scores = tagger.raised(tagger.window_scores(part.outputs, part.row))
         best = answers.tags(answers.best(tagger.labels, scores, self._wanted))
-        return {"type": "window", "file": upload.name, "start": part.begin / SAMPLE_RATE, "end": (part.begin + part.length) / SAMPLE_RATE, "tags": best}
+        return {
+            "type": "window",
+            "file": upload.name,
+            "start": part.begin / SAMPLE_RATE,
+            "end": (part.begin + part.length) / SAMPLE_RATE,
+            "tags": best,
+        }
 
 
 def _pieces(value: Any, end: str = "") -> Iterator[tuple[bytes, bool]]:
-    """The JSON of a value in pieces that are small beside what all of an answer may be, each with whether there are more."""
+    """The JSON of a value in pieces that are small beside what all of an answer may be, each with whether
+    there are more.
+    """
     piece: list[str] = []
     size = 0
     for text in answers.encoded(value):

@@ -1,6 +1,8 @@
-"""what all requests for tags share: decoders, the model's thread, disk space, and the counts that decide who is turned away.
+"""what all requests for tags share: decoders, the model's thread, disk space, and the counts that decide who
+is turned away.
 
-In: a tagger and limits. Out: room for a request, or the reason why there is none. What becomes of a request is in `request`. Imports no torch.
+In: a tagger and limits. Out: room for a request, or the reason why there is none. What becomes of a request
+is in `request`. Imports no torch.
 """
 
 import asyncio
@@ -50,7 +52,10 @@ class Service:
     async def open(self) -> AsyncIterator[None]:
         """Starts the model's thread and makes room for uploads, until the block ends."""
         limits = self.limits
-        with _folder() as self._folder, Decoders(limits.decoders, limits.max_decode_wait, limits.max_decoder_bytes) as self.decoders:
+        with (
+            _folder() as self._folder,
+            Decoders(limits.decoders, limits.max_decode_wait, limits.max_decoder_bytes) as self.decoders,
+        ):
             with Batcher(self.tagger.engine, self.window, limits.batch_wait, self._seen) as self.batcher:
                 yield
 
@@ -85,7 +90,9 @@ class Service:
         """
         if self.stopping:
             raise stopping()
-        kept = min(self._kept, -(-self.limits.max_queue // 2))  # not more than half, or slow clients could shut the others out
+        kept = min(
+            self._kept, -(-self.limits.max_queue // 2)
+        )  # not more than half, or slow clients could shut the others out
         if self._files + kept >= self.limits.max_queue:
             raise _busy(f"{self._files + kept} files are waiting already")
         if self._uploads >= self.limits.max_uploads:
@@ -119,7 +126,9 @@ class Service:
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """While the block runs, a body is on its way; at first a place in the queue is kept for it, so that it is not turned away when it is there."""
+        """While the block runs, a body is on its way; at first a place in the queue is kept for it, so that
+        it is not turned away when it is there.
+        """
         kept = True
 
         def give_up() -> None:
@@ -160,7 +169,12 @@ class Service:
 
 def stopping() -> UserError:
     """Why nothing is taken or ended any more."""
-    return UserError("server-stopping", "cannot serve the request", "the server is about to stop", "try again, with another server if there is one")
+    return UserError(
+        "server-stopping",
+        "cannot serve the request",
+        "the server is about to stop",
+        "try again, with another server if there is one",
+    )
 
 
 def _busy(cause: str) -> UserError:
@@ -169,7 +183,9 @@ def _busy(cause: str) -> UserError:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder of our own for uploads, removed at the end; those of servers that were killed are removed too."""
+    """A folder of our own for uploads, removed at the end; those of servers that were killed are removed
+    too.
+    """
     for old in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
         with suppress(OSError, UserError):
             about = old.lstat()

@@ -1,6 +1,7 @@
 """Disk space that all requests share.
 
-In: bytes that a request wants to write. Out: leave to do so, or the reason why not. For the event loop's thread only.
+In: bytes that a request wants to write. Out: leave to do so, or the reason why not. For the event loop's
+thread only.
 """
 
 from beatline.errors import UserError
@@ -36,6 +37,11 @@ class Share:
             UserError: `server-busy` where that is too much.
         """
         if count > 0 and self._spool.used + count > self._spool.most:
-            raise UserError("server-busy", "cannot take the upload", "the files of all requests fill the space that there is for them", "try again later")
+            raise UserError(
+                "server-busy",
+                "cannot take the upload",
+                "the files of all requests fill the space that there is for them",
+                "try again later",
+            )
         self._spool.used += count
         self._used += count

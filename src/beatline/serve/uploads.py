@@ -1,6 +1,7 @@
 """the body of a request -> files on disk, within limits of size and time.
 
-In: `multipart/form-data` as it arrives. Out: an `Upload` for each part named `files`. What a client calls its file is data: it is given back, and names nothing here.
+In: `multipart/form-data` as it arrives. Out: an `Upload` for each part named `files`. What a client calls its
+file is data: it is given back, and names nothing here.
 """
 
 import asyncio
@@ -23,7 +24,15 @@ LONGEST_NAME = 255
 WRITE_BYTES = 1 << 18
 RESEND = "send multipart/form-data whose files are in a field named files, as `curl -F files=@bark.mp3` does"
 
-CALLBACKS = ("on_part_begin", "on_header_field", "on_header_value", "on_header_end", "on_headers_finished", "on_part_data", "on_end")
+CALLBACKS = (
+    "on_part_begin",
+    "on_header_field",
+    "on_header_value",
+    "on_header_end",
+    "on_headers_finished",
+    "on_part_data",
+    "on_end",
+)
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -76,17 +85,34 @@ class _Body:
     def on_headers_finished(self) -> None:
         _, about = parse_options_header(self._about)
         if about.get(b"name") != FIELD.encode():
-            raise UserError("bad-usage", "cannot use the request", f"a part of its body is named {printable(about.get(b'name', b''))!r}, not {FIELD}", RESEND)
+            raise UserError(
+                "bad-usage",
+                "cannot use the request",
+                f"a part of its body is named {printable(about.get(b'name', b''))!r}, not {FIELD}",
+                RESEND,
+            )
         if len(self.uploads) == self.limits.max_files:
-            raise UserError("too-large", "cannot use the request", f"it has more than {self.limits.max_files} files", "send fewer at once")
-        self.uploads.append(Upload(printable(about.get(b"filename", b"")) or "audio", self.folder / str(len(self.uploads))))
+            raise UserError(
+                "too-large",
+                "cannot use the request",
+                f"it has more than {self.limits.max_files} files",
+                "send fewer at once",
+            )
+        self.uploads.append(
+            Upload(printable(about.get(b"filename", b"")) or "audio", self.folder / str(len(self.uploads)))
+        )
         self.pending.append((self.uploads[-1], b""))  # an empty file is one too
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         upload = self.uploads[-1]
         upload.size += end - start
         if upload.size > self.limits.max_file_bytes:
-            upload.error = UserError("too-large", f"cannot use {upload.name}", f"it is larger than {self.limits.max_file_bytes} bytes", "send a shorter stretch of it, or compress it")
+            upload.error = UserError(
+                "too-large",
+                f"cannot use {upload.name}",
+                f"it is larger than {self.limits.max_file_bytes} bytes",
+                "send a shorter stretch of it, or compress it",
+            )
         else:
             self.pending.append((upload, data[start:end]))
             self.held += end - start
@@ -101,8 +127,11 @@ def printable(name: bytes) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
-async def receive(content_type: str, content_length: str, incoming: Receive, folder: Path, limits: ServeLimits, share: Share) -> list[Upload]:
-    """The files of a request, at least one; those too large have an `error`. What they take of the disk is on the caller's share.
+async def receive(
+    content_type: str, content_length: str, incoming: Receive, folder: Path, limits: ServeLimits, share: Share
+) -> list[Upload]:
+    """The files of a request, at least one; those too large have an `error`. What they take of the disk is on
+    the caller's share.
 
     Args:
         content_type: The header.
@@ -129,9 +158,16 @@ async def receive(content_type: str, content_length: str, incoming: Receive, fol
         parser.finalize()
         await _write(body, share)
     except FormParserError as error:
-        raise UserError("bad-usage", "cannot use the request", "its body is not well-formed multipart/form-data", RESEND) from error
+        raise UserError(
+            "bad-usage", "cannot use the request", "its body is not well-formed multipart/form-data", RESEND
+        ) from error
     if not body.whole or not body.uploads:
-        raise UserError("bad-usage", "cannot use the request", "its body breaks off" if body.uploads else "there is no file in it", RESEND)
+        raise UserError(
+            "bad-usage",
+            "cannot use the request",
+            "its body breaks off" if body.uploads else "there is no file in it",
+            RESEND,
+        )
     return body.uploads
 
 
@@ -144,8 +180,13 @@ async def _pieces(incoming: Receive, limits: ServeLimits) -> AsyncIterator[bytes
             async with asyncio.timeout(min(left, limits.upload_grace)):  # fast bytes earn no silence
                 message = await incoming()
         except TimeoutError:
-            cause = f"its body arrives slower than {limits.min_upload_rate} bytes a second, or paused for {limits.upload_grace:g} s"
-            raise UserError("upload-timeout", "cannot use the request", cause, "use a faster connection, or send less") from None
+            cause = (
+                f"its body arrives slower than {limits.min_upload_rate} bytes a second, or paused for "
+                f"{limits.upload_grace:g} s"
+            )
+            raise UserError(
+                "upload-timeout", "cannot use the request", cause, "use a faster connection, or send less"
+            ) from None
         if message["type"] == "http.disconnect":
             raise Left
         piece, more = message.get("body", b""), message.get("more_body", False)
@@ -174,4 +215,9 @@ def _append(pending: list[tuple[Upload, bytes]]) -> None:
 
 
 def _too_large(limits: ServeLimits) -> UserError:
-    return UserError("too-large", "cannot use the request", f"its body is larger than {limits.max_request_bytes} bytes", "send fewer or shorter files at once")
+    return UserError(
+        "too-large",
+        "cannot use the request",
+        f"its body is larger than {limits.max_request_bytes} bytes",
+        "send fewer or shorter files at once",
+    )
