@@ -137,48 +137,34 @@ class DataConfig:
     """Which recordings, labels and splits; one of audioset, dataset, kaldi, csv, folder."""
 
     audioset: Path | None = None
-    """Folder with AudioSet's audio in any layout: files named after their ids, tar, Parquet or HDF5 files,
-    lists of files.
-    """
+    """Folder with AudioSet's audio in any layout: files named by id, tar, Parquet, HDF5, lists of files."""
     audioset_csv: Path | None = None
     """Folder of the official tables; looked for below the audioset folder when left out."""
     audioset_train: tuple[str, ...] = ("balanced",)
-    """Tables of train: `balanced`, `unbalanced`, `strong`, or names or paths of CSVs of the same form; AS-2M
-    is `[balanced, unbalanced]`.
-    """
+    """Tables of train: `balanced`, `unbalanced`, `strong`, or CSVs of their form; AS-2M is the first two."""
     audioset_eval: str = "eval"
     """Table of test: `eval`, `strong-eval`, or the name or path of a CSV of the same form."""
     dataset: (
         Literal["esc50", "fsd50k", "urbansound8k", "speech-commands-v1", "speech-commands-v2", "vggsound"]
         | None
     ) = None
-    """A data set with its official splits, from the local copy in root; Speech Commands V1 is KS1 (12
-    classes), V2 is KS2 (35).
-    """
+    """A data set with its official splits, whose local copy is in root."""
     root: Path | None = None
     """Folder of the data set's local copy, as its publisher packs it."""
     fold: int | None = None
-    """Fold held out for test: 1 to 5 of ESC-50, 1 to 10 of UrbanSound8K; the official figure is the mean over
-    all.
-    """
+    """Fold held out for test: 1 to 5 of ESC-50, 1 to 10 of UrbanSound8K."""
     kaldi: Path | None = None
     """Folder with `train`, `val` and `test` folders of `wav.scp` and `text`."""
     csv: Path | None = None
-    """Table with columns `file,labels` and optionally `split,id,recording,start,end`; the word `mini` is the
-    embedded data set.
-    """
+    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded data set."""
     folder: Path | None = None
     """Folder with one folder per class, or `<split>/<class>` folders."""
     labels: Path | None = None
     """Label table `mid,display_name`; found beside the data or derived from it when left out."""
     validation: Literal["given", "clean", "inside-eval"] = "given"
-    """Validation split: as the data gives it, a stratified part of train, or (AudioSet) the first tenth of
-    eval as in the recipe.
-    """
+    """Validation split: the data's own, a stratified part of train, or the first tenth of AudioSet's eval."""
     validation_list: Path | None = None
-    """List of validation clips, a clip's or a recording's id a line; with validation `given` only, and
-    instead of the data's own val.
-    """
+    """List of validation clips: ids of clips or recordings, one a line; only with validation `given`."""
     validation_fraction: float = 0.1
     """Share of train that a clean validation split takes, 0 to 1."""
     test_fraction: float = 0.2
@@ -188,9 +174,7 @@ class DataConfig:
     min_seconds: float = 0.1
     """Shorter training and validation clips are rejected, seconds."""
     max_seconds: float = 12.0
-    """Longer training and validation clips are rejected, longer test clips scored in windows of this,
-    seconds.
-    """
+    """Longest training or validation clip, and window of longer test clips, seconds."""
     strict: bool = False
     """Whether a rejected input is an error (exit code 3), once everything else is prepared."""
 
@@ -227,21 +211,15 @@ class ModelConfig:
     """The tagger: where its encoder comes from and how it is trained."""
 
     init: Path | None = None
-    """Checkpoint file or folder to start from, or a name that `beatline fetch checkpoint` knows; random
-    weights when left out.
-    """
+    """Checkpoint to start from: a file, a folder or a known name; random weights when left out."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Architecture for random weights; a checkpoint brings its own."""
     task: Literal["multi-label", "single-label"] = "multi-label"
     """Sigmoid and binary cross-entropy, or softmax and cross-entropy."""
     padding: Literal["exact", "upstream"] = "exact"
-    """Which tokens count as padding: `exact` equals the clip alone, `upstream` is the BEATs release's
-    rule.
-    """
+    """Which tokens count as padding: `exact` equals the clip alone, `upstream` is the release's rule."""
     gradient_decay: Literal["release", "espnet-cut"] = "release"
-    """How a decay ratio below 1 is executed: scaled at each layer's input, or cut there as ESPnet 202511
-    does.
-    """
+    """How a decay ratio below 1 works: scaled at each layer's input, or cut there as in ESPnet 202511."""
     gradient_decay_ratio: float | None = None
     """Overrides the checkpoint's layer_wise_gradient_decay_ratio, above 0 up to 1."""
     dropout: float | None = None
@@ -359,17 +337,13 @@ class TrainConfig:
     fold_seconds: float = 0.0
     """ESPnet's folded batches: `batch` is divided by 1 + floor(longest clip / this), seconds; 0 is off."""
     order: Literal["fresh", "fixed-batches"] = "fresh"
-    """Shuffle clips anew each epoch, or make batches once by length and shuffle only their order, as ESPnet
-    does.
-    """
+    """Shuffle clips each epoch, or make batches once by length and shuffle only these, as ESPnet does."""
     accumulate: int = 1
     """Microsteps a step is cut into, at least 1."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the encoder; filter bank, softmax, loss and weights stay float32."""
     compile: bool = False
-    """Whether each layer goes through torch.compile, which takes a minute or two at the start: meant for a
-    GPU; on a CPU beatline's own way is faster.
-    """
+    """Whether each layer goes through torch.compile, which takes minutes at the start; meant for a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
     workers: int = 2
@@ -381,7 +355,7 @@ class TrainConfig:
     save_every: int = 1000
     """Steps between checkpoints inside an epoch, at least 1; each epoch ends with one."""
     average: int = 0
-    """Average the weights of this many last epochs into the final model; 0 takes the best on validation."""
+    """Average the weights of this many last epochs into the model; 0 takes the best on validation."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
