@@ -32,13 +32,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from beatline import config
-from beatline.errors import EXIT_CODES, INPUT
-from beatline.labels import audioset
-from beatline.model.checkpoint import save
+from beatline.core.errors import EXIT_CODES, INPUT
+from beatline.core.labels import audioset
+from beatline.model.checkpoints.load import save
 from beatline.model.tagger import Tagger, initialise_tagger
-from tests.rays import workers
+from tests.helpers.rays import workers
 
-CLIPS = Path(__file__).parents[1] / "src/beatline/data/mini-audioset/audio"
+CLIPS = Path(__file__).parents[1] / "src/beatline/assets/mini-audioset/audio"
 KINDS = ("wav", "flac", "ogg")
 BAD_EVERY = 20
 

@@ -19,8 +19,8 @@ import torch.distributed
 import train_step
 from torch import nn
 
-from beatline import parallel
-from beatline.store import Store
+from beatline.data.store import Store
+from beatline.train import parallel
 
 CLIPS = 8  # of both processes together
 PROCESSES = 2

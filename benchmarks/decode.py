@@ -14,8 +14,8 @@ import harness
 import numpy as np
 import soundfile
 
-from beatline import audio
-from beatline.children import Decoders, Job
+from beatline.audio import samples as audio
+from beatline.audio.pool import Decoders, Job
 
 FORMS = (
     ("flac", 48_000, "PCM_16"),

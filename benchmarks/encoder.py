@@ -14,7 +14,7 @@ import models
 import numpy as np
 import peers
 
-from beatline import tag
+from beatline.tag import tagger
 
 BATCHES = {1: 1.3, 8: 1.6, 32: 1.6}
 """Clips, and the goal of plain PyTorch."""
@@ -45,8 +45,8 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         written = models.write_models(Path(folder), options.smoke)
         peer = peers.openbeats(written.release)
         chosen, plain = (
-            tag.load(models.write_export(written.own, Path(folder, "export"))).engine,
-            tag.load(written.own, engine="torch").engine,
+            tagger.load(models.write_export(written.own, Path(folder, "export"))).engine,
+            tagger.load(written.own, engine="torch").engine,
         )
         differences: dict[str, float] = {"chosen": 0.0, "torch": 0.0}
         for clips, goal in BATCHES.items():

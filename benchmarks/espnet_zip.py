@@ -15,9 +15,9 @@ import peers
 
 import beatline
 from beatline import cli
-from beatline.audio import decode, to_waveform
+from beatline.audio.samples import decode, to_waveform
 
-CLIPS = harness.ROOT / "src/beatline/data/mini-audioset/audio"
+CLIPS = harness.ROOT / "src/beatline/assets/mini-audioset/audio"
 CLOSE = 1e-5
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import peers
 import torch
 
-from beatline.fbank import FULL_SCALE, MELS, SAMPLE_RATE, fbank
+from beatline.model.fbank import FULL_SCALE, MELS, SAMPLE_RATE, fbank
 
 CLIPS = 32
 FASTER = {"torchaudio": 2.0, "kaldi-native-fbank": 10.0}

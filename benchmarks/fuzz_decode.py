@@ -24,10 +24,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from beatline.audio import Decoded
-from beatline.children import Decoders, Job
-from beatline.errors import EXIT_CODES, INPUT
-from tests.sounds import CONTAINED, PLAIN, chord, contained, plain
+from beatline.audio.pool import Decoders, Job
+from beatline.audio.samples import Decoded
+from beatline.core.errors import EXIT_CODES, INPUT
+from tests.helpers.sounds import CONTAINED, PLAIN, chord, contained, plain
 
 LONGEST_WAIT = 10.0
 MOST_BYTES = 256 << 20

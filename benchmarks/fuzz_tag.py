@@ -31,7 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from beatline.errors import EXIT_CODES, INPUT
+from beatline.core.errors import EXIT_CODES, INPUT
 
 LONGEST_WAIT = 10.0
 MOST_BYTES = 512 << 20
@@ -178,12 +178,12 @@ def tag_files(folder: Path, guarded: bool) -> None:
     """In the program: names each file of the folder and says what became of it."""
     import torch
 
-    from beatline import media
-    from beatline.children import Decoders, Job
-    from beatline.engine import TorchEngine
-    from beatline.tag import AudioTagger, Refused
-    from tests.processes import children, most_memory
-    from tests.unit.test_engine import LABELS, make_tagger
+    from beatline.audio import media
+    from beatline.audio.pool import Decoders, Job
+    from beatline.model.engines.base import TorchEngine
+    from beatline.tag.tagger import AudioTagger, Refused
+    from tests.helpers.models import LABELS, make_tagger
+    from tests.helpers.processes import children, most_memory
 
     torch.set_num_threads(1)
     tagger = AudioTagger(TorchEngine(make_tagger(), LABELS))

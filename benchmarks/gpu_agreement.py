@@ -15,7 +15,7 @@ import models
 import numpy as np
 import train_step
 
-from beatline.predict import score_clips
+from beatline.evaluate.predict import score_clips
 
 STEPS, CLIPS = 200, 40
 WITHIN, SCORES = 0.01, 0.01

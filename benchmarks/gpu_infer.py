@@ -15,13 +15,13 @@ import models
 import numpy as np
 import torch
 
-from beatline import rows as tables
-from beatline.batches import to_waveforms
-from beatline.children import Job
-from beatline.engine import TorchEngine
-from beatline.labels import audioset
-from beatline.predict import score_clips
-from beatline.tag import AudioTagger
+from beatline.audio.pool import Job
+from beatline.core.labels import audioset
+from beatline.evaluate.predict import score_clips
+from beatline.model.engines.base import TorchEngine
+from beatline.tag import batch_tagger as tables
+from beatline.tag.tagger import AudioTagger
+from beatline.train.batches import to_waveforms
 
 CLIPS_PER_SECOND, OF_MEMORY = 4000.0, 0.8
 CLIPS, BATCH = 8192, 128

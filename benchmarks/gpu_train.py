@@ -20,9 +20,9 @@ import peers
 import torch
 import train_step
 
-from beatline.batches import to_waveforms
-from beatline.runlog import RunLog
-from beatline.store import Store
+from beatline.core.console import RunLog
+from beatline.data.store import Store
+from beatline.train.batches import to_waveforms
 
 CLIPS = 40
 CLIPS_PER_SECOND, SHARE, FASTER, MEMORY_GB, FBANK_SHARE = 1000.0, 0.4, 6.0, 8.0, 0.02

@@ -19,10 +19,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from beatline import fingerprint, inspection, label_noise, manifest
 from beatline.config import DataConfig
-from beatline.fingerprint import band_power, candidates, contrast, groups, similarity, sketch
-from beatline.prepare import prepare
+from beatline.data import fingerprint, inspection, label_noise, manifest
+from beatline.data.fingerprint import band_power, candidates, contrast, groups, similarity, sketch
+from beatline.data.prepare import prepare
 
 RATE = 16_000
 
@@ -66,7 +66,7 @@ def finds(some: int) -> Iterator[harness.Row]:
         prepare(table, Path(folder) / "store", 2)
         clips = inspection.open_store(Path(folder) / "store")
         rows = csv.DictReader(
-            (files("beatline") / "data/mini-audioset/manifest.csv").read_text().splitlines()
+            (files("beatline") / "assets/mini-audioset/manifest.csv").read_text().splitlines()
         )
         sources = [set(row["source"].split("|")) for row in rows]
         count, rng = len(clips.ids), np.random.default_rng(0)

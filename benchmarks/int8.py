@@ -14,9 +14,11 @@ import models
 import numpy as np
 import peers
 
-from beatline import config, metrics, stages, tag
-from beatline.engine import Name, Precision
-from beatline.store import Store
+from beatline import config, recipe
+from beatline.data.store import Store
+from beatline.evaluate import metrics
+from beatline.model.engines.base import Name, Precision
+from beatline.tag import tagger
 
 FASTER = 2.2
 POINTS = 0.5
@@ -26,7 +28,7 @@ TRAINED = harness.ROOT / "runs/bench/mini"
 
 def scores_of(model: Path, store: Store, precision: Precision, engine: Name = "auto") -> np.ndarray:
     """Scores of the store's test clips."""
-    chosen = tag.load(model, engine, precision).engine
+    chosen = tagger.load(model, engine, precision).engine
     clips = [store.samples(int(i)).astype(np.float32)[None] / 32768 for i in store.splits["test"]]
     return np.concatenate([chosen.scores(clip) for clip in clips])
 
@@ -40,10 +42,10 @@ def speed(options: harness.Options) -> Iterator[harness.Row]:
         exported = models.write_export(written.own, Path(folder, "export"))
         peer, exact, reduced = (
             peers.openbeats(written.release),
-            tag.load(exported).engine,
-            tag.load(exported, engine="onnx", precision="int8").engine,
+            tagger.load(exported).engine,
+            tagger.load(exported, engine="onnx", precision="int8").engine,
         )
-        chosen = tag.load(exported, precision="int8").engine
+        chosen = tagger.load(exported, precision="int8").engine
         waveforms = models.waveforms(32, 1 if options.smoke else models.SECONDS)
         difference = np.abs(reduced.scores(waveforms) - exact.scores(waveforms))
         yield harness.state(
@@ -77,7 +79,7 @@ def exactness() -> Iterator[harness.Row]:
     """What reduced weights do to the scores and the mAP of a model trained on mini-audioset."""
     settings = config.load("mini", ["--out", str(TRAINED)])
     for stage in ("prepare", "train"):
-        stages.STAGES[stage](settings)
+        recipe.STAGES[stage](settings)
     store = Store.open(settings.store_folder)
     targets = store.targets(store.splits["test"]) > 0.5
     with harness.scratch() as folder:

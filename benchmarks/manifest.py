@@ -20,10 +20,10 @@ from pathlib import Path
 
 import harness
 
-from beatline import manifest
 from beatline.config import DataConfig
-from beatline.labels import audioset
-from beatline.manifest.audioset import segments
+from beatline.core.labels import audioset
+from beatline.data import manifest
+from beatline.data.manifest.audioset import segments
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 TABLES = {"balanced_train": 22_160, "eval": 20_371, "unbalanced_train": 2_041_789}

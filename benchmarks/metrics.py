@@ -15,7 +15,7 @@ import numpy as np
 import peers
 from sklearn import metrics as sk
 
-from beatline import metrics
+from beatline.evaluate import metrics
 
 CLIPS, LABELS = 20_123, 527  # the recipe's evaluation set
 RESAMPLES = 1000

@@ -16,14 +16,15 @@ import numpy as np
 import soundfile
 import torch
 
-from beatline import config, export, stages
+from beatline import config, recipe
 from beatline.config import EncoderConfig, to_dict
-from beatline.fbank import SAMPLE_RATE
-from beatline.labels import audioset
-from beatline.model.checkpoint import export_espnet, load_checkpoint, save
-from beatline.model.layout import to_release
+from beatline.core.labels import audioset
+from beatline.data.store import Store
+from beatline.model.checkpoints.layout import to_release
+from beatline.model.checkpoints.load import export_espnet, load_checkpoint, save
+from beatline.model.engines import export
+from beatline.model.fbank import SAMPLE_RATE
 from beatline.model.tagger import Tagger, initialise_tagger
-from beatline.store import Store
 
 sys.path.insert(0, str(harness.ROOT / "tests/parity"))  # how the peers are built is known there
 
@@ -128,7 +129,7 @@ def prepare(folder: Path, *settings: str) -> None:
         str(harness.THREADS),
         *settings,
     ]
-    stages.prepare(config.load("mini", given))
+    recipe.prepare(config.load("mini", given))
 
 
 def chunks(items: Sequence[Any], count: int) -> list[list[Any]]:

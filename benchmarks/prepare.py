@@ -29,15 +29,15 @@ import harness
 import numpy as np
 import soundfile
 
-from beatline.audio import decode
-from beatline.manifest.audioset import segments
-from beatline.store import Store
+from beatline.audio.samples import decode
+from beatline.data.manifest.audioset import segments
+from beatline.data.store import Store
 
 FORMS = (("flac", 48_000, "PCM_24"), ("mp3", 44_100, None), ("wav", 44_100, "PCM_16"))
 DIFFERENT = 8  # sounds of each form; the other files are links to them
 PREPARE = (
-    "import sys; from pathlib import Path; from beatline import manifest, prepare; from beatline.config "
-    "import DataConfig; "
+    "import sys; from pathlib import Path; from beatline.data import manifest, prepare; "
+    "from beatline.config import DataConfig; "
     "prepare.prepare(manifest.read(DataConfig(csv=Path(sys.argv[1]))), Path(sys.argv[2]), int(sys.argv[3]))"
 )
 

@@ -17,9 +17,9 @@ import numpy as np
 import peers
 import torch
 
-from beatline import tag
 from beatline.config import EncoderConfig, OptimConfig
-from beatline.optim import adamw
+from beatline.tag import tagger as tag
+from beatline.train.optim import adamw
 
 SHARE = 0.8
 Products = Callable[[], object]

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from beatline import config, stages
+from beatline import config, recipe
+from beatline.evaluate.score_folder import read_score
 
 
 def main(arguments: list[str]) -> None:
@@ -27,9 +28,9 @@ def main(arguments: list[str]) -> None:
         )
         started = time.monotonic()
         for stage in ("prepare", "train", "predict", "score"):
-            stages.STAGES[stage](settings)
+            recipe.STAGES[stage](settings)
         seconds.append(time.monotonic() - started)
-        figures, baselines = stages.read_score(out / "score")
+        figures, baselines = read_score(out / "score")
         chance = figures.chance
         values.append(figures.mAP)
         print(f"seed {seed}: mAP {figures.mAP:.4f}, {seconds[-1]:.0f} s", flush=True)

@@ -4,7 +4,8 @@ known code, soon, and within bounds of memory.
 python benchmarks/serve_fuzz.py [--smoke]     (some five minutes)
 
 2 000 mutations (those of `fuzz_decode`), four at once, each on a connection of its own; then every bomb of
-`tests/bombs.py`, eight of a kind at once and eight kinds at once; then schemathesis, with all its checks, on
+`tests/helpers/bombs.py`, eight of a kind at once and eight kinds at once; then schemathesis, with all its
+checks, on
 what `/openapi.json` promises. Memory is that of the decoding children, all together (proportional set size: a
 page that several share counts once), and what the server's has grown since it was ready: its model is not
 counted, and the uploads on disk neither (a page cache, unless $TMPDIR is in memory).
@@ -32,9 +33,9 @@ from harness import Options, Row, at_most, below, state
 
 sys.path.insert(0, str(harness.ROOT))
 
-from beatline.errors import EXIT_CODES, INPUT
-from tests.bombs import bombs
-from tests.processes import is_decoder
+from beatline.core.errors import EXIT_CODES, INPUT
+from tests.helpers.bombs import bombs
+from tests.helpers.processes import is_decoder
 
 AT_ONCE = 8
 REFUSED = (413, 415, 422)

@@ -23,7 +23,7 @@ import serve_clients as clients
 from harness import Options, Row, at_most, below, ratio, state
 
 HERE = Path(__file__).resolve().parent
-CLIPS = harness.ROOT / "src/beatline/data/mini-audioset/audio"
+CLIPS = harness.ROOT / "src/beatline/assets/mini-audioset/audio"
 SETTLED = 1.0  # seconds from the first request on that are not counted
 
 

@@ -19,12 +19,13 @@ from typing import Any
 import harness
 import numpy as np
 
-from beatline import artefact, shards, tables
-from beatline.batches import read_clips
-from beatline.labels import audioset
-from beatline.manifest import Clip, Manifest
-from beatline.prepare import finish
-from beatline.store import Store, shard_name
+from beatline.core import artefact
+from beatline.core.labels import audioset
+from beatline.data import shards, store_tables
+from beatline.data.manifest import Clip, Manifest
+from beatline.data.prepare import finish
+from beatline.data.store import Store, shard_name
+from beatline.train.batches import read_clips
 
 SAMPLES = 160_000
 BATCH = 40
@@ -40,7 +41,7 @@ MEASURED = {
 OPEN = """
 import json, sys, time
 from pathlib import Path
-from beatline.store import Store
+from beatline.data.store import Store
 def most():
     return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = most()
@@ -143,7 +144,7 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
             )
             for _ in range(options.pairs)
         ]
-        tables_mb = sum((folder / "large" / file).stat().st_size for file in tables.NAMES) / 1e6
+        tables_mb = sum((folder / "large" / file).stat().st_size for file in store_tables.NAMES) / 1e6
     yield harness.summarise(
         "store/open",
         f"opening a store of {clips} clips",

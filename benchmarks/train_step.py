@@ -14,10 +14,11 @@ import models
 import numpy as np
 import peers
 
-from beatline import config, train
-from beatline.batches import Batch
-from beatline.optim import adamw
-from beatline.store import Store
+from beatline import config
+from beatline.data.store import Store
+from beatline.train import loop as train
+from beatline.train.batches import Batch
+from beatline.train.optim import adamw
 
 CLIPS = 8
 FASTER, MEMORY = 1.5, 0.5

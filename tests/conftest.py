@@ -22,7 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background job does not hear it, nor would the programs that tests start
 
-pytest_plugins = ["tests.stores"]  # its fixtures
+pytest_plugins = ["tests.helpers.stores"]  # its fixtures
 
 
 @pytest.fixture(autouse=True)

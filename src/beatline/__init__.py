@@ -6,9 +6,9 @@
 
 from typing import Any
 
-from beatline import memory
+from beatline.core.version import __version__ as __version__
+from beatline.model import memory
 
-__version__ = "0.1.0"
 __all__ = ["load", "load_checkpoint", "load_config", "run"]
 
 memory.use_large_pages()
@@ -16,9 +16,10 @@ memory.use_large_pages()
 
 def load(source: Any, **options: Any) -> Any:
     """A run folder, checkpoint, export or hub repository as an `AudioTagger`; see `tag.load`."""
-    from beatline.tag import load as load_tagger
+    from beatline.fetch import checkpoints
+    from beatline.tag.tagger import load as load_tagger
 
-    return load_tagger(source, **options)
+    return load_tagger(checkpoints.find(source), **options)
 
 
 def load_config(name: str, overrides: tuple[str, ...] = ()) -> Any:
@@ -32,13 +33,13 @@ def load_checkpoint(path: str) -> Any:
     """A model of any supported family as `Loaded`; `.tagger()` makes it ready to train or score in PyTorch.
     See `model.checkpoint.load_checkpoint`.
     """
-    from beatline.model.checkpoint import load_checkpoint as load
+    from beatline.model.checkpoints.load import load_checkpoint as load
 
     return load(path)
 
 
 def run(config: Any) -> None:
     """Every stage of a run, in order; see `stages.run`."""
-    from beatline.stages import run as run_stages
+    from beatline.recipe import run as run_stages
 
     run_stages(config)

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 
 
 def _check(condition: bool, name: str, cause: str) -> None:

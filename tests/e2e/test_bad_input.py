@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from beatline.store import Store
+from beatline.data.store import Store
 
 PREPARE = """
 import resource, sys
 from pathlib import Path
-from beatline import manifest, prepare
+from beatline.data import manifest, prepare
 from beatline.config import DataConfig
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 summary = prepare.prepare(manifest.read(DataConfig(csv=Path(sys.argv[1]))), Path(sys.argv[2]), 2)

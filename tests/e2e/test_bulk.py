@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from beatline import artefact, bulk
 from beatline.cli import main
-from tests import rays
-from tests.stores import CLIPS, SHARD_CLIPS, contents, flip, refused, table
+from beatline.core import artefact
+from beatline.data import ray as bulk
+from tests.helpers import rays
+from tests.helpers.stores import CLIPS, SHARD_CLIPS, contents, flip, refused, table
 
 cluster, ftp = rays.cluster, rays.ftp  # the fixtures
 pytestmark = [

@@ -17,12 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from beatline import artefact, bulk, bulk_tag, places, tag
 from beatline.cli import main
-from tests import rays
-from tests.processes import until
-from tests.stores import refused
-from tests.unit.test_engine import tiny_export
+from beatline.core import artefact, remote
+from beatline.data import ray as bulk
+from beatline.tag import ray as bulk_tag
+from beatline.tag import tagger
+from tests.helpers import rays
+from tests.helpers.models import tiny_export
+from tests.helpers.processes import until
+from tests.helpers.stores import refused
 
 s3 = rays.s3  # the fixture
 pytestmark = [
@@ -30,13 +33,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.xdist_group("ray"),
 ]
-CLIPS = sorted((Path(tag.__file__).parent / "data/mini-audioset/audio").iterdir())[:11]
+CLIPS = sorted((Path(tagger.__file__).parent / "assets/mini-audioset/audio").iterdir())[:11]
 IN_ARCHIVE = 3
 PARTS = len(CLIPS) - IN_ARCHIVE + 1
 BEATLINE = [
     sys.executable,
     "-c",
-    "import sys; from beatline import bulk_tag, cli; bulk_tag.TOGETHER = 1; sys.exit(cli.main(sys.argv[1:]))",
+    "import sys; from beatline import cli; from beatline.tag import ray as bulk; bulk.TOGETHER = 1; "
+    "sys.exit(cli.main(sys.argv[1:]))",
 ]
 
 
@@ -110,9 +114,9 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
     assert Counter(row["file"] for row in made) == {f"s3://bucket/in/{path.name}": 1 for path in alone} | {
         "s3://bucket/in/train.parquet": IN_ARCHIVE
     }
-    for result in tag.load(str(model)).tag(files):
+    for result in tagger.load(str(model)).tag(files):
         row = rows[Path(result.source).name]
-        if isinstance(result, tag.Refused):
+        if isinstance(result, tagger.Refused):
             assert (row["code"], row["cause"], row["scores"]) == (result.error.code, result.error.cause, None)
         else:
             assert row["code"] is None and row["seconds"] == result.seconds
@@ -122,7 +126,7 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
     _, listed, good = artefact.parse_manifest(s3.cat_file("bucket/out/manifest.json"))
     assert (
         good
-        and listed.keys() == places.listing(s3, "bucket/out").keys() - {"manifest.json"}
+        and listed.keys() == remote.listing(s3, "bucket/out").keys() - {"manifest.json"}
         and len(listed) == 2 * PARTS + 1
     )
     for name, facts in listed.items():
@@ -151,7 +155,7 @@ def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch)
     for name in ("a", "c::d"):
         s3.pipe_file(f"bucket/got/{name}.wav", b"RIFF")
     for name in ("a", "b", "c::d", "e::f"):
-        places.get(f"s3://bucket/got/{name}.wav", tmp_path / name)
+        remote.get(f"s3://bucket/got/{name}.wav", tmp_path / name)
     assert all((tmp_path / name).read_bytes() == b"RIFF" for name in ("a", "c::d")) and not any(
         (tmp_path / name).exists() for name in ("b", "e::f")
     )
@@ -159,13 +163,13 @@ def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody answers
     s3.clear_instance_cache()
     assert "EndpointConnectionError" in refused(
-        "download-failed", places.get, "s3://bucket/got/a.wav", tmp_path / "c"
+        "download-failed", remote.get, "s3://bucket/got/a.wav", tmp_path / "c"
     )
     assert "check the address, the network and the credentials" in refused(
         "download-failed", bulk_tag.find, ["s3://bucket/got"], "out"
     )
-    gone, name = places.system("s3://bucket/got/a.wav")
-    for ask, what in ((places.content, name), (places.contents, [name]), (places.remove, name)):
+    gone, name = remote.system("s3://bucket/got/a.wav")
+    for ask, what in ((remote.content, name), (remote.contents, [name]), (remote.remove, name)):
         assert "EndpointConnectionError" in refused("download-failed", ask, gone, what)
     hashed = bulk._hash_files({"place": "s3://bucket/got", "names": '["a.wav"]'})
     assert "EndpointConnectionError" in json.loads(hashed["hashes"])["a.wav"] and not hashed["error"]
@@ -176,9 +180,9 @@ def test_a_large_file_goes_up_in_parts_and_is_there_whole(s3, tmp_path):
     with (tmp_path / "shard").open("wb") as file:
         for number in range(101):  # s3fs sends up to 100 MB at once
             file.write(bytes([number]) * 2**20)
-    places.put(places.system("s3://bucket")[0], tmp_path / "shard", "bucket/large/shard")
+    remote.put(remote.system("s3://bucket")[0], tmp_path / "shard", "bucket/large/shard")
     assert "-" in s3.info("bucket/large/shard")["ETag"], "in parts"
-    places.get("s3://bucket/large/shard", tmp_path / "back")
+    remote.get("s3://bucket/large/shard", tmp_path / "back")
     assert filecmp.cmp(tmp_path / "shard", tmp_path / "back", shallow=False)
     assert not s3.call_s3("list_multipart_uploads", Bucket="bucket").get("Uploads")
 
@@ -186,7 +190,7 @@ def test_a_large_file_goes_up_in_parts_and_is_there_whole(s3, tmp_path):
 def test_a_bucket_that_is_not_there_is_not_made(s3, tmp_path):
     (tmp_path / "x").write_bytes(b"x")
     assert "bucket does not exist" in refused(
-        "not-writable", places.put, places.system("s3://bukcet/out")[0], tmp_path / "x", "bukcet/out/x"
+        "not-writable", remote.put, remote.system("s3://bukcet/out")[0], tmp_path / "x", "bukcet/out/x"
     )
     assert not s3.exists("bukcet")
 

@@ -20,15 +20,17 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from beatline import bulk_tag, places, tag
-from beatline import cluster as beatline_cluster
 from beatline.cli import main
-from beatline.events import EventOptions
-from beatline.model.checkpoint import save
-from beatline.rows import BatchTagger, Settings
-from tests import rays
-from tests.stores import contents, refused
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline.core import ray as beatline_cluster
+from beatline.core import remote
+from beatline.model.checkpoints.load import save
+from beatline.tag import ray as bulk_tag
+from beatline.tag import tagger as tag
+from beatline.tag.batch_tagger import BatchTagger, Settings
+from beatline.tag.events import EventOptions
+from tests.helpers import rays
+from tests.helpers.models import LABELS, make_tagger
+from tests.helpers.stores import contents, refused
 
 cluster, ftp = rays.cluster, rays.ftp  # the fixtures
 pytestmark = [
@@ -38,7 +40,7 @@ pytestmark = [
     pytest.mark.xdist_group("ray"),
 ]
 FILES, BAD, TOGETHER = 30, {3: "not-audio", 11: "broken-audio", 17: "empty-file"}, 4
-CLIPS = sorted((Path(tag.__file__).parent / "data/mini-audioset/audio").iterdir())[:FILES]
+CLIPS = sorted((Path(tag.__file__).parent / "assets/mini-audioset/audio").iterdir())[:FILES]
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +120,8 @@ def test_a_worker_killed_and_every_file_has_its_row(cluster, sounds, model, offl
 
 
 DRIVER = (
-    "import sys; from beatline import bulk_tag, cli; bulk_tag.TOGETHER = 2; sys.exit(cli.main(sys.argv[1:]))"
+    "import sys; from beatline import cli; from beatline.tag import ray as bulk; bulk.TOGETHER = 2; "
+    "sys.exit(cli.main(sys.argv[1:]))"
 )
 
 
@@ -226,10 +229,10 @@ def test_a_server_that_hangs_up_has_not_said_that_a_file_is_missing(ftp, tmp_pat
     folder, address = ftp
     (folder / "a.wav").write_bytes(b"RIFF")
     for name in "ab":
-        places.get(f"{address}/{name}.wav", tmp_path / name)
+        remote.get(f"{address}/{name}.wav", tmp_path / name)
     assert (tmp_path / "a").exists() and not (tmp_path / "b").exists()
     monkeypatch.setattr("pyftpdlib.handlers.FTPHandler.ftp_RETR", lambda handler, file: handler.close())
-    refused("download-failed", places.get, f"{address}/a.wav", tmp_path / "c")
+    refused("download-failed", remote.get, f"{address}/a.wav", tmp_path / "c")
     refused("download-failed", bulk_tag.find, ["ftp://127.0.0.1:9/x"], "out")
     gc.collect()  # here, where it is expected
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beatline import archives, media
-from beatline.audio import Decoded
-from beatline.children import AHEAD, Decoders, Job, blocks
-from beatline.errors import EXIT_CODES, INPUT, UserError
-from tests.bombs import bombs
-from tests.processes import children, until
-from tests.sounds import CONTAINED, PLAIN, chord, contained, patched, plain
+from beatline.audio import archives, media
+from beatline.audio.pool import AHEAD, Decoders, Job, blocks
+from beatline.audio.samples import Decoded
+from beatline.core.errors import EXIT_CODES, INPUT, UserError
+from tests.helpers.bombs import bombs
+from tests.helpers.processes import children, until
+from tests.helpers.sounds import CONTAINED, PLAIN, chord, contained, patched, plain
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at children through /proc")
@@ -244,7 +244,7 @@ PARENT = """
 import sys, time
 from contextlib import suppress
 from pathlib import Path
-from beatline.children import Decoders, Job
+from beatline.audio.pool import Decoders, Job
 decoders = Decoders(2)  # without a guard for the main module, as people write it
 with decoders:
     futures = [decoders.submit(Job(Path(sys.argv[1]), max_seconds=1e6)) for _ in range(4)]
@@ -327,8 +327,8 @@ def test_bombs_eight_at_once_stay_small(tmp_path, good):
 UNPACK = """
 import json
 import sys
-from beatline import decoder
-from beatline.limits import Limits
+from beatline.audio import child as decoder
+from beatline.core.limits import Limits
 
 decoder.LIMITS = Limits(max_row_group_bytes=100 << 20)  # the reader's own stays: it believes the file's word
 ((answer, _),) = decoder._answers(json.loads(sys.argv[1]), 20 << 20)
@@ -369,8 +369,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 import av
-from beatline import media
-from beatline.errors import EXIT_CODES, INPUT, UserError
+from beatline.audio import media
+from beatline.core.errors import EXIT_CODES, INPUT, UserError
 
 def heard(path):
     try:

@@ -24,10 +24,11 @@ import pytest
 import soundfile
 
 import beatline
-from beatline import cli, config, places
-from tests import hubs, rays
-from tests.browser import CHROMIUM, Browser
-from tests.pages import ANSWER, PAGES, ROOT, SHOWN, blocks, furnish
+from beatline import cli, config
+from beatline.core import remote
+from tests.helpers import hubs, rays
+from tests.helpers.browser import CHROMIUM, Browser
+from tests.helpers.pages import ANSWER, PAGES, ROOT, SHOWN, blocks, furnish
 
 cluster, s3 = rays.cluster, rays.s3  # the fixtures
 pytestmark = [
@@ -169,7 +170,7 @@ class Desk:
             and not re.fullmatch(r"openvino|onnx|torch-export|espnet", value)
         ]
         assert written or output.strip(), f"{command} says nothing and writes nothing"
-        assert all(places.listing(*places.system(place)) for place in written), command
+        assert all(remote.listing(*remote.system(place)) for place in written), command
         if "curl" in words:
             assert ANSWER in output
         elif words[:2] == ["beatline", "export"]:

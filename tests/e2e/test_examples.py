@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from beatline import audio, tag
-from tests.browser import CHROMIUM, Browser
-from tests.unit.test_engine import tiny_export
+from beatline.audio import samples as audio
+from beatline.tag import tagger as tag
+from tests.helpers.browser import CHROMIUM, Browser
+from tests.helpers.models import tiny_export
 
 pytestmark = pytest.mark.xdist_group("export")
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-CLIP = ROOT / "src/beatline/data/mini-audioset/audio/test_bird_01.ogg"
+CLIP = ROOT / "src/beatline/assets/mini-audioset/audio/test_bird_01.ogg"
 ORT = EXAMPLES / "cpp/onnxruntime"
 NODE = EXAMPLES / "web/node_modules"
 

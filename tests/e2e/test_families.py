@@ -17,14 +17,14 @@ import yaml
 
 import beatline
 from beatline import cli
-from beatline.events import EventOptions
 from beatline.serve.app import create_app
 from beatline.serve.program import Server
+from beatline.tag.events import EventOptions
 
 pytestmark = pytest.mark.xdist_group("export")
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
-CLIP = ROOT / "src/beatline/data/mini-audioset/audio/test_bird_01.ogg"
+CLIP = ROOT / "src/beatline/assets/mini-audioset/audio/test_bird_01.ogg"
 
 
 @pytest.fixture(params=["release", "espnet", "openbeats", "beatline"])
@@ -51,7 +51,7 @@ def model(request, tmp_path: Path) -> Path:
     return place
 
 
-def served(tagger: beatline.tag.AudioTagger) -> dict:
+def served(tagger: beatline.tag.tagger.tagger.AudioTagger) -> dict:
     """The server's answer to the clip."""
     running = Server(create_app(tagger), "127.0.0.1", 0)
     thread = threading.Thread(target=running.listen)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from beatline.fetch import audioset, checkpoints, clips, http, youtube
-from tests.e2e.test_resume import in_child
-from tests.servers import Server
-from tests.sounds import chord, contained
+from tests.helpers.servers import Server
+from tests.helpers.sounds import chord, contained
+from tests.helpers.stores import in_child
 from tests.unit.test_fetch_clips import EVAL, TRAIN, rows, table, tar, write
 from tests.unit.test_fetch_tables import WEIGHTS, tables
 

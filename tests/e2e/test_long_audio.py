@@ -20,8 +20,8 @@ import torch
 
 import beatline
 from beatline.config import EncoderConfig
-from beatline.labels import audioset
-from beatline.model.checkpoint import save
+from beatline.core.labels import audioset
+from beatline.model.checkpoints.load import save
 from beatline.model.tagger import Tagger, initialise_tagger
 
 pytestmark = [
@@ -85,7 +85,7 @@ def write_sparse(path, hours):
 
 def write_real(path, hours):
     """The 150 embedded test clips, which are ten minutes, over and over."""
-    clips = sorted((Path(beatline.__file__).parent / "data/mini-audioset/audio").glob("test_*"))
+    clips = sorted((Path(beatline.__file__).parent / "assets/mini-audioset/audio").glob("test_*"))
     samples = np.concatenate([soundfile.read(clip, dtype="int16")[0] for clip in clips])
     assert len(samples) == 9_600_000
     with soundfile.SoundFile(path, "w", 16_000, 1) as file:

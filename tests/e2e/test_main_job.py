@@ -13,11 +13,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from beatline import artefact, cli
-from beatline.labels import LabelSet
-from beatline.model.checkpoint import load_checkpoint
-from beatline.predictions import Predictions
-from tests.e2e.tiny import arguments, write_data
+from beatline import cli
+from beatline.core import artefact
+from beatline.core.labels import LabelSet
+from beatline.evaluate.predictions import Predictions
+from beatline.model.checkpoints.load import load_checkpoint
+from tests.helpers.tiny import arguments, write_data
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline.model.checkpoint import save
-from tests.processes import until
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline.model.checkpoints.load import save
+from tests.helpers.models import LABELS, make_tagger
+from tests.helpers.processes import until
 
 RATE, SECONDS = 16_000, 4
 HEAR = """
 import sys
 import numpy as np
-from beatline import pcm
+from beatline.audio import stream as pcm
 blocks = pcm.microphone(16_000, 1).blocks
 np.save(sys.argv[1], np.concatenate([next(blocks) for _ in range(20 * int(sys.argv[2]))]))
 """

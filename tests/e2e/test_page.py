@@ -17,18 +17,18 @@ import soundfile
 import torch
 from matplotlib.image import imread
 
-from beatline.engine import TorchEngine
-from beatline.labels import LabelSet
+from beatline.core.labels import LabelSet
+from beatline.model.engines.base import TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve.app import create_app
 from beatline.serve.program import Server
-from beatline.tag import AudioTagger
-from tests import browser as browsers
-from tests import screenshots
-from tests.browser import Browser, Page
-from tests.unit.test_engine import CONFIG
+from beatline.tag.tagger import AudioTagger
+from tests.helpers import browser as browsers
+from tests.helpers import screenshots
+from tests.helpers.browser import Browser, Page
+from tests.helpers.models import CONFIG
 
-CLIPS = Path(__file__).parents[2] / "src/beatline/data/mini-audioset"
+CLIPS = Path(__file__).parents[2] / "src/beatline/assets/mini-audioset"
 CLIP, OTHER = CLIPS / "audio/test_mix_000.ogg", CLIPS / "audio/test_bird_00.ogg"
 AXE = Path(__file__).parent / "web/node_modules/axe-core/axe.min.js"
 CONTROLS = {

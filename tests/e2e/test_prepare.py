@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from beatline import artefact, shards
 from beatline.cli import main
-from beatline.prepare import damage, prepare, repair
-from tests.processes import children
-from tests.stores import (
+from beatline.core import artefact
+from beatline.data import shards
+from beatline.data.prepare import damage, prepare, repair
+from tests.helpers.processes import children
+from tests.helpers.stores import (
     CLIPS,
     SHARD_CLIPS,
     contents,

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from beatline import artefact, config, tag
-from beatline.labels import LabelSet
-from beatline.model.checkpoint import save
+from beatline import config
+from beatline.core import artefact
+from beatline.core.labels import LabelSet
+from beatline.model.checkpoints.load import save
 from beatline.model.tagger import Tagger, initialise_tagger
+from beatline.tag import tagger as tag
 
-CLIPS = Path(str(files("beatline"))) / "data/mini-audioset/audio"
+CLIPS = Path(str(files("beatline"))) / "assets/mini-audioset/audio"
 KINDS = {"Beats": "drum_kit", "Strings": "guitar"}
 
 

@@ -4,9 +4,9 @@ and sorts its tables.
 
 import pytest
 
-from beatline import report
-from tests import browser as browsers
-from tests.browser import Browser
+from beatline.evaluate import report
+from tests.helpers import browser as browsers
+from tests.helpers.browser import Browser
 from tests.unit.test_report import make
 
 pytestmark = [

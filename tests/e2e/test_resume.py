@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from beatline import artefact, stages, train
-from beatline.batches import epoch_batches
-from beatline.model.checkpoint import load_tensors
-from beatline.runlog import read_log
-from beatline.store import Store
-from tests.e2e.tiny import arguments, tiny, write_data
-from tests.stores import die_at, in_child
+from beatline import recipe
+from beatline.core import artefact
+from beatline.core.console import read_log
+from beatline.data.store import Store
+from beatline.model.checkpoints.load import load_tensors
+from beatline.train import loop as train
+from beatline.train.batches import epoch_batches
+from tests.helpers.stores import die_at, in_child
+from tests.helpers.tiny import arguments, tiny, write_data
 
 KILLS = 200
 
@@ -30,7 +32,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     csv = write_data(folder / "data")
     reference = tiny(csv, folder / "reference")
-    stages.prepare(reference)
+    recipe.prepare(reference)
     points = 0
 
     def count(name: str) -> None:
@@ -131,7 +133,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, tmp_path):
     assert stopped.returncode == 5 and "resuming at step" in stopped.stdout, stopped
     assert len(stopped.stderr.splitlines()) == 1 and stopped.stderr.endswith("[disk-full]\n"), stopped.stderr
     assert newest(config.out) == before and artefact.verify(before)
-    stages.train(config)
+    recipe.train(config)
     assert result(config.out) == expected
 
 
@@ -208,7 +210,7 @@ def test_sigterm_after_the_last_step_is_not_lost(data, tmp_path, moment):
     stopped = subprocess.run(command, capture_output=True, text=True)
     assert stopped.returncode == 143, stopped
     assert (out / "model").exists() == (moment == "publish_model") and not (out / "predictions").exists()
-    stages.train(tiny(csv, out))
+    recipe.train(tiny(csv, out))
     assert result(out) == expected
 
 
@@ -340,7 +342,7 @@ def test_a_resumed_run_may_not_change_its_settings(data, tmp_path):
     folder, csv, _, _, _ = data
     config = tiny(csv, folder / "reference", optim__lr="5e-4")
     settings = (folder / "reference/config.yaml").read_text()
-    with pytest.raises(stages.UserError, match=r"optim.lr is 0.0005, was 0.002") as caught:
+    with pytest.raises(recipe.UserError, match=r"optim.lr is 0.0005, was 0.002") as caught:
         train.Trainer(config, Store.open(config.store_folder)).run()
     assert caught.value.code == "run-differs" and caught.value.exit_code == 2
     assert (folder / "reference/config.yaml").read_text() == settings
@@ -359,7 +361,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(data, tmp_path, monkeypa
         return steps(batches)
 
     monkeypatch.setattr(trainer, "step", poisoned)
-    with pytest.raises(stages.UserError) as caught:
+    with pytest.raises(recipe.UserError) as caught:
         trainer.run()
     text = str(caught.value)
     assert caught.value.code == "not-finite-loss" and "step 4" in text and ".wav" in text

@@ -28,18 +28,18 @@ import soundfile
 import torch
 
 from beatline.cli import main
-from beatline.engine import TorchEngine
-from beatline.events import EventOptions
-from beatline.labels import Label, LabelSet, audioset
-from beatline.limits import ServeLimits
-from beatline.model.checkpoint import save
+from beatline.core.labels import Label, LabelSet, audioset
+from beatline.core.limits import ServeLimits
+from beatline.model.checkpoints.load import save
+from beatline.model.engines.base import TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve import answers
 from beatline.serve import app as apps
 from beatline.serve.program import Server
-from beatline.tag import AudioTagger
-from tests.processes import children, until
-from tests.unit.test_engine import make_tagger
+from beatline.tag.events import EventOptions
+from beatline.tag.tagger import AudioTagger
+from tests.helpers.models import make_tagger
+from tests.helpers.processes import children, until
 
 LABELS = LabelSet((Label("/m/05tny_", "Bark"), Label("/m/06mb1", "Rain"), Label("hum", "Hum")))
 LIMITS = ServeLimits(

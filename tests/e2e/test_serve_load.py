@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beatline.engine import TorchEngine
-from beatline.limits import ServeLimits
-from beatline.tag import AudioTagger
-from tests.bombs import bombs
+from beatline.core.limits import ServeLimits
+from beatline.model.engines.base import TorchEngine
+from beatline.tag.tagger import AudioTagger
 from tests.e2e.test_serve import LABELS, LIMITS, SHORT, head, serving, until, wav
-from tests.unit.test_engine import make_tagger
+from tests.helpers.bombs import bombs
+from tests.helpers.models import make_tagger
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from beatline import ffmpeg, formats
+from beatline.audio.decoders import ffmpeg
+from beatline.tag import formats
 
 PAGE = (Path(__file__).parents[2] / "docs/tagging.md").read_text()
 
@@ -35,7 +36,7 @@ def test_every_form_of_ffmpeg_s_is_on_the_page():
 
 
 def test_every_option_and_format_is_on_the_page():
-    from beatline.cli.tagging import _parser
+    from beatline.cli.tag import _parser
 
     own = [
         option

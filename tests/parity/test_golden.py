@@ -8,12 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from beatline.config import OptimConfig
-from beatline.fbank import log_mel
 from beatline.model.attention import KEPT_WEIGHTS
-from beatline.model.checkpoint import load_checkpoint, load_tokenizer
-from beatline.model.layout import correspondence
+from beatline.model.checkpoints.layout import correspondence
+from beatline.model.checkpoints.load import load_checkpoint, load_tokenizer
+from beatline.model.fbank import log_mel
 from beatline.model.tagger import Tagger, token_padding
-from beatline.optim import adamw, clip_gradients, learning_rate
+from beatline.train.optim import adamw, clip_gradients, learning_rate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 OUTPUT = 1e-5  # float32 sums in another order

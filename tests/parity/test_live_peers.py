@@ -22,13 +22,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from beatline.audio.windows import tile_short
 from beatline.config import OptimConfig
-from beatline.fbank import SAMPLE_RATE, log_mel
-from beatline.model.checkpoint import export_espnet, load_checkpoint
-from beatline.model.layout import to_release
+from beatline.model.checkpoints.layout import to_release
+from beatline.model.checkpoints.load import export_espnet, load_checkpoint
+from beatline.model.fbank import SAMPLE_RATE, log_mel
 from beatline.model.tagger import Tagger
-from beatline.optim import adamw, clip_gradients
-from beatline.windows import tile_short
+from beatline.train.optim import adamw, clip_gradients
 
 pytestmark = pytest.mark.xdist_group("peers")  # one worker starts the peers, not all of them
 HERE = Path(__file__).parent

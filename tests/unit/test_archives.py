@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import archives
-from beatline.archives import common
-from beatline.errors import UserError
+from beatline.audio import archives
+from beatline.audio.archives import common
+from beatline.core.errors import UserError
 
 EXTENSIONS = (".wav", ".flac")
 
@@ -361,7 +361,7 @@ def test_a_missing_package_is_named_with_its_extra_and_tar_needs_none(parquet, h
 def test_reading_imports_neither_torch_nor_what_is_not_needed(tmp_path):
     path = tar(tmp_path / "x.tar", {"a.wav": b"one"})
     program = (
-        "import sys; from pathlib import Path; from beatline import archives; assert "
+        "import sys; from pathlib import Path; from beatline.audio import archives; assert "
         "archives.read(Path(sys.argv[1]), '0:a.wav') == b'one'; print([name for name in ('torch', "
         "'pyarrow', 'h5py', 'numpy') if name in sys.modules])"
     )

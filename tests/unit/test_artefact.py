@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from beatline import artefact
-from beatline.errors import UserError
+from beatline.core import artefact
+from beatline.core.errors import UserError
 
 
 def make(folder: Path) -> Path:
@@ -98,7 +98,7 @@ def test_a_replacement_cut_between_its_renames_is_undone(tmp_path):
 
 def test_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_process(tmp_path):
     code = (
-        f"import time; from pathlib import Path; from beatline.artefact import FolderLock\nwith "
+        f"import time; from pathlib import Path; from beatline.core.artefact import FolderLock\nwith "
         f"FolderLock(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
@@ -114,8 +114,8 @@ def test_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_process(tm
 def test_a_full_disk_is_one_line(tmp_path):
     """The real refusal of the operating system: a file-size limit in a child process."""
     code = (
-        "import resource, sys; from pathlib import Path; from beatline import artefact; from "
-        "beatline.errors import UserError\n"
+        "import resource, sys; from pathlib import Path; from beatline.core import artefact; from "
+        "beatline.core.errors import UserError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try:\n"
         f"    with artefact.publish(Path({str(tmp_path / 'x')!r}), {{}}) as partial: (partial / "

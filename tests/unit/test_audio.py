@@ -10,10 +10,11 @@ import pytest
 import soundfile
 import soxr
 
-from beatline import audio, fbank
-from beatline.audio import decode, to_waveform
-from beatline.errors import UserError
-from beatline.limits import LIMITS
+from beatline.audio import samples as audio
+from beatline.audio.samples import decode, to_waveform
+from beatline.core.errors import UserError
+from beatline.core.limits import LIMITS
+from beatline.model import fbank
 
 RNG = np.random.default_rng(1)
 SECOND = 16_000

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import augment
 from beatline.config import AugmentConfig
+from beatline.train import augment
 
 RECIPE = AugmentConfig()
 

@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import config, stages
-from beatline.ahead import in_order
-from beatline.batches import (
-    augmented_fbank,
-    epoch_batches,
-    make_batch,
-    read_clips,
-)
+from beatline import config
+from beatline import recipe as stages
+from beatline.audio.windows import tile_short, tiled_length
 from beatline.config import AugmentConfig, TrainConfig
+from beatline.core.threads import in_order
+from beatline.data.store import Store
 from beatline.model.tagger import Tagger, initialise_tagger
-from beatline.store import Store
-from beatline.windows import tile_short, tiled_length
-from tests.e2e.tiny import tiny, write_data
+from beatline.train.batches import augmented_fbank, epoch_batches, make_batch, read_clips
+from tests.helpers.tiny import tiny, write_data
 
 PLAIN = AugmentConfig(mixup_probability=0.0, roll=False, time_warp=0, time_masks=0)
 

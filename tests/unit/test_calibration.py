@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import calibration, tag
 from beatline.cli import main
-from beatline.errors import UserError
-from beatline.model.checkpoint import save
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline.core.errors import UserError
+from beatline.evaluate import calibrate as calibration
+from beatline.model.checkpoints.load import save
+from beatline.tag import tagger
+from beatline.tag.calibration import Calibration
+from tests.helpers.models import LABELS, make_tagger
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -74,9 +76,9 @@ def test_the_program_learns_and_tags_with_it(tmp_path, capsys, monkeypatch):
         and all(f">{name}<" in shown for name in LABELS.names)
         and "(5 parts, each left out once)" in shown
     )
-    learned = calibration.Calibration.load(run, LABELS)
+    learned = Calibration.load(run, LABELS)
     assert learned.states == ("learned", "learned", "default") and learned.about["clips"] == 12
-    plain = tag.load(run)
+    plain = tagger.load(run)
     raw = plain(tmp_path / "0.wav").scores
     plain.calibration = learned
     np.testing.assert_allclose(
@@ -104,4 +106,4 @@ def test_the_program_learns_and_tags_with_it(tmp_path, capsys, monkeypatch):
     other.head.bias.data += 1
     save(tmp_path / "run/model", other, LABELS, {})
     with pytest.raises(UserError, match="another model"):
-        calibration.Calibration.load(run)
+        Calibration.load(run)

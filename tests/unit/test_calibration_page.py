@@ -7,11 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from beatline import calibration
-from beatline.calibration import BINS, Calibration, Evidence
-from beatline.calibration_page import interval, page
-from beatline.labels import Label, LabelSet
-from tests.browser import CHROMIUM, Browser
+from beatline.core.labels import Label, LabelSet
+from beatline.evaluate import calibrate
+from beatline.evaluate.calibrate import BINS, Evidence
+from beatline.evaluate.calibrate_page import interval, page
+from beatline.tag.calibration import Calibration
+from tests.helpers.browser import CHROMIUM, Browser
 
 LABELS = LabelSet(tuple(Label(f"/m/{name}", f"<b>{name}") for name in "pqrst"))
 
@@ -44,17 +45,17 @@ def evidence(task: str = "multi-label", clips: int = 400) -> Evidence:
 
 def made(
     task: str = "multi-label", goal: float | None = None, parts: int = 5
-) -> tuple[Calibration, calibration.Worth, str]:
+) -> tuple[Calibration, calibrate.Worth, str]:
     known = evidence(task)
-    temperature = calibration.fit_temperature(known)
-    thresholds, states = calibration.fit_thresholds(known.scores(temperature), known.targets, goal)
+    temperature = calibrate.fit_temperature(known)
+    thresholds, states = calibrate.fit_thresholds(known.scores(temperature), known.targets, goal)
     about = {
         "goal": "f1" if goal is None else f"precision={goal:g}",
         "clips": len(known.logits),
         "clips_hash": "0" * 64,
     }
     learned = Calibration(LABELS, thresholds, temperature, states, known.targets.sum(axis=0), about)
-    worth = calibration.worth(known, np.arange(len(known.logits)) % parts, goal)
+    worth = calibrate.worth(known, np.arange(len(known.logits)) % parts, goal)
     return learned, worth, page("<u>runs", learned, worth, task)
 
 

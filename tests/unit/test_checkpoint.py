@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from beatline import artefact
-from beatline.errors import UserError
-from beatline.labels import LabelSet, audioset
-from beatline.model.checkpoint import export_espnet, load_checkpoint, load_tokenizer, save
+from beatline.core import artefact
+from beatline.core.errors import UserError
+from beatline.core.labels import LabelSet, audioset
+from beatline.model.checkpoints.load import export_espnet, load_checkpoint, load_tokenizer, save
 from beatline.model.tagger import Tagger, initialise_tagger
-from tests.unit.test_engine import LABELS, make_tagger
+from tests.helpers.models import LABELS, make_tagger
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -195,7 +195,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
 def test_every_large_and_base_parameter_has_a_place():
     """The correspondence covers a tagger exactly, whatever the architecture."""
     from beatline.config import EncoderConfig
-    from beatline.model.layout import correspondence
+    from beatline.model.checkpoints.layout import correspondence
 
     large = EncoderConfig(
         encoder_layers=24, encoder_embed_dim=1024, encoder_ffn_embed_dim=4096, encoder_attention_heads=16

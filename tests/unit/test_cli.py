@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import media
-from beatline.errors import UserError
-from beatline.inputs import find
-from beatline.model.checkpoint import save
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline.audio import media
+from beatline.audio.inputs import find
+from beatline.core.errors import UserError
+from beatline.model.checkpoints.load import save
+from tests.helpers.models import LABELS, make_tagger
 
 
 def shell(line: str, unbuffered: str = "") -> str:
@@ -65,7 +65,7 @@ def test_tagging_into_a_pipe_that_closes(tmp_path):
 
 
 def test_an_argument_that_names_nothing_is_named(tmp_path):
-    from beatline.cli.tagging import find_sources
+    from beatline.cli.tag import find_sources
 
     (tmp_path / "a.wav").write_bytes(b"x")
     (tmp_path / "empty").mkdir()

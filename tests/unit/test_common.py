@@ -10,17 +10,18 @@ import pytest
 import soundfile
 
 import beatline
-from beatline import comparison, metrics
 from beatline.cli import main
-from beatline.comparison import compare, find_predictions
-from beatline.errors import UserError
-from beatline.labels import Label, LabelSet, audioset
-from beatline.model.checkpoint import save
-from beatline.predictions import Predictions
-from beatline.store import Store
-from tests.stores import refused
-from tests.unit.test_engine import LABELS as MODEL_LABELS
-from tests.unit.test_engine import make_tagger
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet, audioset
+from beatline.data.store import Store
+from beatline.evaluate import compare as comparison
+from beatline.evaluate import metrics
+from beatline.evaluate.compare import compare, find_predictions
+from beatline.evaluate.predictions import Predictions
+from beatline.model.checkpoints.load import save
+from tests.helpers.models import LABELS as MODEL_LABELS
+from tests.helpers.models import make_tagger
+from tests.helpers.stores import refused
 
 LABELS = LabelSet(audioset().labels[:4])
 

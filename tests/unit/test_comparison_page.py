@@ -7,12 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from beatline import comparison_page
-from beatline.comparison import compare
-from beatline.comparison_page import disagreements, page
-from beatline.labels import Label, LabelSet
-from beatline.predictions import Predictions
-from tests.browser import CHROMIUM, Browser
+from beatline.core.labels import Label, LabelSet
+from beatline.evaluate import compare_page
+from beatline.evaluate.compare import compare
+from beatline.evaluate.compare_page import disagreements, page
+from beatline.evaluate.predictions import Predictions
+from tests.helpers.browser import CHROMIUM, Browser
 
 LABELS = LabelSet(tuple(Label(f"/m/{name}", f"<b>{name}") for name in "pqrstu"))
 IDS = tuple(f'clip <i>"{number}' for number in range(30))
@@ -42,8 +42,8 @@ def test_the_clips_where_they_disagree_most_come_first(result, monkeypatch):
     assert (
         found["Furthest apart"] == [9, 3, 5, 6] and not found["B is right where A is not"]
     )  # no clip is in two lists
-    monkeypatch.setattr(comparison_page, "CLIPS_SHOWN", 1)
-    assert [disagreements(result)[kind] for kind in comparison_page.KINDS] == [[9], [3], [5]]
+    monkeypatch.setattr(compare_page, "CLIPS_SHOWN", 1)
+    assert [disagreements(result)[kind] for kind in compare_page.KINDS] == [[9], [3], [5]]
     same = compare(result.predictions[0], result.predictions[0], ("a", "a"), 10)
     assert not any(disagreements(same).values()) and "the same of every clip" in page(same)
 

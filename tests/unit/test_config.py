@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from beatline import config
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 
 
 def test_every_shipped_configuration_parses_and_opens_with_its_facts():

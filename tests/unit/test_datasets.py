@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import manifest
 from beatline.config import DataConfig
-from beatline.errors import UserError
-from beatline.manifest import Manifest
-from beatline.manifest.named import KEYWORDS, KS1_TEST, PUBLISHED
+from beatline.core.errors import UserError
+from beatline.data import manifest
+from beatline.data.manifest import Manifest
+from beatline.data.manifest.named import KEYWORDS, KS1_TEST, PUBLISHED
 
 
 def put(path: Path, seconds: float = 0.0) -> Path:

@@ -10,11 +10,14 @@ import pytest
 import soundfile
 import torch
 
-from beatline import artefact, embeddings, engine, tag
 from beatline.cli import main
-from beatline.model.checkpoint import save
-from tests.stores import contents, die_at, in_child
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline.core import artefact
+from beatline.model.checkpoints.load import save
+from beatline.model.engines import base
+from beatline.tag import embeddings
+from beatline.tag import tagger as tag
+from tests.helpers.models import LABELS, make_tagger
+from tests.helpers.stores import contents, die_at, in_child
 
 SECONDS = (0.05, 0.5, 3.0, 12.0, 16.0, 5.3)
 
@@ -203,7 +206,7 @@ def test_a_pipe_and_refusals_are_one_line(place, tmp_path, capsys, monkeypatch):
 
 
 def test_killed_at_any_point_it_is_not_there(place, tmp_path, monkeypatch):
-    tagger = tag.AudioTagger(engine.TorchEngine(make_tagger(), LABELS))
+    tagger = tag.AudioTagger(base.TorchEngine(make_tagger(), LABELS))
     parts = list(tagger.embeddings(good(place)[:2]))
     embeddings.write(parts, tmp_path / "whole", "npy", "clip", {})
     for point in (1, 2, 3, 4):

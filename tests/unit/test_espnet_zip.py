@@ -8,10 +8,11 @@ import pytest
 import torch
 import yaml
 
-from beatline import cli, espnet_zip
-from beatline.errors import UserError
-from beatline.model.checkpoint import load_checkpoint, save
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline import cli
+from beatline.core.errors import UserError
+from beatline.model.checkpoints.load import load_checkpoint, save
+from beatline.publish import espnet_zip
+from tests.helpers.models import LABELS, make_tagger
 
 
 def test_meta_names_the_files_by_the_arguments_of_espnet_s_class(tmp_path):

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from beatline import windows
-from beatline.errors import UserError
-from beatline.events import Event, EventOptions, Events, in_order
-from beatline.labels import Label, LabelSet
+from beatline.audio import windows
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet
+from beatline.tag.events import Event, EventOptions, Events, in_order
 
 LABELS = LabelSet(tuple(Label(f"/m/{name}", name) for name in "abc"))
 STEP = windows.STEP_SECONDS

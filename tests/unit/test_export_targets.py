@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import cli, engine, export
-from beatline.errors import UserError
-from beatline.labels import Label, LabelSet
-from beatline.model.checkpoint import save
-from tests.unit.test_engine import LABELS, make_tagger, tiny_export
+from beatline import cli
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet
+from beatline.model.checkpoints.load import save
+from beatline.model.engines import base, export
+from tests.helpers.models import LABELS, make_tagger, tiny_export
 
 pytestmark = pytest.mark.xdist_group("export")
 ROOT = Path(__file__).parents[2]
-CLIP = ROOT / "src/beatline/data/mini-audioset/audio/test_bird_01.ogg"
+CLIP = ROOT / "src/beatline/assets/mini-audioset/audio/test_bird_01.ogg"
 
 
 def clips(batch, samples):
@@ -57,10 +58,10 @@ with torch.no_grad():
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=200)
     got = list(np.load(tmp_path / "out.npz").values())
-    reference = engine.TorchEngine(make_tagger(), LABELS)
+    reference = base.TorchEngine(make_tagger(), LABELS)
     for place, batch in enumerate(batches):
         wanted = reference.run(*batch, detail=True)
-        for name, output in zip(engine.NAMES, got[5 * place : 5 * place + 5], strict=True):
+        for name, output in zip(base.NAMES, got[5 * place : 5 * place + 5], strict=True):
             np.testing.assert_allclose(
                 output, getattr(wanted, name), atol=5e-5, err_msg=f"{name} of {batch[0].shape}"
             )
@@ -82,7 +83,7 @@ def test_a_program_holds_only_operators_that_every_pytorch_has_and_says_what_it_
 def test_a_program_is_not_for_tag(program):
     for name in ("auto", "onnx", "openvino", "torch"):
         with pytest.raises(UserError) as caught:
-            engine.load_export(program, name)
+            base.load_export(program, name)
         assert caught.value.code == "bad-config"
 
 
@@ -111,13 +112,13 @@ def test_an_openvino_export_is_written_by_the_program_and_tags(tmp_path, capsys)
 
     assert cli.main(["tag", str(CLIP), "--model", str(folder), "--format", "jsonl", "--top", "3"]) == 0
     assert len(json.loads(capsys.readouterr().out)["tags"]) == 3
-    graph, reference = engine.load_export(folder), engine.TorchEngine(make_tagger(), LABELS)
+    graph, reference = base.load_export(folder), base.TorchEngine(make_tagger(), LABELS)
     assert graph.name == "openvino"
     for shape in SHAPES:
         np.testing.assert_allclose(graph.scores(*clips(*shape)), reference.scores(*clips(*shape)), atol=1e-5)
     for refused in (("onnx", "float32"), ("torch", "float32"), ("onnx", "int8")):
         with pytest.raises(UserError) as caught:
-            engine.load_export(folder, *refused)
+            base.load_export(folder, *refused)
         assert caught.value.code == "bad-config"
 
 
@@ -188,6 +189,6 @@ def test_a_command_that_needs_more_than_is_installed_says_so(capsys, monkeypatch
     def without_torch(arguments):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr("beatline.cli.tagging.tag", without_torch)
+    monkeypatch.setattr("beatline.cli.tag.tag", without_torch)
     assert cli.main(["tag", str(CLIP), "--model", "run"]) == 2
     assert "torch is not installed" in (error := capsys.readouterr().err) and error.count("\n") == 1

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from beatline.errors import UserError
-from beatline.families import families, find, raise_parents
-from beatline.labels import Label, LabelSet, audioset
-from beatline.ontology import below
+from beatline.core.errors import UserError
+from beatline.core.families import families, find, raise_parents
+from beatline.core.labels import Label, LabelSet, audioset
+from beatline.core.ontology import below
 
 
 def names(labels, *words):

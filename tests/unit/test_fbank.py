@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from beatline.fbank import (
+from beatline.model.fbank import (
     FFT,
     FLOOR,
     HOP,

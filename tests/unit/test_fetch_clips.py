@@ -14,11 +14,11 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 from beatline.fetch import clips, http, ledger, youtube
-from tests.e2e.test_resume import in_child
-from tests.servers import Server
-from tests.sounds import chord, contained
+from tests.helpers.servers import Server
+from tests.helpers.sounds import chord, contained
+from tests.helpers.stores import in_child
 
 # yt-dlp's extractor of direct links, which only the tests use, leaves its first connection open
 pytestmark = pytest.mark.filterwarnings(
@@ -208,7 +208,7 @@ def test_every_source_in_its_turn(folder, server, tmp_path):
 
 def test_prepare_reads_what_was_fetched(folder, server):
     from beatline.config import DataConfig
-    from beatline.manifest import read
+    from beatline.data.manifest import read
 
     fetch(folder, WDS, "youtube", server=server)
     manifest = read(DataConfig(audioset=folder))

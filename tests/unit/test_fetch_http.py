@@ -8,9 +8,9 @@ from email.utils import format_datetime
 
 import pytest
 
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 from beatline.fetch import http
-from tests.servers import Server
+from tests.helpers.servers import Server
 
 QUICK = http.Policy(
     tries=6, first_wait=0.001, longest_wait=0.01, timeout=0.5, slowest=1000, longest_request=2

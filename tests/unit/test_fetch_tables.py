@@ -8,11 +8,11 @@ import shutil
 
 import pytest
 
-from beatline import ontology
-from beatline.errors import UserError
+from beatline.core import ontology
+from beatline.core.errors import UserError
+from beatline.core.labels import audioset as labels
 from beatline.fetch import audioset, checkpoints, http, services
-from beatline.labels import audioset as labels
-from tests.servers import COMMIT, TOKEN, Server
+from tests.helpers.servers import COMMIT, TOKEN, Server
 
 QUICK = http.Policy(tries=3, first_wait=0.001, longest_wait=0.01, timeout=5)
 DEAD = "http://127.0.0.1:9/"
@@ -136,7 +136,7 @@ def test_the_users_own_file_stays(official, tmp_path, capsys):
 
 
 def test_one_run_per_folder(official, tmp_path):
-    from beatline.artefact import FolderLock
+    from beatline.core.artefact import FolderLock
 
     with FolderLock(tmp_path / "out"), pytest.raises(UserError, match="process"):
         audioset.fetch(tmp_path / "out", [str(official)], policy=QUICK)

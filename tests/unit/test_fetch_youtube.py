@@ -14,12 +14,12 @@ import pytest
 import yt_dlp.globals
 from yt_dlp.extractor.youtube import _video
 
-from beatline import media
-from beatline.errors import UserError
+from beatline.audio import media
+from beatline.core.errors import UserError
 from beatline.fetch import http, youtube
 from beatline.fetch.youtube import Excerpt
-from tests.servers import Server
-from tests.sounds import contained
+from tests.helpers.servers import Server
+from tests.helpers.sounds import contained
 
 # yt-dlp's extractor of direct links, which only the tests use, leaves its first connection open
 pytestmark = pytest.mark.filterwarnings(

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 import soxr
 
-from beatline import fingerprint
-from beatline.audio import decode
-from beatline.fingerprint import (
+from beatline.audio.samples import decode
+from beatline.data import fingerprint
+from beatline.data.fingerprint import (
     ABSENT,
     SAME,
     SKETCH,
@@ -50,7 +50,7 @@ def whole(sound) -> np.ndarray:
 @pytest.fixture(scope="module")
 def sounds() -> list[np.ndarray]:
     """One clip of each of 22 sounds of the embedded set."""
-    folder = files("beatline") / "data/mini-audioset/audio"
+    folder = files("beatline") / "assets/mini-audioset/audio"
     names = sorted(
         p.name for p in folder.iterdir() if p.name.startswith("train_") and p.name.endswith("_05.ogg")
     )

@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from beatline import formats
-from beatline.errors import UserError
-from beatline.events import Event
-from beatline.formats import Choice
-from beatline.labels import Label, LabelSet
-from beatline.tagged import Refused, Row, Tagged
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet
+from beatline.tag import formats
+from beatline.tag.events import Event
+from beatline.tag.formats import Choice
+from beatline.tag.result import Refused, Row, Tagged
 
 LABELS = LabelSet(
     (

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import headers
+from beatline.audio import durations
 
 
 def seconds(content: bytes) -> float | None:
-    return headers.seconds(lambda offset, count: content[offset : offset + count], len(content))
+    return durations.seconds(lambda offset, count: content[offset : offset + count], len(content))
 
 
 def encoded(seconds: float, rate: int, channels: int = 1, **form: str) -> bytes:
@@ -138,7 +138,7 @@ def test_any_damage_gives_a_number_or_nothing_and_reads_little():
             damaged[places] = chance.integers(0, 256, 6)
             content = damaged.tobytes()
             reads = 0
-            found = headers.seconds(read_at, len(content))
+            found = durations.seconds(read_at, len(content))
             assert (found is None or isinstance(found, float)) and reads < 500
 
 
@@ -162,7 +162,7 @@ def test_a_file_is_not_read_through(tmp_path):
         file.truncate(44 + 2 * 16_000 * 3600)  # an hour, sparse
     descriptor = os.open(Path(path), os.O_RDONLY)
     assert (
-        headers.seconds(lambda offset, count: os.pread(descriptor, count, offset), path.stat().st_size)
+        durations.seconds(lambda offset, count: os.pread(descriptor, count, offset), path.stat().st_size)
         == 3600.0
     )
     os.close(descriptor)

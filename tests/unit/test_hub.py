@@ -14,15 +14,18 @@ import pytest
 import torch
 
 import beatline
-from beatline import artefact, cli, publish, stages, train
-from beatline.calibration import Calibration, model_hash
-from beatline.errors import UserError
+from beatline import cli, recipe
+from beatline.core import artefact
+from beatline.core.errors import UserError
 from beatline.fetch import checkpoints, services
-from beatline.model.checkpoint import export_espnet, load_checkpoint
-from tests import hubs
-from tests.e2e.tiny import tiny, write_data
-from tests.servers import TOKEN
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline.model.checkpoints.load import export_espnet, load_checkpoint
+from beatline.publish import hub as publish
+from beatline.tag.calibration import Calibration, model_hash
+from beatline.train import loop
+from tests.helpers import hubs
+from tests.helpers.models import LABELS, make_tagger
+from tests.helpers.servers import TOKEN
+from tests.helpers.tiny import tiny, write_data
 
 pytestmark = [
     pytest.mark.xdist_group("hub"),
@@ -48,7 +51,7 @@ def run(tmp_path_factory):
     """A real run of every stage, and a calibration in it."""
     place = tmp_path_factory.mktemp("run")
     config = tiny(write_data(place / "data"), place / "run", train__epochs="1", train__average="1")
-    stages.run(config)
+    recipe.run(config)
     labels = load_checkpoint(config.out).labels
     calibration = Calibration(
         labels,
@@ -190,7 +193,7 @@ def test_a_name_of_the_release_from_the_folder_or_a_copy(hub, tmp_path, monkeypa
 
 def test_training_starts_from_a_repository(hub, espnet, run):
     config = tiny(run.parent / "data/clips.csv", run, model__init=espnet)
-    tagger = train.new_tagger(config, beatline.load(espnet).labels)
+    tagger = loop.new_tagger(config, beatline.load(espnet).labels, checkpoints.find(espnet))
     assert torch.equal(tagger.head.weight, make_tagger().head.weight)
 
 
@@ -368,7 +371,7 @@ def test_figures_of_another_model_are_not_published(run, tmp_path):
     shutil.rmtree(copy / "model")
     replaced = replace(loaded, state=loaded.state | {"head.bias": loaded.state["head.bias"] + 1})
     with artefact.publish(copy / "model", artefact.read_manifest(run / "model")) as partial:
-        from beatline.model.checkpoint import write_model
+        from beatline.model.checkpoints.load import write_model
 
         write_model(partial, replaced.state, replaced.tagger(), loaded.labels, loaded.about)
     refused("missing-stage", lambda: publish.pack(copy, tmp_path / "packed"), "score")

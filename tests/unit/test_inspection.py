@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import artefact, inspection, label_noise, manifest
-from beatline.audio import decode
+from beatline.audio.samples import decode
 from beatline.cli import main
 from beatline.config import DataConfig
-from beatline.inspection import inspect, open_store
-from beatline.inspection_page import console, page
-from beatline.prepare import prepare
-from beatline.store import Store
-from tests.stores import copy_of, flip, refused
+from beatline.core import artefact
+from beatline.data import inspection, label_noise, manifest
+from beatline.data.inspection import inspect, open_store
+from beatline.data.inspection_page import console, page
+from beatline.data.prepare import prepare
+from beatline.data.store import Store
+from tests.helpers.stores import copy_of, flip, refused
 from tests.unit.test_report import Page
 
 KINDS = ("speech", "bird", "train", "guitar", "water", "sawing", "thunder", "flute")
@@ -30,7 +31,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 def embedded(name: str) -> np.ndarray:
-    return decode(files("beatline") / f"data/mini-audioset/audio/{name}.ogg").samples / 32_768
+    return decode(files("beatline") / f"assets/mini-audioset/audio/{name}.ogg").samples / 32_768
 
 
 def store_of(folder: Path, rows: list[str], keep: int | None = None) -> Path:

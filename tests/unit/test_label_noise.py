@@ -3,11 +3,19 @@
 import numpy as np
 import pytest
 
-from beatline import label_noise
-from beatline.fingerprint import BANDS
-from beatline.label_noise import FEATURES, NEIGHBOURS, agreement, features, read_quality, sample, suspicion
-from beatline.labels import Label, LabelSet
-from tests.stores import refused
+from beatline.core.labels import Label, LabelSet
+from beatline.data import label_noise
+from beatline.data.fingerprint import BANDS
+from beatline.data.label_noise import (
+    FEATURES,
+    NEIGHBOURS,
+    agreement,
+    features,
+    read_quality,
+    sample,
+    suspicion,
+)
+from tests.helpers.stores import refused
 
 LABELS = LabelSet((Label("/m/a", "A"), Label("/m/b", "B")))
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from beatline.errors import UserError
-from beatline.labels import Label, LabelSet, audioset, espnet_token, from_espnet_tokens
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet, audioset, espnet_token, from_espnet_tokens
 
 
 def test_audioset_is_the_official_table():

@@ -9,14 +9,14 @@ from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
 from beatline.model.attention import KEPT_WEIGHTS, Attention, RelativeBias, _Recomputed
+from beatline.model.cpu import _by_onednn, on_cpu_in_float32, product, product_into
 from beatline.model.linear import Linear, _FeedForward, feed_forward
-from beatline.products import _by_onednn, on_cpu_in_float32, product, product_into
 
 
 @pytest.fixture(params=["onednn", "mkl"], autouse=True)
 def library(request, monkeypatch):
     """Every test by both, whatever the CPU."""
-    monkeypatch.setattr("beatline.products._by_onednn", lambda: request.param == "onednn")
+    monkeypatch.setattr("beatline.model.cpu._by_onednn", lambda: request.param == "onednn")
 
 
 def test_mkl_is_asked_where_it_is_at_full_rate(monkeypatch):

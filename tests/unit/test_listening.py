@@ -21,17 +21,19 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beatline import cli, media, pcm, windows
-from beatline.audio import to_waveform
-from beatline.calibration import Calibration, model_hash, place
-from beatline.engine import Engine, TorchEngine
-from beatline.errors import UserError
-from beatline.labels import Label, LabelSet
-from beatline.listening import Stream, every, live
-from beatline.model.checkpoint import save
-from beatline.tag import AudioTagger
-from tests.sounds import chord
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline import cli
+from beatline.audio import media, windows
+from beatline.audio import stream as pcm
+from beatline.audio.samples import to_waveform
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet
+from beatline.model.checkpoints.load import save
+from beatline.model.engines.base import Engine, TorchEngine
+from beatline.tag.calibration import Calibration, model_hash, place
+from beatline.tag.listening import Stream, every, live
+from beatline.tag.tagger import AudioTagger
+from tests.helpers.models import LABELS, make_tagger
+from tests.helpers.sounds import chord
 
 RATE = 16_000
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from beatline import manifest, media
+from beatline.audio import media
 from beatline.config import DataConfig
-from beatline.errors import UserError
-from beatline.labels import audioset
-from beatline.manifest import Clip, Manifest, carve
+from beatline.core.errors import UserError
+from beatline.core.labels import audioset
+from beatline.data import manifest
+from beatline.data.manifest import Clip, Manifest, carve
 
 # Excerpts of the official AudioSet CSVs (CC BY 4.0), header lines with their own counts.
 TRAIN = """# Segments csv created Sun Mar  5 10:54:31 2017

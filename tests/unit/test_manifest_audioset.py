@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import archives, frames, manifest
+from beatline.audio import archives
 from beatline.config import DataConfig
-from beatline.errors import UserError
-from beatline.labels import audioset
-from beatline.manifest import Manifest, sources
-from beatline.prepare import prepare
-from beatline.store import Store
+from beatline.core.errors import UserError
+from beatline.core.labels import audioset
+from beatline.data import manifest
+from beatline.data.manifest import Manifest, sources
+from beatline.data.prepare import prepare
+from beatline.data.store import Store
+from beatline.train import frame_targets as frames
 
 IDS = ("--PJHxphWEs", "Y-ZhevVpy1s", "YaE2O5G5WEY", "_aO5cdq_Ag_", "-___-___-__", "0123456789_")
 TRAIN, EVAL = IDS[:4], IDS[4:]

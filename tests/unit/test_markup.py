@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from matplotlib import image
 
-from beatline import markup
+from beatline.core import html as markup
 
 
 def payload(element: str, kind: str) -> bytes:

@@ -12,11 +12,13 @@ import av
 import numpy as np
 import pytest
 
-from beatline import audio, ffmpeg, media
-from beatline.audio import Decoded
-from beatline.errors import UserError
-from beatline.limits import LIMITS, Limits
-from tests.sounds import CONTAINED, PLAIN, chord, contained, patched, plain
+from beatline.audio import media
+from beatline.audio import samples as audio
+from beatline.audio.decoders import ffmpeg
+from beatline.audio.samples import Decoded
+from beatline.core.errors import UserError
+from beatline.core.limits import LIMITS, Limits
+from tests.helpers.sounds import CONTAINED, PLAIN, chord, contained, patched, plain
 
 RATE = audio.SAMPLE_RATE
 
@@ -480,8 +482,8 @@ def test_without_pyav_one_line_says_what_to_install(tmp_path):
 import sys
 sys.modules["av"] = None
 from pathlib import Path
-from beatline import media
-from beatline.errors import UserError
+from beatline.audio import media
+from beatline.core.errors import UserError
 assert len(media.decode(Path("a.flac")).samples) == 32000
 try:
     media.decode(Path("a.m4a"))
@@ -500,7 +502,8 @@ except UserError as error:
 
 def test_importing_it_imports_neither_torch_nor_pyav():
     program = (
-        "import sys, beatline.media, beatline.children, beatline.decoder; print([name for name in "
+        "import sys, beatline.audio.media, beatline.audio.pool, beatline.audio.child; print([name for name "
+        "in "
         "('torch', 'av', 'scipy', 'pyarrow') if name in sys.modules])"
     )
     assert (

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sk
 
-from beatline import metrics
-from beatline.errors import UserError
-from beatline.labels import LabelSet
+from beatline.core.errors import UserError
+from beatline.core.labels import LabelSet
+from beatline.evaluate import metrics
 
 TOLERANCE = 1e-12  # float64 sums in another order than scikit-learn's
 
@@ -331,7 +331,8 @@ def test_label_table():
 
 def test_no_torch_is_imported():
     code = (
-        "import sys, beatline.metrics, beatline.predictions, beatline.stages; sys.exit(bool({'torch', "
+        "import sys, beatline.evaluate.metrics, beatline.evaluate.predictions, beatline.recipe; "
+        "sys.exit(bool({'torch', "
         "'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,14 +15,18 @@ import soundfile
 from huggingface_hub import ModelCard
 
 import beatline
-from beatline import cli, config, model_card, publish, stages
-from beatline.calibration import Calibration
-from beatline.labels import Label, LabelSet
-from beatline.model.checkpoint import export_espnet
-from beatline.model_card import Facts, card
-from tests import hubs
-from tests.e2e.tiny import tiny, write_data
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline import cli, config
+from beatline import recipe as stages
+from beatline.core.labels import Label, LabelSet
+from beatline.evaluate.score_folder import read_score
+from beatline.model.checkpoints.load import export_espnet
+from beatline.publish import hub as publish
+from beatline.publish import model_card
+from beatline.publish.model_card import Facts, card
+from beatline.tag.calibration import Calibration
+from tests.helpers import hubs
+from tests.helpers.models import LABELS, make_tagger
+from tests.helpers.tiny import tiny, write_data
 
 pytestmark = [
     pytest.mark.xdist_group("hub"),
@@ -31,7 +35,7 @@ pytestmark = [
 ]
 hub = hubs.hub
 NAME = "me/sounds"
-CLIP = Path(str(files("beatline"))) / "data/mini-audioset/audio/test_bird_01.ogg"
+CLIP = Path(str(files("beatline"))) / "assets/mini-audioset/audio/test_bird_01.ogg"
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def test_the_hub_s_client_reads_and_validates_it(run, hub):
 def test_every_result_is_the_run_s(run, tmp_path):
     publish.pack(run, tmp_path / "packed", NAME)
     results = section((tmp_path / "packed/README.md").read_text(), "Results")
-    figures, baselines = stages.read_score(run / "score")
+    figures, baselines = read_score(run / "score")
     rows = {
         cells[0]: cells[1:]
         for line in results.splitlines()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from beatline.config import OptimConfig
-from beatline.optim import adamw, learning_rate, load_state_tensors, state_tensors
+from beatline.train.optim import adamw, learning_rate, load_state_tensors, state_tensors
 
 
 def test_the_recipes_schedule():

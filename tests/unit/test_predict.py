@@ -5,22 +5,23 @@ import pytest
 import soundfile
 import torch
 
-from beatline import predict, stages
-from beatline.engine import TorchEngine
-from beatline.model.checkpoint import load_checkpoint
+from beatline import recipe
+from beatline.audio.windows import tile_short
+from beatline.data.store import Store
+from beatline.evaluate import predict
+from beatline.evaluate.predictions import Predictions
+from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.engines.base import TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
-from beatline.predictions import Predictions
-from beatline.store import Store
-from beatline.tag import AudioTagger
-from beatline.windows import tile_short
-from tests.e2e.tiny import tiny, write_data
+from beatline.tag.tagger import AudioTagger
+from tests.helpers.tiny import tiny, write_data
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict")
     settings = tiny(write_data(folder / "data"), folder / "run")
-    stages.prepare(settings)
+    recipe.prepare(settings)
     store = Store.open(settings.store_folder)
     tagger = initialise_tagger(
         Tagger(settings.model.encoder, len(store.labels)), torch.Generator().manual_seed(0)
@@ -83,7 +84,7 @@ def test_a_runs_test_clips_that_training_would_not_take_are_scored_in_windows(tm
     soundfile.write(tmp_path / "data/long.wav", np.random.default_rng(1).normal(0, 0.1, 40_000), 16_000)
     csv.write_text(csv.read_text() + "long.wav,Noise,test\n")
     settings = tiny(csv, tmp_path / "run", data__max_seconds="1", train__epochs="1")
-    for stage in (stages.prepare, stages.train, stages.predict):
+    for stage in (recipe.prepare, recipe.train, recipe.predict):
         stage(settings)
     store, tagger = Store.open(settings.store_folder), load_checkpoint(settings.out / "model").tagger()
     found = Predictions.load(settings.out / "predictions")

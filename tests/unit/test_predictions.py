@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beatline import artefact
-from beatline.errors import UserError
-from beatline.labels import Label, LabelSet, audioset
-from beatline.predictions import Predictions, common
+from beatline.core import artefact
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet, audioset
+from beatline.evaluate.predictions import Predictions, common
 
 SOUNDS = LabelSet(
     audioset().labels[:4]

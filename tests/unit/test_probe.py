@@ -13,17 +13,23 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from beatline import artefact, comparison, engine, export, logistic, metrics, probe, publish, tag
-from beatline.calibration import Calibration
 from beatline.cli import main
 from beatline.config import DataConfig
-from beatline.labelled import of_data
-from beatline.labels import LabelSet
-from beatline.model.checkpoint import load_checkpoint, save
-from beatline.model.head import Neighbours
-from beatline.predictions import Predictions
-from tests.stores import contents, die_at, in_child, refused
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline.core import artefact
+from beatline.core.labels import LabelSet
+from beatline.evaluate import compare as comparison
+from beatline.evaluate import metrics
+from beatline.evaluate.labelled import of_data
+from beatline.evaluate.predictions import Predictions
+from beatline.model.checkpoints.load import load_checkpoint, save
+from beatline.model.engines import base, export
+from beatline.model.heads.neighbours import Neighbours
+from beatline.publish import hub
+from beatline.tag import tagger as tag
+from beatline.tag.calibration import Calibration
+from beatline.train import logistic, probe
+from tests.helpers.models import LABELS, make_tagger
+from tests.helpers.stores import contents, die_at, in_child, refused
 
 pytestmark = pytest.mark.xdist_group("export")
 
@@ -60,7 +66,7 @@ def test_the_linear_fit_is_that_of_scikit_learn(task):
             ],
             axis=1,
         )
-    np.testing.assert_allclose(engine.score(ours, task), wanted, atol=2e-4)
+    np.testing.assert_allclose(base.score(ours, task), wanted, atol=2e-4)
 
 
 def test_the_linear_head_is_folded_without_loss():
@@ -85,13 +91,13 @@ def test_a_score_is_the_share_of_the_neighbours_weight(task):
     (head, cold) = probe.fit("nearest", some, [0.2, 0.002], task)
     weights = np.exp(unit[0] @ unit[1].T / 0.2)
     wanted = weights @ some.targets / weights.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(engine.score(probe.logits(head, queries, task), task), wanted, atol=1e-5)
+    np.testing.assert_allclose(base.score(probe.logits(head, queries, task), task), wanted, atol=1e-5)
     nearest = (
         KNeighborsClassifier(1, metric="cosine")
         .fit(some.embeddings - centre, some.targets)
         .predict(queries - centre)
     )
-    decided = engine.score(probe.logits(cold, queries, task), task) > 0.5
+    decided = base.score(probe.logits(cold, queries, task), task) > 0.5
     assert (decided == nearest).mean() > 0.98  # but where two are as near
     assert (
         np.isfinite(probe.logits(cold, queries, task)).all()
@@ -114,7 +120,7 @@ def test_what_judges_a_head_was_not_in_its_fit(kind):
         tuple(map(str, twice)),
     )
     chosen = probe.choose(kind, some, None, "single-label")
-    own = metrics.top1_hits(engine.score(chosen.held_out, "single-label"), some.targets).mean()
+    own = metrics.top1_hits(base.score(chosen.held_out, "single-label"), some.targets).mean()
     assert (
         0.2 < own < 0.75 and chosen.strength >= probe.STRENGTHS[kind][3]
     )  # and so the smoothest heads are best
@@ -217,7 +223,7 @@ def test_it_is_a_tagger_like_any_other(place, made, tmp_path, capsys):
     assert main(["calibrate", "--model", str(made.out), "--csv", str(place / "few")]) == 0
     assert len(Calibration.load(made.out).thresholds) == 3
     assert main(["compare", str(made.out), str(made.out)]) == 0
-    publish.pack(made.out, tmp_path / "packed")
+    hub.pack(made.out, tmp_path / "packed")
     card = (tmp_path / "packed/README.md").read_text()
     assert (
         "## Results" in card
@@ -238,15 +244,15 @@ def test_stored_examples_are_exported_and_stay_float32(place, tmp_path):
     (head,) = probe.fit("nearest", some, [0.05], "multi-label")
     tagger = loaded.with_head(head, LabelSet.from_names("abcde"), "multi-label").tagger()
     differences = export.export(tagger, LabelSet.from_names("abcde"), tmp_path / "onnx", int8=True)
-    assert differences[engine.ONNX]["worst"] < 1e-5
-    graph = onnx.load(tmp_path / "onnx" / engine.INT8).graph
+    assert differences[base.ONNX]["worst"] < 1e-5
+    graph = onnx.load(tmp_path / "onnx" / base.INT8).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     quantised = [shapes.get(node.input[1]) for node in graph.node if node.op_type == "MatMulInteger"]
     assert len(quantised) > 10 and not {(32, 50), (50, 5)} & set(quantised)
     sound = place / "split/test/Noise/test1.wav"
     got, wanted = (
         tag.load(tmp_path / "onnx", "onnx")(sound),
-        tag.AudioTagger(engine.TorchEngine(tagger, loaded.labels))(sound),
+        tag.AudioTagger(base.TorchEngine(tagger, loaded.labels))(sound),
     )
     np.testing.assert_allclose(got.scores, wanted.scores, atol=1e-5)
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import artefact, metrics, report, report_page
-from beatline.labels import Label, LabelSet, audioset
-from beatline.predictions import Predictions
+from beatline.core import artefact
+from beatline.core.labels import Label, LabelSet, audioset
+from beatline.evaluate import metrics, report, report_page
+from beatline.evaluate.predictions import Predictions
 
 EVIL = '<script>alert("1")</script>'
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beatline.manifest.rows import NAMED, Clip, Row, Rows, View
+from beatline.data.manifest.rows import NAMED, Clip, Row, Rows, View
 
 ROWS = [
     Row("a", Path("x/a.wav"), "ra", ("/m/1", "/m/2"), ("train",), 1.5, 2.5),

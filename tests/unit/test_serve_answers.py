@@ -10,16 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from beatline import media, windows
-from beatline.children import Decoders
-from beatline.errors import EXIT_CODES, UserError
-from beatline.labels import audioset
-from beatline.limits import LIMITS, ServeLimits
+from beatline.audio import media, windows
+from beatline.audio.pool import Decoders
+from beatline.core.errors import EXIT_CODES, UserError
+from beatline.core.labels import audioset
+from beatline.core.limits import LIMITS, ServeLimits
 from beatline.serve import answers
 from beatline.serve.decoding import Decoded, decode
 from beatline.serve.prometheus import Counter, Histogram, Metrics
-from tests.processes import children
-from tests.sounds import chord, plain
+from tests.helpers.processes import children
+from tests.helpers.sounds import chord, plain
 
 
 def test_a_score_reads_as_the_same_float32():
@@ -145,7 +145,7 @@ def test_the_decoder_of_a_client_that_left_is_killed(tmp_path):
 
 
 def test_a_stream_that_is_stopped_before_its_turn_never_begins(tmp_path):
-    from beatline.children import Job
+    from beatline.audio.pool import Job
 
     with Decoders(1) as decoders:
         streams = [decoders.stream(Job(tmp_path / "missing"), 1.0, lambda samples: None) for _ in range(3)]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import engine
-from beatline.engine import Engine, TorchEngine
-from beatline.labels import audioset
+from beatline.audio.windows import cut, tile_short
+from beatline.core.labels import audioset
+from beatline.model.engines import base
+from beatline.model.engines.base import Engine, TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve.batcher import Batcher, Lane, Scored, rows_are_independent
-from beatline.tag import AudioTagger
-from beatline.windows import cut, tile_short
-from tests.unit.test_engine import CONFIG, LABELS, make_tagger, tiny_export
+from beatline.tag.tagger import AudioTagger
+from tests.helpers.models import CONFIG, LABELS, make_tagger, tiny_export
 
 pytestmark = pytest.mark.xdist_group("export")
 WINDOW, HOP = 8000, 4000
@@ -251,7 +251,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
 def test_the_bits_are_those_of_the_recording_alone_offline(exported, kind):
-    ready_made = TorchEngine(make_tagger(), LABELS) if kind == "torch" else engine.load_export(exported, kind)
+    ready_made = TorchEngine(make_tagger(), LABELS) if kind == "torch" else base.load_export(exported, kind)
     tagger = AudioTagger(ready_made, WINDOW / 16_000, HOP / 16_000)
     rng = np.random.default_rng(0)
     recordings = [

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from beatline.errors import UserError
-from beatline.limits import ServeLimits
+from beatline.core.errors import UserError
+from beatline.core.limits import ServeLimits
 from beatline.serve.spool import Share, Spool
 from beatline.serve.uploads import Left, Upload, receive
 

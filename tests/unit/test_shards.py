@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import artefact, shards
-from beatline.children import Job
-from beatline.store import shard_name
+from beatline.audio.pool import Job
+from beatline.core import artefact
+from beatline.data import shards
+from beatline.data.store import shard_name
 
 
 def made(folder: Path, sounds: list[np.ndarray], **options: object) -> list[dict]:

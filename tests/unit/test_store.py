@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline import artefact, manifest, shards, stages, tables
-from beatline.audio import decode
+from beatline import recipe
+from beatline.audio.samples import decode
 from beatline.config import DataConfig
 from beatline.config import load as load_config
-from beatline.errors import UserError
-from beatline.prepare import prepare
-from beatline.store import Store
-from tests.stores import CLIPS, contents, copy_of, flip, refused, table
+from beatline.core import artefact
+from beatline.core.errors import UserError
+from beatline.data import manifest, shards, store_tables
+from beatline.data.prepare import prepare
+from beatline.data.store import Store
+from tests.helpers.stores import CLIPS, contents, copy_of, flip, refused, table
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
@@ -123,14 +125,14 @@ def test_runs_share_a_whole_store_that_they_may_not_write(data, tmp_path, capsys
             str(tmp_path / "run"),
         ],
     )
-    stages.prepare(config)
+    recipe.prepare(config)
     (tmp_path / "shared/.lock").unlink()
-    stages.prepare(config)
+    recipe.prepare(config)
     assert os.listdir(tmp_path / "shared") == ["store"] and "is there already" in capsys.readouterr().out
     with artefact.FolderLock(tmp_path / "shared"):
-        stages.prepare(config)
+        recipe.prepare(config)
         flip(tmp_path / "shared/store/shard-00000.i16", 7)
-        refused("busy-folder", stages.prepare, config)
+        refused("busy-folder", recipe.prepare, config)
 
 
 def test_content_names_what_is_in_the_store(data, reference, tmp_path):
@@ -203,7 +205,9 @@ def test_a_split_of_which_nothing_is_left_is_an_error_that_says_where_to_look(da
 # --- damage
 
 
-@pytest.mark.parametrize("name", ["shard-00002.i16", "shard-00003.json", *tables.NAMES, "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["shard-00002.i16", "shard-00003.json", *store_tables.NAMES, "manifest.json"]
+)
 def test_a_flipped_bit_anywhere_is_found_and_named(data, reference, tmp_path, name, capsys):
     folder = copy_of(reference, tmp_path / "store")
     content = bytearray((folder / name).read_bytes())

@@ -15,21 +15,25 @@ import pytest
 import soundfile
 import torch
 
-from beatline import bulk_tag, calibration, cli, engine, inputs, media, tag, windows
-from beatline.calibration import Calibration
-from beatline.children import Decoders, Job
-from beatline.errors import UserError
-from beatline.events import EventOptions, Events, in_order
-from beatline.headers import EXTENSIONS
-from beatline.labels import Label, LabelSet
-from beatline.model.checkpoint import save
-from tests.processes import children, until
-from tests.unit.test_engine import LABELS, make_tagger, tiny_export
+from beatline import cli
+from beatline.audio import inputs, media, windows
+from beatline.audio.durations import EXTENSIONS
+from beatline.audio.pool import Decoders, Job
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet
+from beatline.model.checkpoints.load import save
+from beatline.model.engines import base
+from beatline.tag import ray as bulk_tag
+from beatline.tag import tagger as tag
+from beatline.tag.calibration import Calibration, model_hash
+from beatline.tag.events import EventOptions, Events, in_order
+from tests.helpers.models import LABELS, make_tagger, tiny_export
+from tests.helpers.processes import children, until
 
 
 @pytest.fixture(scope="module")
 def tagger():
-    return engine.TorchEngine(make_tagger(), LABELS)
+    return base.TorchEngine(make_tagger(), LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +288,7 @@ def test_parents_are_raised_everywhere_or_refused(sounds):
         make_tagger(),
         LabelSet((Label("/m/0jbk", "Animal"), Label("/m/05tny_", "Bark"), Label("mine", "Mine"))),
     )
-    plain = tag.AudioTagger(engine.TorchEngine(model, family), window=4, hop=2)
+    plain = tag.AudioTagger(base.TorchEngine(model, family), window=4, hop=2)
     raised = tag.AudioTagger(plain.engine, window=4, hop=2, parents=True)
     options = EventOptions(threshold=0.0, median=0)
     before, after = plain(sounds / "5.wav", events=options), raised(sounds / "5.wav", events=options)
@@ -293,10 +297,10 @@ def test_parents_are_raised_everywhere_or_refused(sounds):
     first, second = ({event.label.name: event.score for event in result.events} for result in (before, after))
     assert second == first | {"Animal": max(first["Animal"], first["Bark"])}
     with pytest.raises(UserError, match="no label of this model is a kind of another"):
-        tag.AudioTagger(engine.TorchEngine(model, LABELS), parents=True)
+        tag.AudioTagger(base.TorchEngine(model, LABELS), parents=True)
     model.task = "single-label"
     with pytest.raises(UserError, match="exclude each other"):
-        tag.AudioTagger(engine.TorchEngine(model, family), parents=True)
+        tag.AudioTagger(base.TorchEngine(model, family), parents=True)
 
 
 def test_a_calibration_changes_scores_and_where_events_begin(tagger, sounds):
@@ -425,7 +429,7 @@ def test_calibrated_results_have_their_thresholds_and_temperature(sounds, run_fo
         1.5,
         ("learned",) * 3,
         np.ones(3, np.int64),
-        {"model_hash": calibration.model_hash(run_folder)},
+        {"model_hash": model_hash(run_folder)},
     ).save(run_folder / "calibration")
     words = ["tag", str(sounds / "5.wav"), "--model", str(run_folder), "--format", "csv"]
     tagger = tag.load(run_folder)

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from beatline import publish
-from beatline.model.checkpoint import save
-from tests.unit.test_engine import LABELS, make_tagger
+from beatline.model.checkpoints.load import save
+from beatline.publish import hub as publish
+from tests.helpers.models import LABELS, make_tagger
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -22,7 +22,7 @@ pytestmark = [
 def clips_of(start):
     return sorted(
         str(path)
-        for path in (files("beatline") / "data/mini-audioset/audio").iterdir()
+        for path in (files("beatline") / "assets/mini-audioset/audio").iterdir()
         if path.name.startswith(start)
     )
 
@@ -41,7 +41,7 @@ def packed(tmp_path_factory):
 def test_the_pipeline_scores_as_beatline_does(packed):
     from transformers import pipeline
 
-    import beatline.transformers
+    import beatline.publish.transformers
 
     classify, tagger = pipeline("audio-classification", model=packed), beatline.load(packed, engine="torch")
     for clip in CLIPS:
@@ -58,7 +58,7 @@ def test_the_pipeline_scores_as_beatline_does(packed):
 def test_a_padded_batch_equals_its_clips_alone(packed):
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-    import beatline.transformers  # noqa: F401
+    import beatline.publish.transformers  # noqa: F401
 
     features, model = (
         AutoFeatureExtractor.from_pretrained(packed),
@@ -77,7 +77,7 @@ def test_a_padded_batch_equals_its_clips_alone(packed):
 def test_what_transformers_saves_it_loads_with_the_same_bits(packed, tmp_path):
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-    import beatline.transformers  # noqa: F401
+    import beatline.publish.transformers  # noqa: F401
 
     def scores(folder):
         features, model = (
@@ -109,7 +109,7 @@ def test_what_transformers_saves_it_loads_with_the_same_bits(packed, tmp_path):
 def test_transformers_trainer_fine_tunes_it_on_labels_of_one_s_own(packed, tmp_path, problem):
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Trainer, TrainingArguments
 
-    import beatline.transformers  # noqa: F401
+    import beatline.publish.transformers  # noqa: F401
 
     names = {0: "Bird", 1: "Thunder"}
     features = AutoFeatureExtractor.from_pretrained(packed)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from beatline import windows
+from beatline.audio import windows
 
 
 def blocks_of(samples: np.ndarray, size: int):

@@ -1,7 +1,7 @@
-"""The program `beatline`: argv in, stages called, one line and an exit code out.
+"""In: argv. Out: a command's work, one line for an error, and an exit code.
 
-Only in this room are arguments parsed and errors printed: a module for each group of commands, imported when
-one is called. `beatline --help` imports no torch.
+Begin with `main`; one module a command, named like it, imported when it is called. Only in this room are
+arguments parsed and errors printed. `beatline --help` imports no torch.
 """
 
 import os
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from beatline import __version__
-from beatline.artefact import disk_errors
-from beatline.errors import USAGE, UserError
+from beatline.core.artefact import disk_errors
+from beatline.core.errors import USAGE, UserError
+from beatline.core.version import __version__
 
 STAGES = {
     "run": "all stages in order, each only where something is missing",
@@ -24,27 +24,27 @@ STAGES = {
 }
 OTHERS = {  # in which room each is, under its own name
     "fetch": ("fetch", "get AudioSet's tables, its clips, a starting checkpoint"),
-    "inspect": ("data", "say what a store holds, lacks, repeats and contradicts"),
+    "inspect": ("inspect", "say what a store holds, lacks, repeats and contradicts"),
     "compare": (
-        "comparing",
+        "compare",
         "say what tells two runs or two models apart, with intervals and a page to listen to",
     ),
-    "common": ("comparing", "the same as compare"),
-    "tag": ("tagging", "tag audio files with a trained model"),
-    "embed": ("embedding", "write embeddings of audio files"),
-    "probe": ("probing", "fit a head to labelled clips of your own, on frozen embeddings"),
-    "calibrate": ("learning", "learn thresholds, and a temperature with which scores mean probabilities"),
-    "listen": ("listening", "tag a microphone or a pipe as the sound comes"),
-    "serve": ("serving", "tag audio files sent over HTTP, and show a page"),
-    "convert": ("models", "turn a checkpoint into a beatline model folder or into ESPnet's layout"),
-    "export": ("models", "write a model as a graph that runs without PyTorch"),
-    "pack": ("publishing", "write a model as a folder for a hub, or as ESPnet's zip file"),
-    "push": ("publishing", "upload a model with its card to the Hugging Face Hub"),
+    "common": ("compare", "the same as compare"),
+    "tag": ("tag", "tag audio files with a trained model"),
+    "embed": ("embed", "write embeddings of audio files"),
+    "probe": ("probe", "fit a head to labelled clips of your own, on frozen embeddings"),
+    "calibrate": ("calibrate", "learn thresholds, and a temperature with which scores mean probabilities"),
+    "listen": ("listen", "tag a microphone or a pipe as the sound comes"),
+    "serve": ("serve", "tag audio files sent over HTTP, and show a page"),
+    "convert": ("export", "turn a checkpoint into a beatline model folder or into ESPnet's layout"),
+    "export": ("export", "write a model as a graph that runs without PyTorch"),
+    "pack": ("publish", "write a model as a folder for a hub, or as ESPnet's zip file"),
+    "push": ("publish", "upload a model with its card to the Hugging Face Hub"),
     "verify": (
-        "folders",
+        "verify",
         "find every damaged or missing file of a folder that beatline made, and mend a store",
     ),
-    "doctor": ("folders", "say what this machine and a run folder are like"),
+    "doctor": ("verify", "say what this machine and a run folder are like"),
 }
 COMMANDS = [
     f"  {name:9} {text}"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from beatline.cli.options import flag, option
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 
 FETCH_HELP = """usage: beatline fetch audioset DIR [--from FOLDER|ADDRESS]... [--unbalanced]
        beatline fetch clips DIR [--from SOURCE]... [--tables balanced,eval] [--cookies FILE] [--rate

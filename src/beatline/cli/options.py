@@ -8,12 +8,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from beatline.tag import AudioTagger
+    from beatline.tag.tagger import AudioTagger
 
 
 class Parser(argparse.ArgumentParser):
@@ -206,7 +206,7 @@ def choice(
     """
     import numpy as np
 
-    from beatline.families import find
+    from beatline.core.families import find
 
     chosen = find(tagger.labels, given.labels) if given.labels else list(range(len(tagger.labels)))
     lowest = (
@@ -251,7 +251,7 @@ def load_tagger(given: argparse.Namespace, head: bool = True) -> "AudioTagger":
         **windows,
     )
     if getattr(given, "calibrated", False):
-        from beatline.calibration import Calibration
+        from beatline.tag.calibration import Calibration
 
         tagger.calibration = Calibration.load(given.model, tagger.labels)
     return tagger

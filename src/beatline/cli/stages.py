@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from beatline.cli.options import is_ray, nothing_left, option
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 
 FORMS = {
     "prepare": "       beatline prepare CONFIG --engine ray [--source PLACE] [--to PLACE]    on many "
@@ -34,10 +34,10 @@ def stage(name: str, arguments: list[str], description: str) -> None:
     )
     chosen = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "mini"
     settings = config.load(chosen, arguments)
-    from beatline import stages
+    from beatline import recipe
 
     if is_ray(engine):
-        stages.prepare_on_ray(settings, source or "", to or "")
+        recipe.prepare_on_ray(settings, source or "", to or "")
         return
     if source or to:
         raise UserError(
@@ -46,16 +46,16 @@ def stage(name: str, arguments: list[str], description: str) -> None:
             "only Ray reads and writes other places",
             "add --engine ray, or use --data and --store settings",
         )
-    (stages.run if name == "run" else stages.STAGES[name])(settings)
+    (recipe.run if name == "run" else recipe.STAGES[name])(settings)
 
 
 def score_files(arguments: list[str]) -> None:
     """Prints the figures of given score files; where asked, writes those per label and the scores as ESPnet's
     files.
     """
-    from beatline import metrics
-    from beatline.predictions import Predictions
-    from beatline.stages import score_table
+    from beatline.evaluate import metrics
+    from beatline.evaluate.predictions import Predictions
+    from beatline.evaluate.score_folder import score_table
 
     folder, to, scores, text, tokens = (
         option(arguments, name) for name in ("--predictions", "--to", "--scores", "--text", "--tokens")

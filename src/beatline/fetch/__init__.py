@@ -1,8 +1,5 @@
-"""network -> files on disk: AudioSet's tables, clips and starting checkpoints.
+"""In: a name, an address and an ordered list of sources. Out: whole files under their final names, a ledger.
 
-Outside the straight line, before its first arrow. In: what the user named and an ordered list of sources, the
-local one always first. Out: whole files under their final names, and a ledger of what is there and what is
-missing, and why. `http` gets one file, `services` has every address; `audioset`, `clips` (through `hub` and
-`youtube`) and `checkpoints` know what to ask for. Nothing else in beatline uses the network. Imports no
-torch.
+Begin with `checkpoints` (models) or `clips` (AudioSet's audio); `http` gets one file, `services` has every
+address. Nothing else below `publish` uses the network. Imports no torch.
 """

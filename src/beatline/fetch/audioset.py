@@ -14,13 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from beatline.artefact import FolderLock, disk_errors, sha256_file
-from beatline.errors import UserError
+from beatline.core.artefact import FolderLock, disk_errors, sha256_file
+from beatline.core.console import say
+from beatline.core.errors import UserError
+from beatline.core.labels import LabelSet, audioset
+from beatline.data.manifest import read_text
+from beatline.data.manifest.audioset import STRONG_HEADER, segments
 from beatline.fetch import http, services
-from beatline.labels import LabelSet, audioset
-from beatline.manifest import read_text
-from beatline.manifest.audioset import STRONG_HEADER, segments
-from beatline.runlog import say
 
 Check = Callable[[Path], None]
 _WEB = ("http://", "https://")
@@ -132,7 +132,7 @@ def _from(table: Table, source: str, target: Path, policy: http.Policy) -> str:
             policy=policy,
         )
     found = (
-        Path(str(files("beatline") / "data/audioset")) / table.name
+        Path(str(files("beatline") / "assets/audioset")) / table.name
         if source == "the package"
         else Path(source) / table.name
     )

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from beatline.artefact import FolderLock, sha256_file
-from beatline.errors import UserError
+from beatline.core.artefact import FolderLock, sha256_file
+from beatline.core.console import say
+from beatline.core.errors import UserError
 from beatline.fetch import http, hub, services
 from beatline.fetch.audioset import copy
-from beatline.runlog import say
 
 WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatline import archives
-from beatline.artefact import FolderLock, disk_errors, write_atomic
-from beatline.errors import UserError
+from beatline.audio import archives
+from beatline.core.artefact import FolderLock, disk_errors, write_atomic
+from beatline.core.console import say
+from beatline.core.errors import UserError
 from beatline.fetch import http, hub, ledger, services, youtube
 from beatline.fetch.ledger import Answer, Key, Wanted
-from beatline.runlog import say
 
 HUB_PREFIX = "hub:"
 YOUTUBE_BYTES = 170_000  # of ten seconds at the usual 130 kbit/s

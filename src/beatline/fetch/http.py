@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 
-from beatline.artefact import disk_errors, sha256_file, sync, write_atomic
-from beatline.errors import UserError
+from beatline.core.artefact import disk_errors, sha256_file, sync, write_atomic
+from beatline.core.errors import UserError
 from beatline.fetch import request
 from beatline.fetch.request import POLICY, Again, NoRanges, Policy
 

@@ -15,13 +15,14 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from beatline import archives
-from beatline.archives.common import ID_KEYS
-from beatline.artefact import sha256_file
-from beatline.errors import UserError
+from beatline.audio import archives
+from beatline.audio.archives.common import ID_KEYS
+from beatline.core.artefact import sha256_file
+from beatline.core.errors import UserError
 from beatline.fetch import http, request
 
 Kind = Literal["dataset", "model"]
@@ -176,10 +177,10 @@ def cached(
         if not _is(folder / file.path, file):
             _ask(
                 name,
-                lambda file=file: hub.hf_hub_download(name, file.path, force_download=True),
+                partial(hub.hf_hub_download, name, file.path, force_download=True),
                 remedy,
                 policy,
-            )  # type: ignore[misc]
+            )
             if not _is(folder / file.path, file):
                 raise UserError(
                     "hash-mismatch",

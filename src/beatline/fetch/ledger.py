@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from beatline.artefact import disk_errors
-from beatline.errors import UserError
+from beatline.core.artefact import disk_errors
+from beatline.core.errors import UserError
+from beatline.data.manifest.audioset import segments
+from beatline.data.manifest.sources import Places, walk
 from beatline.fetch import http
-from beatline.manifest.audioset import segments
-from beatline.manifest.sources import Places, walk
 
 LEDGER = "fetch-ledger.jsonl"
 ANSWERS = "fetch-answers.jsonl"

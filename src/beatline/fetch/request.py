@@ -18,7 +18,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another try may change
 _REMEDIES = {

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from beatline.ahead import in_order
-from beatline.artefact import disk_errors
-from beatline.errors import UserError
+from beatline.core.artefact import disk_errors
+from beatline.core.errors import UserError
+from beatline.core.threads import in_order
+from beatline.data.manifest.audioset import is_recording
 from beatline.fetch import http, services
-from beatline.manifest.audioset import is_recording
 
 PERMANENT = ("removed", "private", "geo-blocked", "members-only", "unavailable", "too-short")
 COOKIES_MAY_HELP = ("private", "members-only", "age-restricted")

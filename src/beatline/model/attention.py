@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
+from beatline.model.cpu import on_cpu_in_float32, product, product_into
 from beatline.model.linear import Linear, linear
-from beatline.products import on_cpu_in_float32, product, product_into
 
 KEPT_WEIGHTS = (
     2**21

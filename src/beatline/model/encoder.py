@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
-from beatline.fbank import MELS
 from beatline.model.attention import Attention, RelativeBias
+from beatline.model.fbank import MELS
 from beatline.model.linear import Linear, feed_forward
 
 

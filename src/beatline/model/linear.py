@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from beatline.products import on_cpu_in_float32, product, product_into, steady_product
+from beatline.model.cpu import on_cpu_in_float32, product, product_into, steady_product
 
 
 class _Linear(torch.autograd.Function):

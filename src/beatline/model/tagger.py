@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from beatline.audio.windows import TOKENS_OF_A_STEP
 from beatline.config import EncoderConfig
-from beatline.fbank import HOP, WINDOW, fbank
+from beatline.model.cpu import on_cpu_in_float32
 from beatline.model.encoder import Encoder, initialise
-from beatline.model.head import Neighbours
-from beatline.products import on_cpu_in_float32
-from beatline.windows import TOKENS_OF_A_STEP
+from beatline.model.fbank import HOP, WINDOW, fbank
+from beatline.model.heads.neighbours import Neighbours
 
 
 def _all_padding(is_padding: Tensor, length: int) -> Tensor:

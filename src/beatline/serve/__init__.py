@@ -1,5 +1,5 @@
-"""The server: uploads in, labels out, over HTTP; `beatline serve`.
+"""In: a tagger and uploads. Out: labels over HTTP, and a page for browsers; `beatline serve`.
 
-In: a tagger. Out: an application for uvicorn (`app.create_app`), and the program around it (`program.run`).
-One process; decoding happens in children. Needs the extra `serve`. Imports no torch.
+Begin with `app` (the application), then `program` (uvicorn around it). One process; decoding happens in
+children. Needs the extra `serve`. Imports no torch.
 """

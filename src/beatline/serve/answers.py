@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from beatline.errors import EXIT_CODES, RESOURCE, UserError
-from beatline.events import EventOptions
-from beatline.families import find
-from beatline.labels import Label, LabelSet
-from beatline.ontology import ontology
-from beatline.tagged import Tagged
+from beatline.core.errors import EXIT_CODES, RESOURCE, UserError
+from beatline.core.families import find
+from beatline.core.labels import Label, LabelSet
+from beatline.core.ontology import ontology
+from beatline.tag.events import EventOptions
+from beatline.tag.result import Tagged
 
 STATUS = {
     "too-large": 413,

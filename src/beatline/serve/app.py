@@ -20,15 +20,15 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beatline import __version__
-from beatline.errors import UserError
-from beatline.events import EventOptions
-from beatline.limits import SERVE_LIMITS, ServeLimits
+from beatline.core.errors import UserError
+from beatline.core.limits import SERVE_LIMITS, ServeLimits
+from beatline.core.version import __version__
 from beatline.serve import answers
 from beatline.serve.answers import Answer, Labels, Refusal, State, Wanted
 from beatline.serve.request import LINES, TagRequest
 from beatline.serve.service import Service
-from beatline.tag import AudioTagger
+from beatline.tag.events import EventOptions
+from beatline.tag.tagger import AudioTagger
 
 LOG = logging.getLogger("beatline.serve")
 PAGE = Path(__file__).parent / "page"

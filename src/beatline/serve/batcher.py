@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from beatline import windows
-from beatline.audio import FULL_SCALE, SAMPLE_RATE
-from beatline.engine import Engine, Outputs
+from beatline.audio import windows
+from beatline.audio.samples import FULL_SCALE, SAMPLE_RATE
+from beatline.model.engines.base import Engine, Outputs
 
 LOG = logging.getLogger("beatline.serve")
 NICENESS = 5  # of the model's thread: who asks how the server is, or is turned away, does not wait for a core

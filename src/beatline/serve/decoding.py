@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from beatline import windows
-from beatline.audio import REMEDY, SAMPLE_RATE
-from beatline.children import Decoders, Job
-from beatline.errors import UserError
-from beatline.limits import ServeLimits
+from beatline.audio import windows
+from beatline.audio.pool import Decoders, Job
+from beatline.audio.samples import REMEDY, SAMPLE_RATE
+from beatline.core.errors import UserError
+from beatline.core.limits import ServeLimits
 
 BLOCK_SECONDS = 10.0
 

@@ -17,8 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from beatline.errors import UserError
-from beatline.limits import ServeLimits
+from beatline.core.errors import UserError
+from beatline.core.limits import ServeLimits
 from beatline.serve.service import Service
 
 # of an answer that the system keeps for a client, twice that on Linux; the rest stays with us, where we see
@@ -144,8 +144,9 @@ class Server(uvicorn.Server):
     def _busy(self) -> bool:
         """Whether somebody's answer is not made, or not taken."""
         return self._service.running > 0 or any(
-            connection.unsent for connection in self.server_state.connections
-        )  # type: ignore[union-attr]
+            connection.unsent  # type: ignore[union-attr]
+            for connection in self.server_state.connections
+        )
 
     def listen(self) -> None:
         """Serves until it is told to stop."""

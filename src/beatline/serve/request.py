@@ -10,8 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
-from beatline.audio import SAMPLE_RATE
-from beatline.errors import UserError
+from beatline.audio.samples import SAMPLE_RATE
+from beatline.core.errors import UserError
 from beatline.serve import answers, uploads
 from beatline.serve.answers import Wanted
 from beatline.serve.batcher import Lane, Scored
@@ -19,7 +19,7 @@ from beatline.serve.decoding import Decoded, decode
 from beatline.serve.service import Service, stopping
 from beatline.serve.spool import Share
 from beatline.serve.uploads import Left, Receive, Upload
-from beatline.tagged import Tagged
+from beatline.tag.result import Tagged
 
 LOG = logging.getLogger("beatline.serve")
 LINES = "application/x-ndjson"

@@ -15,15 +15,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from beatline.artefact import FolderLock
-from beatline.audio import SAMPLE_RATE
-from beatline.children import Decoders
-from beatline.errors import UserError
-from beatline.limits import ServeLimits
+from beatline.audio.pool import Decoders
+from beatline.audio.samples import SAMPLE_RATE
+from beatline.core.artefact import FolderLock
+from beatline.core.errors import UserError
+from beatline.core.limits import ServeLimits
 from beatline.serve.batcher import Batcher
 from beatline.serve.prometheus import Metrics
 from beatline.serve.spool import Spool
-from beatline.tag import AudioTagger
+from beatline.tag.tagger import AudioTagger
 
 PREFIX = "beatline-serve-"
 YOUNG = 60.0  # seconds: a folder of uploads that is not locked yet may be that old

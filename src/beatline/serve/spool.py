@@ -4,7 +4,7 @@ In: bytes that a request wants to write. Out: leave to do so, or the reason why 
 thread only.
 """
 
-from beatline.errors import UserError
+from beatline.core.errors import UserError
 
 
 class Spool:

@@ -15,8 +15,8 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from beatline.errors import UserError
-from beatline.limits import ServeLimits
+from beatline.core.errors import UserError
+from beatline.core.limits import ServeLimits
 from beatline.serve.spool import Share
 
 FIELD = "files"

@@ -1,0 +1,371 @@
+"""What libsndfile does not read, opened by FFmpeg (PyAV, extra `media`) as an `audio.Source`.
+
+In: a stream that can seek. Out: a source of frames, for `media`. The demuxer is chosen by the first bytes
+from `FORMS`, never by a name and never by FFmpeg's own guess; the codec must be in `CODECS`; every further
+address that a file could name is refused: no protocols, no playlists, no second file. Frames come in order
+from the first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from beatline.audio.samples import BLOCK, Refused, Source, looks_like, mean_of
+
+HEAD = 512  # bytes that decide about a form
+MOST_PARTS = 1000  # of a RIFF file
+MOST_PLANES = 8  # from here on PyAV 18.1 counts planes past the end of their list, and crashes
+
+# What a file begins with, by offset, and FFmpeg's demuxer for it. Forms that libsndfile reads are here where
+# it knows only some of their codecs.
+FORMS: tuple[tuple[int, bytes, str], ...] = (
+    (4, b"ftyp", "mov"),
+    (4, b"moov", "mov"),
+    (4, b"mdat", "mov"),
+    (4, b"wide", "mov"),
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+    (0, b"#!AMR", "amr"),
+    (0, b"OggS", "ogg"),
+    (0, b"FLV\x01", "flv"),
+    (0, b"caff", "caf"),
+    (0, b".RMF", "rm"),
+    (0, b".ra\xfd", "rm"),
+    (0, b"wvpk", "wv"),
+    (0, b"MAC ", "ape"),
+    (0, b"TTA1", "tta"),
+    (0, b"tBaK", "tak"),
+    (0, b"MPCK", "mpc8"),
+    (0, b"MP+", "mpc"),
+    (0, b"DSD ", "dsf"),
+    (0, b"\x7f\xfe\x80\x01", "dts"),
+    (0, b"\x00\x00\x01\xba", "mpeg"),
+    (0, b"ADIF", "aac"),
+)
+
+# Decoders of sound that may run: those of today's files and of the archives people have.
+CODECS = frozenset(
+    {
+        "aac",
+        "aac_latm",
+        "ac3",
+        "adpcm_ima_qt",
+        "adpcm_ima_wav",
+        "adpcm_ms",
+        "adpcm_swf",
+        "adpcm_yamaha",
+        "alac",
+        "amrnb",
+        "amrwb",
+        "ape",
+        "cook",
+        "dca",
+        "dsd_lsbf",
+        "dsd_lsbf_planar",
+        "dsd_msbf",
+        "dsd_msbf_planar",
+        "eac3",
+        "flac",
+        "g722",
+        "g726",
+        "gsm",
+        "gsm_ms",
+        "ilbc",
+        "mlp",
+        "mp1",
+        "mp1float",
+        "mp2",
+        "mp2float",
+        "mp3",
+        "mp3float",
+        "mpc7",
+        "mpc8",
+        "nellymoser",
+        "opus",
+        "pcm_alaw",
+        "pcm_bluray",
+        "pcm_dvd",
+        "pcm_f32be",
+        "pcm_f32le",
+        "pcm_f64be",
+        "pcm_f64le",
+        "pcm_mulaw",
+        "pcm_s16be",
+        "pcm_s16le",
+        "pcm_s24be",
+        "pcm_s24le",
+        "pcm_s32be",
+        "pcm_s32le",
+        "pcm_s8",
+        "pcm_u8",
+        "ralf",
+        "real_144",
+        "real_288",
+        "sipr",
+        "speex",
+        "tak",
+        "truehd",
+        "tta",
+        "vorbis",
+        "wavpack",
+        "wmalossless",
+        "wmapro",
+        "wmav1",
+        "wmav2",
+        "wmavoice",
+    }
+)
+
+
+@contextmanager
+def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
+    """The recording in the stream.
+
+    Args:
+        refused: What libsndfile said; raised again where FFmpeg should not try or knows no better.
+
+    Raises:
+        Refused: `not-audio`, `broken-audio`, `empty-file`, `decoder-memory`.
+    """
+    first, begin, demuxer = _demuxer(stream)
+    if not demuxer or (demuxer in ("wav", "avi") and _lies(stream)):
+        raise refused
+    try:
+        import av
+    except ImportError:
+        raise Refused(
+            refused.code,
+            refused.cause,
+            "pip install 'beatline[media]' to read it, convert it to WAV or FLAC, or leave it out",
+        ) from None
+    form, known = looks_like(first)
+    try:
+        container = av.open(
+            _From(stream, begin),
+            "r",
+            format=demuxer,
+            options={
+                "format_whitelist": demuxer,
+                "codec_whitelist": ",".join(sorted(CODECS)),
+                "protocol_whitelist": "none",
+            },
+            metadata_errors="replace",
+            io_open=_nothing_else,
+        )
+    except MemoryError as error:
+        raise too_much_memory() from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if known:
+            raise refused from error
+        raise Refused("broken-audio", f"it looks like {form}, but its header cannot be read") from error
+    with container:
+        yield _Container(container, form)
+
+
+def too_much_memory() -> Refused:
+    """The refusal of a file whose decoder asks for more than a child process may hold."""
+    return Refused("decoder-memory", "decoding it takes more memory than a decoder may use")
+
+
+class _From:
+    """The stream from a place on, as PyAV wants it: without a name, which FFmpeg would take for an address;
+    and it says -1 of a place that cannot be, since PyAV prints a traceback of an exception in there.
+    """
+
+    def __init__(self, stream: BinaryIO, begin: int):
+        self._stream, self._begin, self.read = stream, begin, stream.read
+        stream.seek(begin)
+
+    def seek(self, place: int, origin: int = 0) -> int:
+        try:
+            return self._stream.seek(place + self._begin if origin == 0 else place, origin) - self._begin
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+    def tell(self) -> int:
+        return self._stream.tell() - self._begin
+
+
+def _nothing_else(address: str, flags: int, options: dict[str, str]) -> Any:
+    raise PermissionError(f"a container may not name another file: {address}")
+
+
+def _demuxer(stream: BinaryIO) -> tuple[bytes, int, str]:
+    """The stream's first bytes, where its sound begins, and FFmpeg's demuxer for it or nothing."""
+    stream.seek(0)
+    first = deciding = stream.read(HEAD)
+    begin = 0
+    if (
+        first.startswith(b"ID3") and len(first) > 10
+        # what follows the tag decides; its length is four times seven bits. FFmpeg never sees it: some unpack
+        # to gigabytes
+    ):
+        begin = 10 + sum(
+            (byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True)
+        )
+        stream.seek(begin)
+        deciding = stream.read(HEAD)
+    stream.seek(0)
+    return first, begin, _demuxer_for(deciding)
+
+
+def _lies(stream: BinaryIO) -> bool:
+    """Whether a RIFF file has words about itself that would end after it, for which FFmpeg takes as much
+    memory as they claim; or more parts than can be looked through.
+    """
+    end, place = stream.seek(0, 2), 12
+    for _ in range(MOST_PARTS):
+        if place + 12 > end:
+            return False
+        stream.seek(place)
+        kind, size, form = struct.unpack("<4sI4s", stream.read(12))
+        if kind == b"LIST" and form == b"INFO" and place + 8 + size > end:
+            return True
+        place += 8 + size + size % 2
+    return True
+
+
+def _demuxer_for(first: bytes) -> str:
+    for offset, signature, demuxer in FORMS:
+        if first[offset:].startswith(signature):
+            return demuxer
+    if first.startswith(b"RIFF"):
+        return {b"WAVE": "wav", b"AVI ": "avi"}.get(first[8:12], "")
+    if first.startswith(b"FORM"):
+        return "aiff" if first[8:12] in (b"AIFF", b"AIFC") else ""
+    if first.startswith(b"\x0b\x77") and len(first) > 5:
+        return "ac3" if first[5] >> 3 <= 10 else "eac3"
+    if len(first) > 376 and first[0] == first[188] == first[376] == 0x47:
+        return "mpegts"
+    if (
+        len(first) > 1 and first[0] == 0xFF and first[1] & 0xE0 == 0xE0
+    ):  # a frame's first eleven bits; layer 0 is AAC's
+        return "mp3" if first[1] & 0x06 else "aac" if first[1] & 0xF0 == 0xF0 else ""
+    if len(first) > 1 and first[0] == 0x56 and first[1] & 0xE0 == 0xE0:
+        return "loas"
+    return ""
+
+
+class _Container:
+    """A `Source` read by FFmpeg: the sound track that players would choose, its time counted from its first
+    frame.
+    """
+
+    def __init__(self, container: Any, form: str):
+        import av
+
+        stream = container.streams.best("audio")
+        if stream is None:
+            raise Refused("not-audio", f"it looks like {form} and has no sound track", "leave it out")
+        codec = stream.codec_context
+        if codec is None or codec.name not in CODECS:
+            name = codec.name if codec is not None else "unknown"
+            raise Refused(
+                "not-audio",
+                f"it looks like {form}, with a sound track that cannot be read ({name})",
+                "convert it to WAV or FLAC, or leave it out",
+            )
+        codec.thread_count = 1
+        # of other forms the duration is an estimate, or the picture's
+        promised = stream.duration if container.format.name.startswith("mov") else None
+        self._promised = None if promised is None else float(promised * stream.time_base)
+        self._skip, self._trouble = 0, ""
+        self._interleaver = av.AudioResampler(format="flt")
+        self._frames = self._decoded(lambda: container.demux(stream))
+        first = next(self._frames, None)
+        if first is None:
+            raise (
+                Refused("broken-audio", f"nothing in it can be decoded ({self._trouble})")
+                if self._trouble
+                else Refused("empty-file", "it has a header and no samples")
+            )
+        self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
+
+    def skip(self, frames: int) -> None:
+        self._skip = frames
+
+    def broken_promise(self, frames: int) -> str:
+        if (
+            self._promised is None or frames / self.rate > self._promised - 0.1
+        ):  # some encoders count their padding
+            return ""
+        return f"the header promises {self._promised:.3f} s, {frames / self.rate:.3f} s are there"
+
+    def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
+        held, count = [np.empty(0, np.float32)], 0
+        for mono in self._after_skip():
+            part = mono[: int(min(len(mono), most))]
+            most -= len(part)
+            count += len(part)
+            held.append(part)
+            if most <= 0:
+                break
+            if count >= BLOCK:
+                yield np.concatenate(held), ""
+                held, count = [], 0
+        yield np.concatenate([np.empty(0, np.float32), *held]), self._trouble if most > 0 else ""
+
+    def _after_skip(self) -> Iterator[np.ndarray]:
+        frame = self._first
+        while frame is not None:
+            if self._skip < frame.samples:
+                yield _mono(frame, self._interleaver)[self._skip :]
+            self._skip = max(0, self._skip - frame.samples)
+            frame = next(self._frames, None)
+
+    def _decoded(self, demux: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Frames up to the first trouble; but trouble before the first of them is passed over, as streams may
+        begin anywhere.
+        """
+        import av
+
+        begun, packets = False, demux()
+        while not (begun and self._trouble):
+            try:
+                frames = next(packets).decode()
+            except (StopIteration, EOFError):
+                return
+            # a packet of a stream that appeared on the way, which PyAV does not know; the next one is good
+            except IndexError:
+                packets = demux()
+                continue
+            except MemoryError as error:
+                raise too_much_memory() from error
+            except (av.FFmpegError, OSError, ValueError) as error:
+                self._trouble = (getattr(error, "strerror", None) or type(error).__name__).lower()
+                continue
+            for frame in frames:
+                if not begun:
+                    begun, rate, self._trouble = True, frame.sample_rate, ""
+                elif frame.sample_rate != rate:
+                    self._trouble = "the sample rate changes"
+                    return
+                yield frame
+
+
+def _mono(frame: Any, interleaver: Any) -> np.ndarray:
+    """The mean of a frame's channels, float32 with full scale 1; `interleaver` changes the form of samples
+    only.
+    """
+    channels, form = frame.layout.nb_channels, frame.format.name
+    try:
+        if frame.format.is_planar and channels >= MOST_PLANES:
+            (frame,) = interleaver.resample(frame)
+        samples = frame.to_ndarray()
+    except ValueError as error:
+        raise Refused(
+            "not-audio",
+            f"its form of samples cannot be read ({form})",
+            "convert it to WAV or FLAC, or leave it out",
+        ) from error
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, channels).T
+    with np.errstate(all="ignore"):
+        if samples.dtype == np.uint8:
+            samples = (samples.astype(np.float32) - 128) / 128
+        elif samples.dtype.kind == "i":
+            samples = samples.astype(np.float32) / np.float32(2 ** (8 * samples.dtype.itemsize - 1))
+        return mean_of(list(samples.astype(np.float32, copy=False)))

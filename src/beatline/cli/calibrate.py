@@ -1,0 +1,104 @@
+"""`beatline calibrate`: thresholds and a temperature for a model, from labelled clips."""
+
+import math
+from pathlib import Path
+
+from beatline.cli.options import Parser, add_model_options, add_window_options, load_tagger
+from beatline.core.errors import UserError
+
+FOLDS = 5
+
+
+def precision(text: str) -> float | None:
+    """argparse type: `f1`, or `precision=` a number above 0 and at most 1."""
+    if text == "f1":
+        return None
+    name, _, value = text.partition("=")
+    number = float(value)
+    if name != "precision" or not 0 < number <= 1:
+        raise ValueError
+    return number
+
+
+precision.__name__ = "goal, f1 or precision=0.9"
+
+
+def calibrate(arguments: list[str]) -> None:
+    """Learns, publishes beside the model, and prints what it gains on clips that had no part in it."""
+    from beatline.core.console import progress
+    from beatline.evaluate import calibrate as calibration
+    from beatline.evaluate import calibrate_page, labelled
+    from beatline.tag.calibration import Calibration, model_hash, place
+
+    parser = Parser(
+        "calibrate",
+        "Learns a threshold for each label, and a temperature with which scores mean probabilities, for "
+        "`beatline tag --calibrated`.",
+    )
+    add_model_options(parser)
+    add_window_options(parser)
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="labelled clips that neither train nor test the model (the run's validation clips)",
+    )
+    parser.add_argument(
+        "--goal",
+        type=precision,
+        default=None,
+        metavar="f1|precision=P",
+        help="what thresholds are for: the highest F1 (f1), or the lowest with this precision",
+    )
+    given = parser.parse_args(arguments)
+    clips = labelled.listed(given.csv) if given.csv else labelled.validation(Path(given.model))
+    tagger = load_tagger(given)
+    targets, known = labelled.for_labels(clips, tagger.labels)
+    if not known.any():
+        raise UserError(
+            "label-mismatch",
+            f"cannot learn from {clips.name}",
+            "the model knows none of its labels",
+            "write labels as the model does: `beatline tag --top 1000` shows them",
+        )
+    with progress("calibrate", len(clips.ids)) as advance:
+        heard = labelled.hear(tagger, clips, advance)
+    evidence = calibration.Evidence(
+        heard.logits, targets[heard.places], known, tagger.engine.score, tagger.merge, tagger.engine.task
+    )
+    temperature = calibration.fit_temperature(evidence)
+    thresholds, states = calibration.fit_thresholds(
+        evidence.scores(temperature), evidence.targets, given.goal
+    )
+    worth = calibration.worth(
+        evidence,
+        labelled.folds([clips.recordings[i] for i in heard.places], evidence.targets, FOLDS),
+        given.goal,
+    )
+    gains = {"calibration_error": worth.errors, "f1": [one["f1"] for one in worth.decisions]}
+    about = {
+        "goal": "f1" if given.goal is None else f"precision={given.goal:g}",
+        "clips": len(heard.places),
+        "clips_hash": clips.part(heard.places.tolist()).clips_hash,
+        "model_hash": model_hash(Path(given.model)),
+        "gains": {
+            name: [value if math.isfinite(value) else None for value in values]
+            for name, values in gains.items()
+        },
+    }
+    folder = place(Path(given.model))
+    learned = Calibration(tagger.labels, thresholds, temperature, states, evidence.targets.sum(axis=0), about)
+    shown = calibrate_page.page(Path(given.model).name, learned, worth, evidence.task)
+    learned.save(folder, lambda partial: (partial / calibrate_page.FILE).write_text(shown, encoding="utf-8"))
+    for line in heard.refused:
+        print(f"calibrate  left out {line}")
+    print(
+        f"calibrate  {len(heard.places)} clips, {int(known.sum())} of {len(known)} labels learned, the "
+        f"others keep {calibration.DEFAULT:g}; temperature {temperature:.3f}"
+    )
+    print(
+        f"           on clips that had no part in it: calibration error {gains['calibration_error'][0]:.3f} "
+        f"-> {gains['calibration_error'][1]:.3f}, F1 of decisions {gains['f1'][0]:.3f} (at 0.5) -> "
+        f"{gains['f1'][1]:.3f}"
+    )
+    print(f"           {folder / calibrate_page.FILE}")

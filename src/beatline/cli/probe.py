@@ -1,0 +1,110 @@
+"""`beatline probe`: a head for one's own labels, on a frozen encoder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from beatline.cli.options import Parser
+
+if TYPE_CHECKING:
+    from beatline.evaluate.metrics import Figures
+
+FORMS = """DATA is a folder with one for each class, or a table with columns file,labels and optionally
+split,id,recording,start,end. Other forms of data, and all that
+`beatline run --help` says of them: --data.dataset NAME --data.root DIR, --data.kaldi DIR, --data.audioset
+DIR. Without splits in the data all clips are learned from;
+--data.test_fraction 0.2 holds some out, whole recordings, to be scored. FOLDER is then a model for every
+command, like a run folder."""
+
+
+def probe(arguments: list[str]) -> None:
+    """Learns, publishes, and prints what the head is worth."""
+    settings, rest = _data_settings(arguments)
+    parser = Parser(
+        "probe",
+        "Fits a head to labelled clips of your own, few of them included, on the frozen encoder of any "
+        "model.",
+        epilog=FORMS,
+    )
+    parser.add_argument("data", nargs="?", metavar="DATA", help="labelled clips: a folder, or a table")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN|CHECKPOINT|OWNER/NAME",
+        help="run folder, checkpoint of any family (it may lack a head), or hub repository",
+    )
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument(
+        "--head",
+        choices=("linear", "nearest"),
+        default="linear",
+        help="a linear layer, or the labels of the nearest clips by cosine, which are stored (linear)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("multi-label", "single-label"),
+        help="whether labels exclude each other (they do where every clip has one)",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    given = parser.parse_args(rest)
+    if given.data is not None:
+        settings += ["--data.folder" if Path(given.data).is_dir() else "--data.csv", given.data]
+    from beatline import config
+    from beatline.core.console import progress, say
+    from beatline.evaluate import labelled
+    from beatline.fetch import checkpoints
+    from beatline.train.probe import learn
+
+    clips = labelled.of_data(config.load_data(settings, test_fraction=0.0, validation_fraction=0.0))
+    model = checkpoints.find(given.model)
+    with progress("probe", len(clips.ids)) as advance:
+        learned = learn(model, clips, given.to, given.head, given.task, given.device, advance)
+    for line in (*(f"{one.input}: {one.reason}" for one in clips.rejected), *learned.refused):
+        say("probe", f"left out {line}")
+    counts = ", ".join(f"{name} {count}" for name, count in learned.clips.items() if count)
+    say(
+        "probe",
+        f"{len(clips.ids) - len(learned.refused)} clips ({counts}), {len(learned.labels)} labels, "
+        f"{learned.task}",
+    )
+    if learned.dropped:
+        say(
+            "probe",
+            f"{len(learned.dropped)} labels have no train clip and are left out: "
+            f"{', '.join(learned.dropped[:10])}",
+        )
+    if learned.single:
+        say(
+            "probe",
+            f"{learned.single} labels have a single train recording: none could be held out to judge them",
+        )
+    what = "penalty" if learned.kind == "linear" else "temperature"
+    say("probe", f"{learned.kind} head, {what} {learned.chosen.strength:g}: {learned.chosen.how}")
+    _print(learned.test, "on the test clips")
+    _print(
+        learned.cross_validated,
+        f"no test clips; on the train clips, each by a head that has not seen it (the {what} was chosen on "
+        f"them too, so a little high)",
+    )
+    say("probe", f"{given.to}")
+
+
+def _print(figures: "Figures | None", title: str) -> None:
+    if figures is not None:
+        from beatline.evaluate.score_folder import score_table
+
+        print(f"{title}:\n{score_table(figures, {})}")
+
+
+def _data_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The words that are settings of data, which jsonargparse reads, and the others."""
+    settings: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--data."):
+            others.append(word)
+        elif "=" in word:
+            settings.append(word)
+        else:
+            settings += [word, *([value] if (value := next(words, None)) is not None else [])]
+    return settings, others

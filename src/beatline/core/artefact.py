@@ -1,0 +1,341 @@
+"""Folders that are whole or do not exist.
+
+Outside the straight line: stores, checkpoints, predictions, scores and reports all pass through `publish` and
+`verify`. A folder is written beside its final name, every file is listed with size and SHA-256 in
+`manifest.json`, which is written last; then fsync and rename. A folder without a valid manifest does not
+exist for its reader. `FolderLock` keeps a second run out of the same folder.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+from beatline.core.errors import UserError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+CHANGED = "SHA-256 differs from the manifest"
+UNLISTED = "the file is not in the manifest"
+
+
+def checkpoint_hook(name: str) -> None:
+    """Called at each named point of a save; the kill tests replace it to pull the plug there."""
+
+
+def sha256_file(path: Path) -> str:
+    """The file's SHA-256 as hex, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file: `bytes` and `sha256`."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusals to write `path` into one-line user errors.
+
+    Raises:
+        UserError: `disk-full` or `not-writable`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(
+                "disk-full",
+                f"cannot write {path}",
+                os.strerror(error.errno),
+                "free some space or choose another folder and run again",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            raise UserError(
+                "not-writable",
+                f"cannot write {path}",
+                os.strerror(error.errno),
+                "make the folder writable or choose another one",
+            ) from error
+        raise
+
+
+def sync(path: Path) -> None:
+    """Returns when a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which becomes `path` when the block ends well; otherwise nothing changes.
+
+    Raises:
+        UserError: `disk-full` or `not-writable`.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        os.replace(temporary, path)
+        sync(path.parent)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Writes a file so that after a crash it has either its old content or the new one.
+
+    Raises:
+        UserError: `disk-full` or `not-writable`.
+    """
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def seal(
+    folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]] = MappingProxyType({})
+) -> None:
+    """Lists every file below `folder` with size and SHA-256 in its manifest, written last and synced.
+
+    Args:
+        known: `bytes` and `sha256` of files that need not be read again, by name; they may also be elsewhere
+            for now.
+    """
+    files = dict(known)
+    for path in (p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        name = path.relative_to(folder).as_posix()
+        if name not in known:
+            files[name] = facts_of(path)
+        sync(path)
+    files = dict(sorted(files.items()))
+    checkpoint_hook("files-written")
+    body = {"format": FORMAT, "about": about, "files": files}
+    write_atomic(folder / MANIFEST, json.dumps(body | {"self": hash_json(body)}, indent=1) + "\n")
+    for directory in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
+        sync(directory)
+    checkpoint_hook("sealed")
+
+
+def beside(final: Path, suffix: str) -> Path:
+    """What a folder is called before it is whole, or when it is to go.
+
+    Raises:
+        UserError: `not-writable` for a folder that cannot be renamed, as the one we are in.
+    """
+    if final.name in ("", ".."):
+        raise UserError(
+            "not-writable",
+            f"cannot write {final}",
+            "a folder is replaced as a whole, and this one cannot be",
+            "name one below it",
+        )
+    return final.with_name(final.name + suffix)
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Renames a sealed folder to its final name, replacing what is there."""
+    old = beside(final, ".old")
+    with disk_errors(final):
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+            checkpoint_hook("old-moved")
+        partial.rename(final)
+        checkpoint_hook("renamed")
+        sync(final.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
+    """A fresh folder to fill; when the block ends well it is sealed and becomes `final`, otherwise nothing
+    changes.
+
+    Args:
+        final: The folder's final name; replaced as a whole if it exists.
+        about: JSON facts for the manifest: `kind` and whatever identifies the inputs; `open` where other
+            files may lie beside those listed.
+
+    Raises:
+        UserError: `disk-full` or `not-writable`.
+    """
+    partial = beside(final, ".partial")
+    with disk_errors(final):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            checkpoint_hook("content-written")
+            seal(partial, about)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        put_in_place(partial, final)
+
+
+def recover(final: Path) -> None:
+    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new one is in
+    place.
+    """
+    old = beside(final, ".old")
+    if old.exists() and not final.exists():
+        old.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def parse_manifest(text: str | bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]], bool]:
+    """A manifest's `about`, its files with `bytes` and `sha256`, and whether it matches its own hash.
+
+    Raises:
+        ValueError: It is no manifest at all.
+    """
+    try:
+        body = json.loads(text)
+        own, about, files = body.pop("self"), body["about"], body["files"]
+        if any(
+            not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str)
+            for facts in files.values()
+        ):
+            raise ValueError("sizes and hashes are not of their form")
+        return about, files, own == hash_json(body) and body["format"] == FORMAT
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The `about` part of a folder's manifest, or None where there is no folder with a readable,
+    self-consistent manifest.
+    """
+    try:
+        about, _, good = parse_manifest((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return about if good else None
+
+
+def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, str]]:
+    """Name and cause of every file of a published folder that is missing, cut, changed or not listed; the
+    manifest itself comes first.
+
+    Args:
+        folder: A folder made by `publish`.
+        select: Which files to read in full (by relative name); of the others only presence and size are
+            checked.
+    """
+    try:
+        about, files, good = parse_manifest((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        yield MANIFEST, f"no readable manifest ({type(error).__name__})"
+        return
+    if not good:
+        yield MANIFEST, "the manifest does not match its own hash"
+    there = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    for name, facts in files.items():
+        cause = changed(there[name], facts, select(name)) if name in there else difference(facts, None)
+        if cause:
+            yield name, cause
+    for name in there:
+        if name not in files and name != MANIFEST and not about.get("open"):
+            yield name, UNLISTED
+
+
+def changed(path: Path, facts: dict[str, Any], in_full: bool = True) -> str:
+    """What tells a file from its facts in a manifest, empty where nothing; unless `in_full`, only its size is
+    looked at.
+    """
+    try:
+        return difference(facts, path.stat().st_size) or (
+            CHANGED if in_full and sha256_file(path) != facts["sha256"] else ""
+        )
+    except OSError as error:  # what a dying disk says
+        return error.strerror or str(error)
+
+
+def difference(facts: dict[str, Any], size: int | None) -> str:
+    """What a file's size says against its facts in the manifest, empty where nothing; None is a file that is
+    not there.
+    """
+    if size is None:
+        return "the file is missing"
+    return "" if size == facts["bytes"] else f"{size} bytes instead of {facts['bytes']}"
+
+
+def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
+    """Checks a published folder's files against its manifest, and returns the manifest's `about`.
+
+    Args:
+        folder: As `damaged`.
+        select: As `damaged`.
+
+    Raises:
+        UserError: `corrupt-artefact`, naming the first file that is missing, cut, changed or not listed.
+    """
+    for name, cause in damaged(folder, select):
+        raise UserError(
+            "corrupt-artefact",
+            f"cannot use {folder / name}",
+            cause,
+            f"delete {folder} and run again to make it anew",
+        )
+    return parse_manifest((folder / MANIFEST).read_bytes())[0]
+
+
+class FolderLock:
+    """One run per folder: an exclusive lock on `<folder>/.lock` that ends with the process, whatever ends it.
+
+    Args:
+        wait: Until it is free.
+
+    Raises:
+        UserError: `busy-folder`, naming the owner; `not-writable`, `disk-full`.
+    """
+
+    def __init__(self, folder: Path, wait: bool = False):
+        self.path, self._how = folder / ".lock", fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+
+    def __enter__(self) -> "FolderLock":
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a+")
+        try:
+            fcntl.flock(self._file, self._how)
+        except OSError as error:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "another process"
+            self._file.close()
+            raise UserError(
+                "busy-folder",
+                f"{self.path.parent} is in use",
+                f"{owner} is writing to it",
+                "wait for it to end or choose another folder",
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,134 @@
+"""What a run says: one honest line per stage, a progress bar, and `log.jsonl`.
+
+Outside the straight line. The log holds only what is a function of the run (no times), so that a resumed
+run's log equals the uninterrupted one's bit for bit; its length and hash travel in the checkpoint, and a
+resume cuts it back to there. Speed goes to the console and `speed.jsonl`.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from beatline.core import artefact
+from beatline.core.artefact import disk_errors
+from beatline.core.errors import UserError
+
+
+def is_first() -> bool:
+    """Whether this is the first process of several, or the only one: the one that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(stage: str, message: str) -> None:
+    """One line on the console, from the first process of several."""
+    if is_first():
+        print(f"{stage:<8} {message}", flush=True)
+
+
+def is_whole(stage: str, folder: Path, key: str, value: str) -> bool:
+    """Whether a stage's result is there, made from the same things (`about[key] == value`) and whole; a
+    damaged one is named.
+    """
+    artefact.recover(folder)
+    about = artefact.read_manifest(folder)
+    if about is None or about.get(key) != value:
+        return False
+    try:
+        artefact.verify(folder)
+    except UserError as error:
+        say(stage, f"{error}; making it again")
+        return False
+    return True
+
+
+@contextmanager
+def progress(stage: str, total: int) -> Iterator[Any]:
+    """A progress bar on a terminal, nothing elsewhere; yields `advance(count=1, text="")`."""
+    if not sys.stderr.isatty():
+        yield lambda count=1, text="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(f"{stage:<8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as bar:  # or what is printed goes to the bar's terminal
+        task = bar.add_task(stage, total=total, text="")
+
+        def advance(count: int = 1, text: str | None = None) -> None:
+            fields: dict[str, Any] = {} if text is None else {"text": text}
+            bar.update(task, advance=count, **fields)
+
+        yield advance
+
+
+class RunLog:
+    """An append-only file of JSON lines whose prefix can be verified and restored.
+
+    Args:
+        path: The file.
+        mark: `{"bytes", "sha256"}` of the prefix to keep, from `RunLog.mark`; None starts afresh.
+
+    Raises:
+        UserError: `corrupt-artefact` where the prefix is not what the mark says; `disk-full`, `not-writable`.
+    """
+
+    def __init__(self, path: Path, mark: dict[str, Any] | None):
+        self.path = path
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab+")  # noqa: SIM115  (held until close)
+            keep = mark["bytes"] if mark else 0
+            self._file.seek(0)
+            prefix = self._file.read(keep)
+            self._hash = hashlib.sha256(prefix)
+            if mark and (len(prefix) < keep or self._hash.hexdigest() != mark["sha256"]):
+                raise UserError(
+                    "corrupt-artefact",
+                    f"cannot resume with {path}",
+                    "it is not what it was at the last checkpoint",
+                    "restore the file, or start a new run folder",
+                )
+            self._file.truncate(keep)
+            self._bytes = keep
+
+    def write(self, event: str, **figures: Any) -> None:
+        """Appends one record; floats are written so that they read back as the same bits."""
+        line = (json.dumps({"event": event, **figures}) + "\n").encode()
+        with disk_errors(self.path):
+            self._file.write(line)
+            self._file.flush()
+        self._hash.update(line)
+        self._bytes += len(line)
+
+    def mark(self) -> dict[str, Any]:
+        """Where the log stands, on disk: to be kept in a checkpoint."""
+        with disk_errors(self.path):
+            os.fsync(self._file.fileno())
+        return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a log; a last line that was cut is left out."""
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

@@ -1,0 +1,202 @@
+"""Folders and addresses as one: where work on many machines reads and writes.
+
+Outside the straight line: `bulk` and `bulk_tag` stand on it. A place is a folder that all machines see, or an
+address that fsspec knows (`s3://bucket/store`). Every file appears whole: under a temporary name first, on S3
+by itself. Imports no torch.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from beatline.core import artefact
+from beatline.core.errors import UserError
+
+STAMPS = (
+    "ETag",
+    "etag",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "modify",
+)  # what file systems call the time or the version of a file
+
+
+def locked(place: str) -> AbstractContextManager[Any]:
+    """One run per folder, as elsewhere; at an address two runs write the same bytes."""
+    path = folder(place)
+    return nullcontext() if path is None else artefact.FolderLock(path.parent)
+
+
+def folder(place: str) -> Path | None:
+    """The folder that a place is, None for an address."""
+    path = place.removeprefix("file://")
+    return None if "://" in path else Path(path).absolute()
+
+
+@contextmanager
+def reaching(place: str) -> Iterator[None]:
+    """Where a file system is asked for something; that a file is not there is an answer.
+
+    Raises:
+        UserError: `download-failed`.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError):
+        raise
+    except Exception as error:  # file systems raise what they like
+        raise UserError(
+            "download-failed",
+            f"cannot reach {place}",
+            f"{type(error).__name__}: {error}",
+            "check the address, the network and the credentials, and run again",
+        ) from error
+
+
+def system(place: str) -> tuple[Any, str]:
+    """fsspec's file system of a place, and the place's name in it.
+
+    Raises:
+        UserError: `missing-package`; `bad-usage` for an address of no known form; `download-failed` where
+            nobody answers.
+    """
+    with reaching(place):
+        try:
+            from fsspec.core import url_to_fs
+
+            before, colons, after = place.partition(
+                "::"
+            )  # in a name; fsspec would take it for a chain of addresses
+            base = place if not colons or "://" in after else before[: before.rfind("/") + 1]
+            found, root = url_to_fs(base, use_listings_cache=False)
+            root = root.rstrip("/") + "/" + place[len(base) :]
+        except ImportError as error:
+            raise UserError(
+                "missing-package",
+                f"cannot reach {place}",
+                str(error),
+                "pip install 'beatline[bulk]', or the package that is named here",
+            ) from error
+        except (
+            ValueError,
+            TypeError,
+        ) as error:  # the latter for a chain of addresses (`a::b://c`) that is none
+            raise UserError(
+                "bad-usage",
+                f"cannot reach {place}",
+                str(error),
+                "give a folder, or an address such as s3://bucket/folder",
+            ) from error
+    return found, root.rstrip("/")
+
+
+def opened(address: str) -> Any:
+    """The text file at an address, open for reading."""
+    path = folder(address)
+    if path is not None:
+        return path.open(encoding="utf-8")
+    found, name = system(address)
+    return found.open(name, "r", encoding="utf-8")
+
+
+def listing(found: Any, root: str) -> dict[str, dict[str, Any]]:
+    """Facts about every file below a place, by relative name.
+
+    Raises:
+        UserError: `download-failed`.
+    """
+    with reaching(root):
+        there = found.find(root, detail=True) if found.exists(root) else {}
+    return {
+        name.removeprefix(root).lstrip("/"): facts for name, facts in there.items() if not is_marker(name)
+    }
+
+
+def content(found: Any, name: str) -> bytes:
+    """What is in a file, which should be there.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: `download-failed`.
+    """
+    with reaching(name):
+        return found.cat_file(name)
+
+
+def contents(found: Any, names: list[str]) -> dict[str, bytes]:
+    """As `content`, of several files at once."""
+    with reaching(names[0] if names else ""):
+        return found.cat(names) if names else {}
+
+
+def remove(found: Any, name: str) -> None:
+    """Removes a file that is there.
+
+    Raises:
+        UserError: `download-failed`.
+    """
+    with suppress(FileNotFoundError), reaching(name):
+        found.rm_file(name)
+
+
+def is_marker(name: str) -> bool:
+    """Whether a file is an empty object that stands for a folder, as consoles of object stores make them."""
+    return name.endswith("/")
+
+
+def stamp(facts: dict[str, Any]) -> list[Any]:
+    """What tells a file from another with the same name."""
+    return [facts["size"], str(next((facts[name] for name in STAMPS if name in facts), ""))]
+
+
+def put(found: Any, path: Path, name: str) -> None:
+    """Copies a file to its place, where it appears whole.
+
+    An upload to S3 does so by itself. A temporary key would cost there a copy and the right to delete, and a
+    request for a folder makes the bucket where there is none.
+
+    Raises:
+        UserError: `not-writable`.
+    """
+    try:
+        if "s3" in found.protocol:
+            found.put_file(str(path), name)
+            return
+        found.makedirs(name.rsplit("/", 1)[0], exist_ok=True)
+        found.put_file(str(path), name + ".partial")
+        found.mv(name + ".partial", name)
+    except Exception as error:  # file systems raise what they like
+        raise UserError(
+            "not-writable",
+            f"cannot write {name}",
+            f"{type(error).__name__}: {error}",
+            "check the address and what you may write there, and run again to go on from here",
+        ) from error
+
+
+def get(address: str, local: Path) -> None:
+    """Copies a file to here, or leaves none where there is none: its decoder will say so.
+
+    Raises:
+        UserError: `download-failed`; the job ends, and goes on from here when it is run again.
+    """
+    found, name = system(address)
+    try:
+        found.get_file(name, str(local))
+    except Exception as error:  # file systems raise what they like, even for a file that is not there
+        local.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError):
+            return
+        try:
+            with reaching(address):  # a server that does not answer has not said that there is no file
+                found.info(name)
+        except FileNotFoundError:
+            return
+        raise UserError(
+            "download-failed",
+            f"cannot fetch {address}",
+            f"{type(error).__name__}: {error}",
+            "run again to go on from here",
+        ) from error

@@ -1,0 +1,132 @@
+"""Whether published folders are what was written, and a damaged store made whole again.
+
+In: a folder, or one with published folders below it. Out: a line for each that is whole and for each damaged
+file of the others. Nothing is believed that is not in a manifest.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from beatline.config import Config
+from beatline.core import artefact
+from beatline.core.console import progress, say
+from beatline.core.errors import UserError
+from beatline.data import manifest, prepare, shards
+from beatline.data import ray as bulk
+
+
+def verify(folder: Path) -> None:
+    """Prints which published folders are whole, every file of the others that is missing, cut, changed or not
+    listed, and which work is unfinished.
+
+    Args:
+        folder: Made by a stage, or with such folders anywhere below it.
+
+    Raises:
+        UserError: `missing-file`; `corrupt-artefact` after everything was printed.
+    """
+    if not folder.is_dir():
+        raise UserError("missing-file", f"cannot verify {folder}", "no such folder", "check the path")
+    unfinished = sorted(path for path in folder.rglob("*.partial") if path.is_dir())
+    found = {
+        path.parent for name in (artefact.MANIFEST, shards.facts_name(0)) for path in folder.rglob(name)
+    }  # a store may have lost its manifest
+    below = sorted(path for path in found if not any(path.is_relative_to(one) for one in unfinished))
+    folders = below if (below or unfinished) and folder not in below and not _is_store(folder) else [folder]
+    say(
+        "verify",
+        f"every file of {len(folders)} folder{'s' * (len(folders) != 1)} in {folder}, against size and "
+        f"SHA-256",
+    )
+    for one in unfinished:
+        print(
+            f"unfinished {one}: its stage was stopped, and goes on or begins anew when it is run again",
+            flush=True,
+        )
+    report(
+        [
+            (
+                str(one),
+                (artefact.read_manifest(one) or {}).get("kind", "unknown"),
+                chain(prepare.damage(one), _of_the_run(one)),
+            )
+            for one in folders
+        ]
+    )
+
+
+def _of_the_run(folder: Path) -> Iterator[tuple[str, str]]:
+    """As `artefact.damaged`, of the files beside a trained model for which its manifest vouches: the run's
+    configuration and log.
+    """
+    for name, facts in (artefact.read_manifest(folder) or {}).get("run_files", {}).items():
+        path = folder.parent / name
+        if path.exists() and (
+            cause := artefact.changed(path, facts)
+        ):  # a model may have been taken out of its run
+            yield f"../{name}", cause
+
+
+def verify_on_ray(place: str) -> None:
+    """As `verify` for one folder or address that holds a published folder, hashed by Ray.
+
+    Raises:
+        UserError: `corrupt-artefact` after everything was printed; `missing-package`.
+    """
+    report([(place.rstrip("/"), "hashed on Ray", bulk.damage(place, os.cpu_count() or 1))])
+
+
+def report(checked: Iterable[tuple[str, str, Iterable[tuple[str, str]]]]) -> None:
+    """Prints the damage of folders, each with its name and kind.
+
+    Raises:
+        UserError: `corrupt-artefact` after everything was printed.
+    """
+    found: list[tuple[str, str, str]] = []
+    for folder, kind, damage in checked:
+        before = len(found)
+        for name, cause in damage:
+            path = os.path.normpath(f"{folder}/{name}") if "://" not in folder else f"{folder}/{name}"
+            print(f"damaged  {path}: {cause}", flush=True)
+            found.append((folder, path, cause))
+        if len(found) == before:
+            print(f"whole    {folder} ({kind})", flush=True)
+    if found:
+        folder, path, cause = found[0]
+        rest = f" and {len(found) - 1} more, named above" if len(found) > 1 else ""
+        raise UserError(
+            "corrupt-artefact",
+            f"cannot use {path}{rest}",
+            cause,
+            f"`beatline verify {folder} --repair CONFIG` makes a store whole; delete anything else and run "
+            f"its stage again",
+        )
+
+
+def repair(folder: Path, config: Config) -> None:
+    """Makes a damaged store byte for byte what it was, from the data that `config` names; says what was
+    mended.
+
+    Raises:
+        UserError: as `prepare.repair`; `corrupt-artefact` for a folder that is no store.
+    """
+    if not _is_store(folder):
+        raise UserError(
+            "corrupt-artefact",
+            f"cannot repair {folder}",
+            "only a store can be made again from its sources",
+            "delete it and run its stage again",
+        )
+    table = manifest.read(config.data)
+    with artefact.FolderLock(folder.parent), progress("repair", len(table.clips)) as advance:
+        mended = prepare.repair(table, folder, max(1, config.train.workers), advance)
+    for name in mended:
+        say("mended", str(folder / name))
+    say("whole", f"{folder} (store)")
+
+
+def _is_store(folder: Path) -> bool:
+    about = artefact.read_manifest(folder)
+    return about.get("kind") == "store" if about else any(folder.glob("shard-*"))

@@ -1,0 +1,352 @@
+"""recordings -> rows of a table, decoded in bounded children: what bulk tagging and other programs' batches
+share.
+
+In: paths, addresses, bytes, members of archives. Out: a row for each, in order; a refused one has a code and
+no scores. A part of a job travels as JSON, `BatchTagger` pickles as its settings: both load their model where
+they run, once in each process. Extra `bulk` for Parquet and addresses. Imports no torch.
+"""
+
+import json
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beatline.audio import media
+from beatline.audio.pool import Decoders, Job
+from beatline.audio.samples import REMEDY, SAMPLE_RATE
+from beatline.audio.windows import MIN_SAMPLES
+from beatline.core import artefact, remote
+from beatline.core.errors import UserError
+from beatline.core.limits import LIMITS
+from beatline.data.manifest.table import as_text
+from beatline.tag.events import EventOptions
+from beatline.tag.result import Refused, Tagged
+from beatline.tag.tagger import AudioTagger
+
+AGAIN = ("decoder-crashed", "decode-timeout")  # of which the file may be innocent: one more try
+AT_ONCE = 256  # rows held before they are written
+
+
+COLUMNS = ("code", "cause", "note", "seconds", "scores", "embedding", "events")
+"""Of a row: why it was refused (a code of `errors` and words), else what a reader should know, its length,
+`(labels,)` and `(width,)` float32, what sounds when.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every row depends on besides its recording; as JSON it travels with each task."""
+
+    model: str
+    """Whatever `tag.load` takes, where all machines find it."""
+    state: str
+    """What tells the model from another of that name, see `state_of`."""
+    calibrated: bool = False
+    """Whether the temperature and thresholds that lie beside the model are used."""
+    events: dict[str, Any] | None = None
+    """`EventOptions`, where events are asked for."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """Of `tag.load`."""
+
+    @staticmethod
+    def of(
+        model: str, calibrated: bool = False, events: EventOptions | None = None, **options: Any
+    ) -> "Settings":
+        """Those of a model as it is now; a path becomes absolute."""
+        model = str(Path(model).absolute()) if Path(model).exists() else model
+        return Settings(
+            model=model,
+            state=state_of(model, calibrated),
+            calibrated=calibrated,
+            events=asdict(events) if events else None,
+            options=tuple(sorted(options.items())),
+        )
+
+    def to_json(self) -> str:
+        """Text that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Settings":
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        return Settings(**values | {"options": tuple((name, value) for name, value in values["options"])})
+
+    def tagger(self) -> AudioTagger:
+        """The tagger, loaded once in each process.
+
+        Raises:
+            UserError: As `tag.load`; `run-differs` where another model has that name on this machine.
+        """
+        return _loaded(self.model, self.state, self.calibrated, self.options)
+
+    def event_options(self) -> EventOptions | None:
+        """As they were given."""
+        return EventOptions(**self.events) if self.events else None
+
+
+@lru_cache(1)
+def _loaded(model: str, state: str, calibrated: bool, options: tuple[tuple[str, Any], ...]) -> AudioTagger:
+    if state_of(model, calibrated) != state:
+        raise UserError(
+            "run-differs",
+            f"cannot use {model}",
+            "it is not the model that the job began with",
+            "give all machines the same one, and do not change it while the job runs",
+        )
+    import beatline  # the door: a worker may have to fetch the model first
+
+    tagger = beatline.load(model, **dict(options))
+    if calibrated:
+        from beatline.tag.calibration import Calibration
+
+        tagger.calibration = Calibration.load(model, tagger.labels)
+    return tagger
+
+
+def state_of(model: str, calibrated: bool) -> str:
+    """A hash of a model, and of its calibration where that is used; a hub repository's name."""
+    from beatline.tag.calibration import model_hash, place
+
+    if not Path(model).exists():
+        return model
+    beside = place(Path(model)) / artefact.MANIFEST
+    return model_hash(Path(model)) + (artefact.sha256_file(beside) if calibrated and beside.exists() else "")
+
+
+class BatchTagger:
+    """Tags batches that are dictionaries of columns: for `map_batches` of Ray Data, `map(batched=True)` of
+    Hugging Face's data sets, and what Spark and Daft make of it.
+
+    It pickles as its settings; each process loads the model when it is first called there.
+
+    Args:
+        model: As `tag.load`.
+        column: Of the batch: paths or addresses, files' bytes, or Hugging Face's audio: dictionaries with
+            `bytes`, `path`, or `array` and `sampling_rate`, or what gives these two when it is asked.
+        calibrated: As `Settings`.
+        events: As `AudioTagger.tag`.
+        options: Of `tag.load`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        column: str = "audio",
+        calibrated: bool = False,
+        events: EventOptions | None = None,
+        **options: Any,
+    ):
+        self.column = column
+        self.settings = Settings.of(model, calibrated, events, **options)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names in the order of the scores."""
+        return list(self.settings.tagger().labels.names)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with further columns, see `COLUMNS`: `scores` and `embedding` are arrays, whose row is
+        NaN where a recording has a `code`, as is its `seconds`.
+        """
+        tagger, events = self.settings.tagger(), self.settings.event_options()
+        with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
+            sources = (
+                _source(value, Path(scratch) / str(number)) for number, value in enumerate(batch[self.column])
+            )
+            rows = [row(result) for result in tagged(tagger, sources, events)]
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("code", "cause", "note")}
+        columns["seconds"] = np.array(
+            [np.nan if row["seconds"] is None else row["seconds"] for row in rows], np.float64
+        )
+        for name, width in (
+            ("scores", len(tagger.labels)),
+            ("embedding", self._width(tagger)),
+        ):  # of one shape, or Arrow would not know what they are
+            columns[name] = (
+                np.stack(
+                    [np.full(width, np.nan, np.float32) if row[name] is None else row[name] for row in rows]
+                )
+                if rows
+                else np.empty((0, width), np.float32)
+            )
+        return {**batch, **columns, **({"events": [row["events"] for row in rows]} if events else {})}
+
+    @staticmethod
+    def _width(tagger: AudioTagger) -> int:
+        return tagger.engine.run(np.zeros((1, MIN_SAMPLES), np.float32)).embeddings.shape[1]
+
+
+def _source(value: Any, scratch: Path) -> Any:
+    """What `tagged` takes, of a value in a batch."""
+    try:
+        if isinstance(value, dict):
+            if value.get("array") is not None:
+                return _decoded(value)
+            value = value["path"] if value.get("bytes") is None else value["bytes"]
+        if isinstance(value, bytes | bytearray | memoryview):
+            scratch.write_bytes(value)
+            return Job(scratch, name="audio")
+        return job(str(value), scratch) if isinstance(value, str | Path) else _decoded(value)
+    except KeyError as error:
+        return refusal(
+            "not-audio", f"a dictionary without {error}", "give bytes, path, or array and sampling_rate"
+        )
+    except UserError as error:
+        return error
+
+
+def _decoded(value: Any) -> Any:
+    """The samples of what decodes when it is asked for them by name, as audio in Hugging Face's data sets
+    does since their version 4.
+    """
+    try:
+        return np.asarray(value["array"]), int(value["sampling_rate"])
+    except Exception as error:
+        return refusal(
+            "not-audio",
+            f"a value of type {type(value).__name__} ({error})",
+            "give paths, bytes, or Hugging Face's audio",
+        )
+
+
+def refusal(code: str, cause: str, remedy: str = REMEDY) -> UserError:
+    """A source that `tagged` refuses with these words."""
+    return UserError(code, "cannot use audio", cause, remedy)
+
+
+def job(address: str, scratch: Path) -> Job:
+    """A file as a decoder reads it: of an address its copy at `scratch`.
+
+    Raises:
+        UserError: `download-failed`, `missing-package`, `bad-usage`.
+    """
+    path = remote.folder(address)
+    if path is None:
+        remote.get(address, scratch)
+    return Job(path or scratch, name=address)
+
+
+def row(result: Tagged | Refused) -> dict[str, Any]:
+    """The result as `COLUMNS`; None where there is nothing to say."""
+    if isinstance(result, Refused):
+        return dict.fromkeys(COLUMNS) | {"code": result.error.code, "cause": as_text(result.error.cause)}
+    values = (None, None, result.note or None, result.seconds, result.scores, result.embedding)
+    events = [
+        {"mid": e.label.mid, "name": e.label.name, "onset": e.onset, "offset": e.offset, "score": e.score}
+        for e in result.events or ()
+    ]
+    return dict(zip(COLUMNS, (*values, events), strict=True))
+
+
+def tagged(
+    tagger: AudioTagger, sources: Iterable[Any], events: EventOptions | None = None
+) -> Iterator[Tagged | Refused]:
+    """A result for each source, in order: for a `Job`, for samples with their rate, and for a `refusal`."""
+    ahead: deque[Any] = deque()
+
+    def noted() -> Iterator[Any]:
+        for source in sources:
+            ahead.append(source)
+            yield source
+
+    readers = tagger.engine.readers
+    with Decoders(
+        2 * readers + 2 if readers else 1
+    ) as decoders:  # one for all that may have begun, or the last of them could keep the first from its turn
+        for result in tagger.tag(noted(), events, _read(decoders)):
+            source = ahead.popleft()
+            if isinstance(result, Refused) and result.error.code in AGAIN:
+                with Decoders(1) as others:
+                    (result,) = tagger.tag([source], events, _read(others))
+            yield result
+
+
+def _read(decoders: Decoders) -> Callable[[Any, float], Generator[np.ndarray, None, str]]:
+    """A reader for `AudioTagger.tag`."""
+
+    def read(source: Any, seconds: float) -> Generator[np.ndarray, None, str]:
+        if isinstance(source, UserError):
+            raise source
+        blocks, count = (
+            decoders.blocks(source, seconds) if isinstance(source, Job) else media.blocks(source, seconds),
+            0,
+        )
+        while True:
+            try:
+                block = next(blocks)
+            except StopIteration as end:
+                return end.value
+            count += len(block)
+            if count > LIMITS.max_recording_seconds * SAMPLE_RATE:
+                blocks.close()
+                raise UserError(
+                    "too-long",
+                    f"cannot use {source}",
+                    f"it is longer than {LIMITS.max_recording_seconds:g} s",
+                    "cut it into pieces",
+                )
+            yield block
+
+    return read
+
+
+def write(path: Path, rows: Iterator[dict[str, Any]], tagger: AudioTagger, events: bool) -> dict[str, Any]:
+    """Facts about the Parquet file that the rows become: their number, `refused` by code, `seconds` of sound,
+    bytes and SHA-256.
+
+    Args:
+        rows: `file`, `member`, `position` and `COLUMNS`.
+        events: Whether the table has that column.
+    """
+    from pyarrow import Table
+    from pyarrow.parquet import ParquetWriter
+
+    schema, count, refused, seconds = _schema(tagger, events), 0, Counter[str](), 0.0
+    with ParquetWriter(path, schema, compression="zstd") as file:
+        while some := list(islice(rows, AT_ONCE)):
+            file.write_table(Table.from_pylist(some, schema))
+            count += len(some)
+            refused.update(row["code"] for row in some if row["code"])
+            seconds += sum(row["seconds"] or 0.0 for row in some)
+    return {
+        "rows": count,
+        "refused": dict(sorted(refused.items())),
+        "seconds": round(seconds, 3),
+        "bytes": path.stat().st_size,
+        "sha256": artefact.sha256_file(path),
+    }
+
+
+def _schema(tagger: AudioTagger, events: bool) -> Any:
+    """The columns, with the labels in the order of the scores as JSON beside them."""
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float32())
+    event = pa.struct(
+        [
+            ("mid", pa.string()),
+            ("name", pa.string()),
+            ("onset", pa.float64()),
+            ("offset", pa.float64()),
+            ("score", pa.float32()),
+        ]
+    )
+    columns = (
+        [(name, pa.string()) for name in ("file", "member")]
+        + [("position", pa.int64())]
+        + [(name, pa.string()) for name in ("code", "cause", "note")]
+    )
+    columns += [("seconds", pa.float64()), ("scores", numbers), ("embedding", numbers)] + (
+        [("events", pa.list_(event))] if events else []
+    )
+    return pa.schema(
+        columns, metadata={"mids": json.dumps(tagger.labels.mids), "names": json.dumps(tagger.labels.names)}
+    )

@@ -1,0 +1,143 @@
+"""calibration folder -> what turns a model's scores into probabilities and decisions.
+
+In: a folder that `evaluate.calibrate` learned and published. Out: a `Calibration`: a temperature, and a
+threshold for each label. NumPy only.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from beatline.core import artefact
+from beatline.core.errors import UserError
+from beatline.core.labels import Label, LabelSet
+
+FILE = "calibration.json"
+DEFAULT = 0.5  # threshold of a label without positives
+
+State = Literal["learned", "default", "unreached"]
+"""Of a threshold: learned; the default, for want of positives; or above every score, because none reached the
+precision wanted.
+"""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a model's scores become probabilities, and from where on each label counts as heard."""
+
+    labels: LabelSet = field(repr=False)
+    thresholds: np.ndarray = field(repr=False)
+    """`(labels,)` float32: a label counts where its score, with the temperature, is at least this."""
+    temperature: float
+    """What logits are divided by before they become scores, above 0."""
+    states: tuple[State, ...] = field(repr=False)
+    """Of each threshold."""
+    positives: np.ndarray = field(repr=False)
+    """Clips that had each label, `(labels,)` int64."""
+    about: dict[str, Any] = field(default_factory=dict, repr=False)
+    """JSON facts: goal, clips and their hash, the model's hash, what it gains."""
+
+    def save(self, folder: Path, page: Callable[[Path], object] = lambda partial: None) -> None:
+        """Publishes the folder; `page` may add to it.
+
+        Raises:
+            UserError: `disk-full` or `not-writable`.
+        """
+        columns = (self.labels.labels, self.thresholds.tolist(), self.positives.tolist(), self.states)
+        rows = [
+            {"mid": label.mid, "name": label.name, "threshold": threshold, "positives": count, "state": state}
+            for label, threshold, count, state in zip(*columns, strict=True)
+        ]
+        with artefact.publish(folder, {"kind": "calibration", "labels_hash": self.labels.hash}) as partial:
+            (partial / FILE).write_text(
+                json.dumps({"temperature": self.temperature, "labels": rows, "about": self.about}, indent=1)
+                + "\n"
+            )
+            page(partial)
+
+    @staticmethod
+    def load(source: Path | str, labels: LabelSet | None = None) -> "Calibration":
+        """The calibration in a folder, or the one that belongs to a model.
+
+        Args:
+            source: Such a folder; or a model or run folder, checkpoint file or export, for the calibration in
+                its `place`.
+            labels: Those of the model it is for.
+
+        Raises:
+            UserError: `missing-file`, `corrupt-artefact`; `label-mismatch` where it is for other labels;
+                `missing-stage` where it is for a model that was in this place before.
+        """
+        source = Path(source)
+        own = _is_calibration(source)
+        folder = source if own else place(source)
+        if not _is_calibration(folder):
+            raise UserError(
+                "missing-file",
+                f"no calibration in {folder}",
+                "nothing was learned there" if not folder.exists() else "it is no folder of a calibration",
+                "run `beatline calibrate` for this model first",
+            )
+        artefact.verify(folder)
+        content = json.loads((folder / FILE).read_text())
+        rows, about = content["labels"], content["about"]
+        found = LabelSet(tuple(Label(row["mid"], row["name"]) for row in rows))
+        if labels is not None and labels.hash != found.hash:
+            raise UserError(
+                "label-mismatch",
+                f"cannot use {folder}",
+                "it is for a model of other labels",
+                "run `beatline calibrate` for this model",
+            )
+        if not own and about.get("model_hash") != model_hash(source):
+            raise UserError(
+                "missing-stage",
+                f"cannot use {folder}",
+                f"it was made for another model than what {source} is now",
+                "run `beatline calibrate` again",
+            )
+        thresholds, positives = (
+            np.array([row["threshold"] for row in rows], np.float32),
+            np.array([row["positives"] for row in rows], np.int64),
+        )
+        return Calibration(
+            found, thresholds, content["temperature"], tuple(row["state"] for row in rows), positives, about
+        )
+
+
+def _is_calibration(folder: Path) -> bool:
+    return (artefact.read_manifest(folder) or {}).get("kind") == "calibration"
+
+
+def _model(source: Path) -> Path:
+    return source / "model" if (source / "model").is_dir() else source
+
+
+def place(source: Path) -> Path:
+    """Where a model's calibration lies: `RUN/calibration` of a run, `MODEL/calibration` of one packed for a
+    hub, `MODEL.calibration` beside any other folder or file.
+    """
+    model = _model(source)
+    if _is_calibration(model / "calibration"):
+        return model / "calibration"
+    if model.name in ("", ".."):  # of the folder that one is in, or of one above it
+        model = Path(os.path.abspath(model))
+    return model.with_name("calibration" if model.name == "model" else f"{model.name}.calibration")
+
+
+def model_hash(source: Path) -> str:
+    """SHA-256 that changes with what a model folder, export, checkpoint file or folder of checkpoint files
+    holds.
+    """
+    model = _model(source)
+    manifest = model / artefact.MANIFEST
+    if model.is_file() or manifest.exists():
+        return artefact.sha256_file(manifest if manifest.exists() else model)
+    return artefact.hash_json(
+        sorted((path.name, artefact.sha256_file(path)) for path in model.iterdir() if path.is_file())
+    )

@@ -1,0 +1,89 @@
+"""events -> frame targets: what sounds when, for models that learn it.
+
+In: the events of clips, as AudioSet's strong labels give them, in a manifest (`Clip.events`) or a store
+(`events.csv`). Out: for each clip a row of labels per frame. Imports no torch.
+"""
+
+import csv
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from beatline.audio.windows import STEP_SECONDS
+from beatline.core.labels import LabelSet
+from beatline.data.manifest import Event
+from beatline.data.store import CODING, Store
+
+
+def frame_targets(
+    events: Iterable[Event], labels: LabelSet, frames: int, seconds: float = STEP_SECONDS
+) -> np.ndarray:
+    """What sounds when: `(frames, labels)` float32, 1 where an event with the label sounds at the middle of
+    the frame.
+
+    An event between the middles of two frames counts in the frame that holds its own middle, so that none is
+    lost.
+
+    Args:
+        events: Times in seconds from the begin of the first frame; what lies outside of the frames is left
+            out.
+        frames: How many; the encoder makes 62 of 10 s.
+        seconds: Length of each; the encoder's by default.
+    """
+    targets = np.zeros((frames, len(labels)), np.float32)
+    for start, end, mid in events:
+        first, last = (
+            math.ceil(start / seconds - 0.5),
+            math.ceil(end / seconds - 0.5),
+        )  # of the frames whose middles lie in [start, end)
+        if first >= last:
+            first = math.floor((start + end) / 2 / seconds)
+            last = first + 1
+        targets[max(0, first) : max(0, last), labels.index_of_mid[mid]] = 1.0
+    return targets
+
+
+class StoreEvents:
+    """The events of a store's clips, held as arrays: the strong set has a million."""
+
+    def __init__(self, store: Store):
+        self._labels, counts, times, places = (
+            store.labels,
+            np.zeros(len(store.ids) + 1, np.int64),
+            array("d"),
+            array("i"),
+        )
+        place = {clip_id: i for i, clip_id in enumerate(store.ids)}
+        with (store.folder / "events.csv").open(newline="", **CODING) as file:
+            for row in csv.DictReader(file):
+                counts[place[row["id"]] + 1] += 1
+                times.extend((float(row["start"]), float(row["end"])))
+                places.append(store.labels.index_of_mid[row["mid"]])
+        self._starts, self._times, self._places = (
+            np.cumsum(counts),
+            np.array(times).reshape(-1, 2),
+            np.array(places),
+        )
+
+    def of(self, index: int) -> list[Event]:
+        """The events of a clip, in order of time: start and end in seconds from the clip's begin, and mid;
+        none where the data names none.
+        """
+        some = slice(*self._starts[index : index + 2].tolist())
+        return [
+            (start, end, self._labels.mids[place])
+            for (start, end), place in zip(
+                self._times[some].tolist(), self._places[some].tolist(), strict=True
+            )
+        ]
+
+    def targets(
+        self, indices: Sequence[int] | np.ndarray, frames: int, seconds: float = STEP_SECONDS
+    ) -> np.ndarray:
+        """What sounds when in these clips: `(clips, frames, labels)` float32, as `frame_targets`."""
+        targets = np.zeros((len(indices), frames, len(self._labels)), np.float32)
+        for row, index in zip(targets, indices, strict=True):
+            row[:] = frame_targets(self.of(int(index)), self._labels, frames, seconds)
+        return targets

@@ -1,0 +1,443 @@
+"""labelled clips + a frozen encoder -> a head fitted to them: a tagger like any other.
+
+In: embeddings of clips with their labels. Out: the tensors of a linear head, or of one of stored examples,
+and with what they were chosen. What decides how strong the regularisation is was never in the fit that it
+judges, and test clips have no part in either. `learn` is the whole way from clips to a published folder.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beatline.audio import windows
+from beatline.audio.samples import SAMPLE_RATE
+from beatline.core import artefact
+from beatline.core.errors import UserError
+from beatline.core.labels import LabelSet
+from beatline.data.manifest.table import as_text
+from beatline.evaluate import calibrate, metrics
+from beatline.evaluate.labelled import Labelled, folds
+from beatline.evaluate.metrics import Figures
+from beatline.evaluate.predictions import Predictions
+from beatline.model.checkpoints import load
+from beatline.model.engines import base
+from beatline.model.heads.neighbours import Neighbours
+from beatline.tag.calibration import model_hash
+from beatline.tag.result import Refused
+from beatline.tag.tagger import AudioTagger
+from beatline.train import logistic
+
+Kind = Literal["linear", "nearest"]
+Task = Literal["multi-label", "single-label"]
+Head = dict[str, Tensor]
+"""Tensors of `Tagger.head`, by name."""
+
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    "linear": tuple(float(f"{value:.3g}") for value in np.geomspace(10, 1e-4, 11)),
+    "nearest": tuple(float(f"{value:.3g}") for value in np.geomspace(1, 0.02, 11)),
+}
+"""What is tried: penalties of the squared weights, temperatures of cosines; from the smoothest head to the
+sharpest.
+"""
+DEFAULT = {"linear": 0.1, "nearest": 0.1}  # where no clip can be held out
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled embeddings."""
+
+    embeddings: np.ndarray
+    """`(clips, width)` float32."""
+    targets: np.ndarray
+    """`(clips, labels)` bool."""
+    recordings: tuple[str, ...]
+    """What each was cut from."""
+
+    def part(self, rows: np.ndarray) -> "Examples":
+        """Some of them."""
+        return Examples(self.embeddings[rows], self.targets[rows], tuple(self.recordings[i] for i in rows))
+
+
+def fit(kind: Kind, examples: Examples, strengths: Sequence[float], task: Task) -> Iterator[Head]:
+    """The head of each strength, in this order.
+
+    Args:
+        strengths: Of `STRENGTHS`' kind; falling ones are found fastest.
+    """
+    if kind == "nearest":
+        centre = examples.embeddings.mean(axis=0, dtype=np.float64)
+        directions = torch.from_numpy(examples.embeddings - centre).double()
+        stored = torch.nn.functional.normalize(directions, dim=1).float()
+        for temperature in strengths:
+            yield {
+                "examples": stored,
+                "targets": torch.from_numpy(examples.targets).float(),
+                "centre": torch.from_numpy(centre).float(),
+                "temperature": torch.tensor(temperature),
+            }
+        return
+    features, targets = (
+        torch.from_numpy(examples.embeddings).double(),
+        torch.from_numpy(examples.targets).double(),
+    )
+    centre = features.mean(dim=0)
+    spread = (features - centre).square().mean(dim=0)
+    scale = (
+        (spread + spread.mean()).sqrt().clamp_min(1e-12)
+    )  # with few clips a feature may hardly vary by accident: it is not blown up
+    start = None
+    for penalty in strengths:
+        start = logistic.fit((features - centre) / scale, targets, penalty, task, start)
+        weight, bias = start[0] / scale[:, None], start[1]
+        yield {"weight": weight.t().float().contiguous(), "bias": (bias - centre @ weight).float()}
+
+
+def logits(head: Head, embeddings: np.ndarray, task: Task) -> np.ndarray:
+    """What a head says of embeddings `(clips, width)`, `(clips, labels)` float32."""
+    given = torch.from_numpy(embeddings)
+    if "weight" in head:
+        return torch.nn.functional.linear(given, head["weight"], head["bias"]).numpy()
+    (count, width), labels = head["examples"].shape, head["targets"].shape[1]
+    module = Neighbours(width, labels, count, task)
+    module.load_state_dict(head)
+    return module(given).numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """How strong the regularisation is, and why."""
+
+    strength: float
+    how: str
+    """In words."""
+    held_out: np.ndarray | None = field(default=None, repr=False)
+    """Of cross-validation with that strength: what the heads that have not seen a clip say of it, `(clips,
+    labels)` logits.
+    """
+
+
+def choose(kind: Kind, train: Examples, validation: Examples | None, task: Task) -> Chosen:
+    """The strength of the least loss on validation clips, or else on train clips that are held out,
+    recordings whole.
+
+    A label counts where a clip is judged by examples that have it.
+    """
+    tried = STRENGTHS[kind]
+    if validation is not None and len(validation.targets):
+        found = [logits(head, validation.embeddings, task) for head in fit(kind, train, tried, task)]
+        losses = [
+            _loss(
+                some,
+                validation.targets,
+                np.broadcast_to(train.targets.any(axis=0), validation.targets.shape),
+                task,
+            )
+            for some in found
+        ]
+        return Chosen(
+            strength=tried[int(np.argmin(losses))],
+            how=f"least loss on {len(validation.targets)} validation clips",
+        )
+    parts = folds(train.recordings, train.targets, FOLDS)
+    known = np.stack([train.targets[parts != part].any(axis=0) for part in parts])
+    if not (known & train.targets).any():
+        return Chosen(
+            strength=DEFAULT[kind], how="the default: no label has a second recording that could be held out"
+        )
+    held_out = np.zeros((len(tried), *train.targets.shape), np.float32)
+    for part in np.unique(parts):
+        inside = np.flatnonzero(parts == part)
+        for k, head in enumerate(fit(kind, train.part(np.flatnonzero(parts != part)), tried, task)):
+            held_out[k, inside] = logits(head, train.embeddings[inside], task)
+    best = int(np.argmin([_loss(some, train.targets, known, task) for some in held_out]))
+    return Chosen(
+        strength=tried[best],
+        how=f"least loss in cross-validation, {parts.max() + 1} parts",
+        held_out=held_out[best],
+    )
+
+
+def _loss(found: np.ndarray, targets: np.ndarray, known: np.ndarray, task: Task) -> float:
+    """`calibration.loss` where labels are known, `(clips, labels)` bool."""
+    scores = base.score(found, task)
+    if task == "multi-label":
+        return calibrate.loss(scores[known], targets[known], task)
+    own = (known & targets).any(axis=1)
+    return calibrate.loss(scores[own], targets[own], task)
+
+
+# --- from clips to a folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What `learn` has made."""
+
+    kind: Kind
+    task: Task
+    labels: LabelSet
+    chosen: Chosen
+    clips: dict[str, int]
+    """By split, those that were used."""
+    refused: tuple[str, ...]
+    """Inputs that could not be, each with its reason."""
+    dropped: tuple[str, ...]
+    """Labels that no train clip has."""
+    single: int
+    """Labels that have one train recording."""
+    test: Figures | None
+    """On the test clips, where there are some."""
+    cross_validated: Figures | None
+    """Where there are none: on the train clips, each by a head that has not seen it. The strength was chosen
+    on them too.
+    """
+
+
+def learn(
+    source: Path | str,
+    clips: Labelled,
+    folder: Path,
+    kind: Kind,
+    task: Task | None = None,
+    device: str = "auto",
+    advance: Callable[[], object] = lambda: None,
+) -> Learned:
+    """Fits a head to labelled clips, on the frozen encoder of a checkpoint, and publishes `model` in a
+    folder, with `predictions` and `score` of test clips.
+
+    Args:
+        source: A path that `load_checkpoint` reads; the model may lack a head.
+        clips: Of their splits train is learned from, val chooses, test is scored; without splits all are
+            learned from.
+        task: As `Tagger`; None is single-label where every clip has one label, else multi-label.
+        advance: Called after each clip.
+
+    Raises:
+        UserError: `not-writable` for a folder that is there; `no-clips` where fewer than two labels have
+            train clips that can be read; `bad-config` for a clip with several labels in a single-label task;
+            `bad-usage` for an export; as `load_checkpoint`.
+    """
+    if folder.exists():
+        raise UserError(
+            "not-writable",
+            f"cannot write {folder}",
+            "it is there already",
+            "name another folder, or move it away",
+        )
+    path = Path(source)
+    if base.is_export(path):
+        raise UserError(
+            "bad-usage",
+            f"cannot learn on {path}",
+            "it is an export, whose encoder has no other head",
+            "give the checkpoint that it was made of",
+        )
+    loaded = load.load_checkpoint(path)
+    task = _task(clips, task)
+    _check_labels(clips, range(len(clips.ids)))
+    with _published(folder) as partial:
+        tagger = AudioTagger(base.load_checkpoint(path, device=device, head=False))
+        heard, refused = _hear(tagger, clips, advance)
+        splits = {
+            name: np.array([i for i in heard if (clips.splits[i] or ("train",))[0] == name], np.int64)
+            for name in ("train", "val", "test")
+        }
+        _check_labels(clips, splits["train"])
+        columns = np.flatnonzero(clips.targets[splits["train"]].any(axis=0))
+        labels = clips.labels.select(columns)
+        train, validation = (_examples(clips, heard, splits[name], columns) for name in ("train", "val"))
+        chosen = choose(kind, train, validation, task)
+        (head,) = fit(kind, train, [chosen.strength], task)
+        test = (
+            _predictions(clips, heard, splits["test"], columns, labels, head, task, tagger)
+            if len(splits["test"])
+            else None
+        )
+        learned = Learned(
+            kind=kind,
+            task=task,
+            labels=labels,
+            chosen=chosen,
+            clips={name: len(places) for name, places in splits.items()},
+            refused=tuple(f"{name}: {error.cause}" for name, error in refused),
+            dropped=tuple(
+                clips.labels.names[k] for k in np.flatnonzero(clips.targets.any(axis=0)) if k not in columns
+            ),
+            single=_single(train),
+            test=metrics.figures(test.scores, test.targets, clips_hash=test.clips_hash) if test else None,
+            cross_validated=_figures(train, chosen, task)
+            if test is None and chosen.held_out is not None
+            else None,
+        )
+        tagger_made = loaded.with_head(head, labels, task).tagger()
+        load.save(
+            partial / "model",
+            tagger_made,
+            labels,
+            {
+                "probe": _about(
+                    Path(source).name, path, loaded, learned, clips.part(splits["train"].tolist()).clips_hash
+                )
+            },
+        )
+        if test is not None and learned.test is not None:
+            made_from = artefact.sha256_file(partial / "model" / artefact.MANIFEST)
+            test.save(partial / "predictions", {"kind": "predictions", "made_from": made_from})
+            with artefact.publish(partial / "score", {"kind": "score", "made_from": made_from}) as part:
+                (part / "figures.json").write_text(
+                    json.dumps({"figures": learned.test.to_dict(), "baselines": {}}, indent=1) + "\n"
+                )
+                (part / "labels.csv").write_text(
+                    metrics.label_table(learned.test, labels, train.targets.sum(axis=0))
+                )
+        _write_ledger(partial / "ledger.jsonl", clips, refused)
+    return learned
+
+
+def _task(clips: Labelled, wanted: Task | None) -> Task:
+    several = np.flatnonzero(clips.targets.sum(axis=1) > 1)
+    if wanted == "single-label" and len(several):
+        raise UserError(
+            "bad-config",
+            "a single-label head",
+            f"{len(several)} clips have several labels, the first is {clips.ids[several[0]]}",
+            "leave --task out, or give each clip one label",
+        )
+    return wanted or ("multi-label" if len(several) else "single-label")
+
+
+def _check_labels(clips: Labelled, places: Iterable[int]) -> None:
+    """Refuses what no head can tell apart."""
+    train = [i for i in places if clips.splits[i] in ((), ("train",))]
+    present = np.flatnonzero(clips.targets[train].any(axis=0))
+    if len(present) < 2:
+        cause = (
+            f"all train clips have the one label {clips.labels.names[present[0]]}"
+            if len(present)
+            else "no train clip can be used"
+        )
+        raise UserError(
+            "no-clips", f"cannot learn from {clips.name}", cause, "give clips of at least two labels"
+        )
+
+
+def _hear(
+    tagger: AudioTagger, clips: Labelled, advance: Callable[[], object]
+) -> tuple[dict[int, np.ndarray], list[tuple[str, UserError]]]:
+    """Embeddings of each clip's windows, by place, `(windows, width)`; and the clips that cannot be read."""
+    places, refused = [], []
+
+    def sources() -> Iterator[tuple[np.ndarray, int]]:
+        for place, samples in enumerate(clips.read(range(len(clips.ids)))):
+            if isinstance(samples, UserError):
+                refused.append((clips.ids[place], samples))
+                continue
+            places.append(place)
+            yield samples, SAMPLE_RATE
+
+    heard, parts = [], []
+    for part in tagger.embeddings(sources(), "window"):
+        if isinstance(part, Refused):  # samples that were decoded have nothing left to refuse
+            raise part.error
+        parts.append(part.rows)
+        if part.seconds is not None:
+            heard.append(np.concatenate(parts))
+            parts = []
+            advance()
+    return dict(zip(places, heard, strict=True)), refused
+
+
+def _examples(
+    clips: Labelled, heard: dict[int, np.ndarray], places: np.ndarray, columns: np.ndarray
+) -> Examples:
+    """A clip is one example, however many windows it has; its embedding is that of `AudioTagger.embed`."""
+    rows = [(heard[i].astype(np.float64).sum(axis=0) / len(heard[i])).astype(np.float32) for i in places]
+    width = next(iter(heard.values())).shape[1]
+    return Examples(
+        np.stack(rows) if rows else np.empty((0, width), np.float32),
+        clips.targets[places][:, columns],
+        tuple(clips.recordings[i] for i in places),
+    )
+
+
+def _predictions(
+    clips: Labelled,
+    heard: dict[int, np.ndarray],
+    places: np.ndarray,
+    columns: np.ndarray,
+    labels: LabelSet,
+    head: Head,
+    task: Task,
+    tagger: AudioTagger,
+) -> Predictions:
+    """What the tagger will say of clips: of each window for itself, then merged."""
+    scores = [windows.merge(base.score(logits(head, heard[i], task), task), tagger.merge) for i in places]
+    return Predictions(
+        tuple(clips.ids[i] for i in places), np.stack(scores), clips.targets[places][:, columns], labels
+    )
+
+
+def _figures(train: Examples, chosen: Chosen, task: Task) -> Figures:
+    assert chosen.held_out is not None
+    return metrics.figures(base.score(chosen.held_out, task), train.targets)
+
+
+def _single(train: Examples) -> int:
+    """Labels that have one recording."""
+    return sum(len({train.recordings[i] for i in np.flatnonzero(column)}) == 1 for column in train.targets.T)
+
+
+def _about(name: str, path: Path, loaded: load.Loaded, learned: Learned, clips_hash: str) -> dict[str, Any]:
+    """What the model's folder says of its head."""
+    return {
+        "head": learned.kind,
+        "strength": learned.chosen.strength,
+        "chosen": learned.chosen.how,
+        "clips": learned.clips,
+        "clips_hash": clips_hash,
+        "encoder": name,
+        "encoder_hash": model_hash(path),
+        "encoder_family": loaded.family,
+    }
+
+
+def _write_ledger(path: Path, clips: Labelled, refused: list[tuple[str, UserError]]) -> None:
+    """A line for each input."""
+    bad = dict(refused)
+    with path.open("w") as file:
+        for name in clips.ids:
+            status = (
+                {"status": "rejected", "code": bad[name].code, "reason": as_text(bad[name].cause)}
+                if name in bad
+                else {"status": "ok"}
+            )
+            file.write(json.dumps({"input": name, **status}) + "\n")
+        for one in clips.rejected:
+            file.write(
+                json.dumps({"input": one.input, "status": "rejected", "code": one.code, "reason": one.reason})
+                + "\n"
+            )
+
+
+@contextmanager
+def _published(folder: Path) -> Iterator[Path]:
+    """A folder of folders that are each sealed, in place when all are there."""
+    partial = artefact.beside(folder, ".partial")
+    with artefact.disk_errors(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        artefact.put_in_place(partial, folder)

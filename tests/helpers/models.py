@@ -1,0 +1,45 @@
+"""A tagger small enough for every test, and its exports."""
+
+import torch
+
+from beatline.config import EncoderConfig
+from beatline.core.labels import Label, LabelSet
+from beatline.model.engines import base, export
+from beatline.model.tagger import Tagger, initialise_tagger
+
+LABELS = LabelSet(tuple(Label(f"/m/{name}", name.title()) for name in ("bark", "rain", "speech")))
+CONFIG = EncoderConfig(
+    embed_dim=16,
+    encoder_layers=2,
+    encoder_embed_dim=32,
+    encoder_ffn_embed_dim=64,
+    encoder_attention_heads=4,
+    conv_pos=16,
+    conv_pos_groups=4,
+    num_buckets=32,
+    max_distance=60,
+)
+
+
+def make_tagger(config: EncoderConfig = CONFIG) -> Tagger:
+    tagger = Tagger(config, len(LABELS))
+    initialise_tagger(tagger, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for (
+            parameter
+        ) in tagger.parameters():  # away from the start, where a bias or a gate that is left out goes unseen
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    return tagger.eval()
+
+
+def tiny_export(tmp_path_factory, to="onnx"):
+    """The tiny tagger's export in this form, made once for each worker."""
+    folder = tmp_path_factory.getbasetemp() / "exports" / to
+    if not folder.exists():
+        for file, difference in export.export(
+            make_tagger(), LABELS, folder, int8=to == "onnx", to=to
+        ).items():
+            assert (folder / file).exists() and difference["mean"] <= difference["worst"] < (
+                0.02 if file == base.INT8 else 1e-5
+            )
+    return folder
