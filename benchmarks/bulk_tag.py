@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from beatline import config
 from beatline.core.errors import EXIT_CODES, INPUT
 from beatline.core.labels import audioset
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.tagger import Tagger, initialise_tagger
 from tests.helpers.rays import workers
 

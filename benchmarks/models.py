@@ -20,8 +20,10 @@ from beatline import config, recipe
 from beatline.config import EncoderConfig, to_dict
 from beatline.core.labels import audioset
 from beatline.data.store import Store
+from beatline.model.checkpoints.espnet import export_espnet
 from beatline.model.checkpoints.layout import to_release
-from beatline.model.checkpoints.load import export_espnet, load_checkpoint, save
+from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.checkpoints.own import save
 from beatline.model.engines import export
 from beatline.model.fbank import SAMPLE_RATE
 from beatline.model.tagger import Tagger, initialise_tagger

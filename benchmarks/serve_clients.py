@@ -51,7 +51,7 @@ def write_model(folder: Path, size: str) -> Path:
     from beatline import config
     from beatline.config import EncoderConfig
     from beatline.core.labels import audioset
-    from beatline.model.checkpoints.load import save
+    from beatline.model.checkpoints.own import save
     from beatline.model.tagger import Tagger, initialise_tagger
 
     encoder = EncoderConfig() if size == "base" else config.load("mini", []).model.encoder

@@ -160,7 +160,7 @@ def train(config: Config) -> None:
 def predict(config: Config) -> None:
     """Scores every test clip with the trained model."""
     from beatline.evaluate.predict import predict as predict_split
-    from beatline.model.checkpoints.load import load_checkpoint
+    from beatline.model.checkpoints.load import load_tagger
     from beatline.train.loop import pick_device
 
     clips, model_folder, folder = open_store(config), config.out / "model", config.out / "predictions"
@@ -169,7 +169,7 @@ def predict(config: Config) -> None:
     if is_whole("predict", folder, "made_from", made_from):
         say("predict", f"{folder} is there already")
         return
-    loaded = load_checkpoint(model_folder).ordered(clips.labels)
+    loaded = load_tagger(model_folder).ordered(clips.labels)
     device = pick_device(config.train.device)
     test = clips.splits["test"]
     say("predict", f"{len(test)} test clips with {model_folder} -> {folder}")

@@ -23,7 +23,7 @@ import soundfile
 from beatline.cli import main
 from beatline.core import ray as beatline_cluster
 from beatline.core import remote
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.tag import ray as bulk_tag
 from beatline.tag import tagger as tag
 from beatline.tag.batch_tagger import BatchTagger, Settings

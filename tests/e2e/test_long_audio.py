@@ -21,7 +21,7 @@ import torch
 import beatline
 from beatline.config import EncoderConfig
 from beatline.core.labels import audioset
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.tagger import Tagger, initialise_tagger
 
 pytestmark = [

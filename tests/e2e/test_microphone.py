@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from tests.helpers.models import LABELS, make_tagger
 from tests.helpers.processes import until
 

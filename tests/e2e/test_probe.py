@@ -18,7 +18,7 @@ import torch
 from beatline import config
 from beatline.core import artefact
 from beatline.core.labels import LabelSet
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.tag import tagger as tag
 

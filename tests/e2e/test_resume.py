@@ -17,7 +17,7 @@ from beatline import recipe
 from beatline.core import artefact
 from beatline.core.console import read_log
 from beatline.data.store import Store
-from beatline.model.checkpoints.load import load_tensors
+from beatline.model.checkpoints.own import load_tensors
 from beatline.train import loop as train
 from beatline.train.batches import epoch_batches
 from tests.helpers.stores import die_at, in_child

@@ -30,7 +30,7 @@ import torch
 from beatline.cli import main
 from beatline.core.labels import Label, LabelSet, audioset
 from beatline.core.limits import ServeLimits
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.engines.base import TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve import answers

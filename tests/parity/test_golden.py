@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from beatline.config import OptimConfig
 from beatline.model.attention import KEPT_WEIGHTS
 from beatline.model.checkpoints.layout import correspondence
-from beatline.model.checkpoints.load import load_checkpoint, load_tokenizer
+from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.checkpoints.release import load_tokenizer
 from beatline.model.fbank import log_mel
 from beatline.model.tagger import Tagger, token_padding
 from beatline.train.optim import adamw, clip_gradients, learning_rate

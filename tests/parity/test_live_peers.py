@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from beatline.audio.windows import tile_short
 from beatline.config import OptimConfig
+from beatline.model.checkpoints.espnet import export_espnet
 from beatline.model.checkpoints.layout import to_release
-from beatline.model.checkpoints.load import export_espnet, load_checkpoint
+from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.fbank import SAMPLE_RATE, log_mel
 from beatline.model.tagger import Tagger
 from beatline.train.optim import adamw, clip_gradients

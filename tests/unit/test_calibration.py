@@ -9,7 +9,7 @@ import soundfile
 from beatline.cli import main
 from beatline.core.errors import UserError
 from beatline.evaluate import calibrate as calibration
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.tag import tagger
 from beatline.tag.calibration import Calibration
 from tests.helpers.models import LABELS, make_tagger

@@ -11,7 +11,11 @@ import yaml
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet, audioset
-from beatline.model.checkpoints.load import export_espnet, load_checkpoint, load_tokenizer, save
+from beatline.model.checkpoints.espnet import export_espnet
+from beatline.model.checkpoints.load import load_checkpoint, load_tagger
+from beatline.model.checkpoints.loaded import Loaded, LoadedTagger
+from beatline.model.checkpoints.own import save
+from beatline.model.checkpoints.release import load_tokenizer
 from beatline.model.tagger import Tagger, initialise_tagger
 from tests.helpers.models import LABELS, make_tagger
 
@@ -101,6 +105,33 @@ def test_openbeats_pretrained_has_helpers_and_its_own_normalisation(tmp_path, re
     loaded = load_checkpoint(tmp_path / "ob.pt")
     assert loaded.labels is None and loaded.config.fbank_mean == 11.0 and len(loaded.ignored) == 2
     refused(tmp_path / "ob.pt", "no head")
+
+
+def test_a_model_without_a_head_is_no_tagger_until_it_gets_one(tmp_path, released):
+    for part in ("weight", "bias"):
+        del released["model"][f"predictor.{part}"]
+    torch.save(released, tmp_path / "x.pt")
+    loaded = load_checkpoint(tmp_path / "x.pt")
+    assert type(loaded) is Loaded and not any(name.startswith("head.") for name in loaded.state)
+    with pytest.raises(UserError) as asked:
+        load_tagger(tmp_path / "x.pt")
+    with pytest.raises(UserError) as built:
+        loaded.tagger()
+    assert asked.value.code == "bad-checkpoint" and str(asked.value) == str(built.value)
+    head = {"weight": torch.ones(3, loaded.config.encoder_embed_dim), "bias": torch.zeros(3)}
+    tagger = loaded.with_head(head, LABELS, "single-label")
+    assert type(tagger) is LoadedTagger and tagger.labels is LABELS
+    assert tagger.tagger().task == "single-label" and torch.equal(tagger.tagger().head.weight, head["weight"])
+
+
+def test_a_model_with_a_head_is_a_tagger_with_labels():
+    for name in ("unilm_finetuned.pt", "espnet_tiny"):
+        loaded, tagger = load_checkpoint(GOLDEN / name), load_tagger(GOLDEN / name)
+        assert type(loaded) is type(tagger) is LoadedTagger and tagger.labels == loaded.labels
+    with pytest.raises(TypeError):
+        Loaded(source=GOLDEN, family="", config=loaded.config, state={}, labels=LABELS)
+    with pytest.raises(TypeError):
+        LoadedTagger(source=GOLDEN, family="", config=loaded.config, state={})
 
 
 def test_openbeats_finetuned_takes_the_base_models_architecture(tmp_path):

@@ -12,7 +12,7 @@ import soundfile
 from beatline.audio import media
 from beatline.audio.inputs import find
 from beatline.core.errors import UserError
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from tests.helpers.models import LABELS, make_tagger
 
 

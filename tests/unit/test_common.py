@@ -18,7 +18,7 @@ from beatline.evaluate import compare as comparison
 from beatline.evaluate import metrics
 from beatline.evaluate.compare import compare, find_predictions
 from beatline.evaluate.predictions import Predictions
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from tests.helpers.models import LABELS as MODEL_LABELS
 from tests.helpers.models import make_tagger
 from tests.helpers.stores import refused

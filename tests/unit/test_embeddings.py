@@ -12,7 +12,7 @@ import torch
 
 from beatline.cli import main
 from beatline.core import artefact
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.engines import base
 from beatline.tag import embeddings
 from beatline.tag import tagger as tag

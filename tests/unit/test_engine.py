@@ -11,7 +11,7 @@ import torch
 
 from beatline.audio import windows
 from beatline.core.errors import UserError
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.engines import base, export
 from beatline.tag import tagger as tag
 from tests.helpers.models import CONFIG, LABELS, make_tagger, tiny_export

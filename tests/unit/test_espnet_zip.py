@@ -10,7 +10,8 @@ import yaml
 
 from beatline import cli
 from beatline.core.errors import UserError
-from beatline.model.checkpoints.load import load_checkpoint, save
+from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.checkpoints.own import save
 from beatline.publish import espnet_zip
 from tests.helpers.models import LABELS, make_tagger
 

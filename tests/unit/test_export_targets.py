@@ -16,7 +16,7 @@ import torch
 from beatline import cli
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.engines import base, export
 from tests.helpers.models import LABELS, make_tagger, tiny_export
 

@@ -18,7 +18,8 @@ from beatline import cli, recipe
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.fetch import checkpoints, services
-from beatline.model.checkpoints.load import export_espnet, load_checkpoint
+from beatline.model.checkpoints.espnet import export_espnet
+from beatline.model.checkpoints.load import load_checkpoint
 from beatline.publish import hub as publish
 from beatline.tag.calibration import Calibration, model_hash
 from beatline.train import loop
@@ -371,7 +372,7 @@ def test_figures_of_another_model_are_not_published(run, tmp_path):
     shutil.rmtree(copy / "model")
     replaced = replace(loaded, state=loaded.state | {"head.bias": loaded.state["head.bias"] + 1})
     with artefact.publish(copy / "model", artefact.read_manifest(run / "model")) as partial:
-        from beatline.model.checkpoints.load import write_model
+        from beatline.model.checkpoints.own import write_model
 
         write_model(partial, replaced.state, replaced.tagger(), loaded.labels, loaded.about)
     refused("missing-stage", lambda: publish.pack(copy, tmp_path / "packed"), "score")

@@ -27,7 +27,7 @@ from beatline.audio import stream as pcm
 from beatline.audio.samples import to_waveform
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.engines.base import Engine, TorchEngine
 from beatline.tag.calibration import Calibration, model_hash, place
 from beatline.tag.listening import Stream, every, live

@@ -19,7 +19,7 @@ from beatline import cli, config
 from beatline import recipe as stages
 from beatline.core.labels import Label, LabelSet
 from beatline.evaluate.score_folder import read_score
-from beatline.model.checkpoints.load import export_espnet
+from beatline.model.checkpoints.espnet import export_espnet
 from beatline.publish import hub as publish
 from beatline.publish import model_card
 from beatline.publish.model_card import Facts, card

@@ -21,7 +21,8 @@ from beatline.evaluate import compare as comparison
 from beatline.evaluate import metrics
 from beatline.evaluate.labelled import of_data
 from beatline.evaluate.predictions import Predictions
-from beatline.model.checkpoints.load import load_checkpoint, save
+from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.checkpoints.own import save
 from beatline.model.engines import base, export
 from beatline.model.heads.neighbours import Neighbours
 from beatline.publish import hub

@@ -21,7 +21,7 @@ from beatline.audio.durations import EXTENSIONS
 from beatline.audio.pool import Decoders, Job
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.model.engines import base
 from beatline.tag import ray as bulk_tag
 from beatline.tag import tagger as tag

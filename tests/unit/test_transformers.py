@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from beatline.model.checkpoints.load import save
+from beatline.model.checkpoints.own import save
 from beatline.publish import hub as publish
 from tests.helpers.models import LABELS, make_tagger
 

@@ -8,7 +8,9 @@ from beatline.core.errors import UserError
 
 def convert(arguments: list[str]) -> None:
     """Writes a checkpoint in another form."""
-    from beatline.model.checkpoints.load import export_espnet, load_checkpoint, save
+    from beatline.model.checkpoints.espnet import export_espnet
+    from beatline.model.checkpoints.load import load_tagger
+    from beatline.model.checkpoints.own import save
 
     parser = Parser(
         "convert",
@@ -37,9 +39,8 @@ def convert(arguments: list[str]) -> None:
         f"{'as ESPnet loads it' if given.to == 'espnet' else 'a model folder of beatline'}",
         flush=True,
     )
-    loaded = load_checkpoint(source, given.architecture)
+    loaded = load_tagger(source, given.architecture)
     tagger, labels = loaded.tagger(), loaded.labels
-    assert labels is not None  # tagger() refuses a model without a head
     if given.to == "espnet":
         export_espnet(Path(target), tagger, labels)
     else:
@@ -70,12 +71,11 @@ def export(arguments: list[str]) -> None:
             "it is there already",
             "name another folder, or move it away",
         )
-    from beatline.model.checkpoints.load import load_checkpoint
+    from beatline.model.checkpoints.load import load_tagger
     from beatline.model.engines import export
 
-    loaded = load_checkpoint(source)
+    loaded = load_tagger(source)
     tagger, labels = loaded.tagger("exact"), loaded.labels
-    assert labels is not None  # tagger() refuses a model without a head
     for file, difference in export.export(
         tagger, labels, folder, given.int8, {"source": str(loaded.source)}, given.to
     ).items():

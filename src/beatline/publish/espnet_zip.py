@@ -2,7 +2,7 @@
 
 In: a tagger and its labels. Out: a zip archive with `config.yaml`, `model.pth` and `meta.yaml`, which says
 which is which by the names of ESPnet's inference class' arguments. What is in the first two is
-`model.checkpoint`'s.
+`model.checkpoints.espnet`'s.
 """
 
 import sys
@@ -16,7 +16,7 @@ import yaml
 
 from beatline.core import artefact
 from beatline.core.labels import LabelSet
-from beatline.model.checkpoints.load import write_espnet
+from beatline.model.checkpoints.espnet import write_espnet
 from beatline.model.tagger import Tagger
 
 ESPNET = "202511"

@@ -22,8 +22,9 @@ from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
 from beatline.evaluate.score_folder import mean_ap, read_score
 from beatline.fetch import checkpoints, hub
-from beatline.model.checkpoints import load as checkpoint
-from beatline.model.checkpoints.load import Loaded
+from beatline.model.checkpoints import own
+from beatline.model.checkpoints.load import load_tagger
+from beatline.model.checkpoints.loaded import Loaded
 from beatline.publish import model_card
 from beatline.tag.calibration import Calibration, model_hash, place
 
@@ -81,9 +82,8 @@ def push(source: Path | str, repository: str, private: bool = False, licence: st
 
 
 def _write(source: Path, folder: Path, name: str, licence: str) -> None:
-    loaded = checkpoint.load_checkpoint(source)
+    loaded = load_tagger(source)
     tagger, labels = loaded.tagger(), loaded.labels
-    assert labels is not None  # tagger() refuses a model without a head
     about = _without_places(
         loaded.about
         if loaded.family == "beatline"
@@ -106,8 +106,8 @@ def _write(source: Path, folder: Path, name: str, licence: str) -> None:
         licence=licence,
     )
     with artefact.publish(folder, {"kind": "model", "labels_hash": labels.hash, "open": True}) as partial:
-        checkpoint.write_model(partial, tagger.state_dict(), tagger, labels, about)
-        file = partial / checkpoint.ABOUT
+        own.write_model(partial, tagger.state_dict(), tagger, labels, about)
+        file = partial / own.ABOUT
         file.write_text(
             json.dumps(json.loads(file.read_text()) | _for_transformers(labels, tagger.task), indent=1) + "\n"
         )

@@ -32,7 +32,8 @@ from beatline.evaluate import metrics
 from beatline.evaluate.predict import score_clips
 from beatline.model import cpu as products
 from beatline.model import memory
-from beatline.model.checkpoints.load import WEIGHTS, load_checkpoint, load_tensors, save_tensors, write_model
+from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.checkpoints.own import WEIGHTS, load_tensors, save_tensors, write_model
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.train import parallel
 from beatline.train.augment import generator

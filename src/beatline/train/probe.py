@@ -27,7 +27,9 @@ from beatline.evaluate import calibrate, metrics
 from beatline.evaluate.labelled import Labelled, folds
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
-from beatline.model.checkpoints import load
+from beatline.model.checkpoints import own
+from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.checkpoints.loaded import Loaded
 from beatline.model.engines import base
 from beatline.model.heads.neighbours import Neighbours
 from beatline.tag.calibration import model_hash
@@ -241,7 +243,7 @@ def learn(
             "it is an export, whose encoder has no other head",
             "give the checkpoint that it was made of",
         )
-    loaded = load.load_checkpoint(path)
+    loaded = load_checkpoint(path)
     task = _task(clips, task)
     _check_labels(clips, range(len(clips.ids)))
     with _published(folder) as partial:
@@ -279,7 +281,7 @@ def learn(
             else None,
         )
         tagger_made = loaded.with_head(head, labels, task).tagger()
-        load.save(
+        own.save(
             partial / "model",
             tagger_made,
             labels,
@@ -396,7 +398,7 @@ def _single(train: Examples) -> int:
     return sum(len({train.recordings[i] for i in np.flatnonzero(column)}) == 1 for column in train.targets.T)
 
 
-def _about(name: str, path: Path, loaded: load.Loaded, learned: Learned, clips_hash: str) -> dict[str, Any]:
+def _about(name: str, path: Path, loaded: Loaded, learned: Learned, clips_hash: str) -> dict[str, Any]:
     """What the model's folder says of its head."""
     return {
         "head": learned.kind,

@@ -1,12 +1,13 @@
 """Names: how the BEATs release's tensors and ours correspond, in both directions.
 
-Outside the straight line, for `model/checkpoint`. One table, `correspondence`, serves import and export; it
-covers every parameter of a tagger, so a conversion is strict by construction. ESPnet and OpenBEATs use the
-release's names behind a prefix.
+In: an architecture. Out: pairs of names. One table, `correspondence`, serves import and export. It covers
+every parameter of the encoder, so a conversion is strict by construction. ESPnet uses the release's names
+behind a prefix.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,27 +17,32 @@ from beatline.config import EncoderConfig
 
 @dataclass(frozen=True)
 class Pair:
-    """One of our tensors and the release's: several where we fuse (`stacked`: q, k, v) or where it repeats
-    one (`shared`: the position bias).
+    """One of our tensors and the release's, which are several for two kinds.
+
+    Args:
+        kind: `stacked`: ours is theirs one after another (q, k, v). `shared`: each of theirs is a copy of
+            ours (the position bias). `heads`: ours is `(heads,)`, theirs `(1, heads, 1, 1)`.
     """
 
     ours: str
     theirs: tuple[str, ...]
-    kind: str = "same"  # same | stacked | shared | heads
+    kind: Literal["same", "stacked", "shared", "heads"] = "same"
 
     def to_ours(self, tensors: list[Tensor]) -> Tensor:
+        """Our tensor of the release's, which have the order of `theirs`."""
         if self.kind == "stacked":
             return torch.cat(tensors)
         return tensors[0].flatten() if self.kind == "heads" else tensors[0]
 
     def to_theirs(self, tensor: Tensor) -> list[Tensor]:
+        """The release's tensors of ours, in the order of `theirs`."""
         if self.kind == "stacked":
             return list(tensor.chunk(len(self.theirs)))
         return [tensor.view(1, -1, 1, 1)] if self.kind == "heads" else [tensor] * len(self.theirs)
 
 
 def correspondence(config: EncoderConfig) -> Iterator[Pair]:
-    """Every parameter of our encoder (`encoder.` before ours) beside the release's names."""
+    """Every parameter of our encoder, by its name in a tagger (`encoder.*`), beside the release's names."""
 
     def linear(ours: str, theirs: str, bias: bool = True) -> Iterator[Pair]:
         for part in ("weight", "bias")[: 1 + bias]:
@@ -75,7 +81,7 @@ def correspondence(config: EncoderConfig) -> Iterator[Pair]:
 
 
 def to_release(state: dict[str, Tensor], config: EncoderConfig, head: str) -> dict[str, Tensor]:
-    """A tagger's tensors under the release's names, the head as `<head>.weight` and `<head>.bias`."""
+    """A tagger's tensors under the release's names; its linear head as `<head>.weight` and `<head>.bias`."""
     released = {
         name: part
         for pair in correspondence(config)
@@ -85,8 +91,9 @@ def to_release(state: dict[str, Tensor], config: EncoderConfig, head: str) -> di
 
 
 def config_from_shapes(released: dict[str, Tensor]) -> EncoderConfig:
-    """The architecture that tensors under the release's names have; what shapes do not show is as in the
-    BEATs release (post-norm, DeepNorm).
+    """The architecture that tensors under the release's names have.
+
+    What shapes do not show is as in the BEATs release (post-norm, DeepNorm).
 
     Raises:
         KeyError: A tensor that every BEATs encoder has is missing.

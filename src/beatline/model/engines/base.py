@@ -386,9 +386,10 @@ def load_checkpoint(
     import torch
 
     from beatline.model.checkpoints import load
+    from beatline.model.checkpoints.loaded import LoadedTagger
 
-    loaded = load.load_checkpoint(source)
-    if not head and loaded.labels is None:
+    loaded = load.load_tagger(source) if head else load.load_checkpoint(source)
+    if not isinstance(loaded, LoadedTagger):
         width = loaded.config.encoder_embed_dim
         loaded = loaded.with_head(
             {"weight": torch.zeros(1, width), "bias": torch.zeros(1)},
@@ -396,7 +397,6 @@ def load_checkpoint(
             "multi-label",
         )
     tagger, labels = loaded.tagger(), loaded.labels
-    assert labels is not None  # tagger() refuses a model without a head
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.partition(":")[0] not in ("cpu", "cuda"):

@@ -31,7 +31,7 @@ from beatline.config import to_dict
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
-from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.checkpoints.load import load_tagger
 from beatline.model.engines import base
 from beatline.model.engines.base import INT8, ONNX, OPENVINO, Engine, GraphEngine, Precision, TorchEngine
 from beatline.model.heads.neighbours import Neighbours
@@ -413,9 +413,8 @@ def load(
     if folder is not None and graph_wanted and artefact.read_manifest(folder) is None:
         with artefact.FolderLock(folder.parent, wait=True):
             if artefact.read_manifest(folder) is None:  # nobody has made it meanwhile
-                loaded = load_checkpoint(source)
+                loaded = load_tagger(source)
                 tagger, labels = loaded.tagger("exact"), loaded.labels
-                assert labels is not None
                 export(tagger, labels, folder, int8=int8, about={"source": str(loaded.source)})
     if (
         folder is not None
