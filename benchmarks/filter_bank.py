@@ -14,7 +14,8 @@ import numpy as np
 import peers
 import torch
 
-from beatline.model.fbank import FULL_SCALE, MELS, SAMPLE_RATE, fbank
+from beatline.model.fbank import FULL_SCALE, fbank
+from beatline.model.geometry import MELS, SAMPLE_RATE
 
 CLIPS = 32
 FASTER = {"torchaudio": 2.0, "kaldi-native-fbank": 10.0}

@@ -8,7 +8,7 @@ not softmax, norms and other element-wise work, nor what an implementation compu
 from collections.abc import Iterator
 
 from beatline.config import EncoderConfig
-from beatline.model.fbank import MELS, SAMPLE_RATE, frame_count
+from beatline.model.geometry import MELS, SAMPLE_RATE, frame_count
 
 
 def layer_products(config: EncoderConfig, rows: int) -> Iterator[tuple[int, int, int]]:

@@ -16,6 +16,7 @@ import numpy as np
 import train_step
 
 from beatline.evaluate.predict import score_clips
+from beatline.model.engines.base import TorchEngine
 
 STEPS, CLIPS = 200, 40
 WITHIN, SCORES = 0.01, 0.01
@@ -29,7 +30,8 @@ def curve(
     ready = train_step.trainer(folder / "own", store, folder / precision, *settings)
     step = train_step.real_step(ready)
     losses = np.array([step()[0] for _ in range(steps)])
-    return losses, score_clips(ready.tagger, store, store.splits["test"], ready.device, precision=precision)
+    engine = TorchEngine(ready.tagger, store.labels, ready.device, precision, bulk=True)
+    return losses, score_clips(engine, store, store.splits["test"])
 
 
 def rows(options: harness.Options) -> Iterator[harness.Row]:

@@ -54,9 +54,10 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         )
         jobs = [Job(path) for path in paths * (1 if options.smoke else 4)]
         engine = TorchEngine(tagger, audioset(), device, "bfloat16")
+        bulk = TorchEngine(tagger, audioset(), device, "bfloat16", bulk=True)
         works = {
             "memory": lambda: from_memory(tagger, samples, device, batch),
-            "store": lambda: score_clips(tagger, store, indices, device, precision="bfloat16", workers=8),
+            "store": lambda: score_clips(bulk, store, indices, workers=8),
             "files": lambda: sum(1 for _ in tables.tagged(AudioTagger(engine), jobs)),
         }
         difference = np.abs(works["memory"]() - works["store"]()).max()

@@ -29,8 +29,8 @@ TRAINED = harness.ROOT / "runs/bench/mini"
 def scores_of(model: Path, store: Store, precision: Precision, engine: Name = "auto") -> np.ndarray:
     """Scores of the store's test clips."""
     chosen = tagger.load(model, engine, precision).engine
-    clips = [store.samples(int(i)).astype(np.float32)[None] / 32768 for i in store.splits["test"]]
-    return np.concatenate([chosen.scores(clip) for clip in clips])
+    clips = [store.samples(int(i)) for i in store.splits["test"]]
+    return np.concatenate([chosen.outputs([clip]).scores for clip in clips])
 
 
 def speed(options: harness.Options) -> Iterator[harness.Row]:

@@ -25,7 +25,7 @@ from beatline.model.checkpoints.layout import to_release
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.checkpoints.own import save
 from beatline.model.engines import export
-from beatline.model.fbank import SAMPLE_RATE
+from beatline.model.geometry import SAMPLE_RATE
 from beatline.model.tagger import Tagger, initialise_tagger
 
 sys.path.insert(0, str(harness.ROOT / "tests/parity"))  # how the peers are built is known there

@@ -161,6 +161,7 @@ def predict(config: Config) -> None:
     """Scores every test clip with the trained model."""
     from beatline.evaluate.predict import predict as predict_split
     from beatline.model.checkpoints.load import load_tagger
+    from beatline.model.engines.pytorch import TorchEngine
     from beatline.train.loop import pick_device
 
     clips, model_folder, folder = open_store(config), config.out / "model", config.out / "predictions"
@@ -170,20 +171,13 @@ def predict(config: Config) -> None:
         say("predict", f"{folder} is there already")
         return
     loaded = load_tagger(model_folder).ordered(clips.labels)
-    device = pick_device(config.train.device)
+    engine = TorchEngine(
+        loaded.tagger(), clips.labels, pick_device(config.train.device), config.train.precision, bulk=True
+    )
     test = clips.splits["test"]
     say("predict", f"{len(test)} test clips with {model_folder} -> {folder}")
     with progress("predict", len(test)) as advance:
-        result = predict_split(
-            loaded.tagger().to(device),
-            clips,
-            "test",
-            device,
-            config.data.max_seconds,
-            config.train.precision,
-            config.train.workers,
-            advance,
-        )
+        result = predict_split(engine, clips, "test", config.data.max_seconds, config.train.workers, advance)
     result.save(folder, {"kind": "predictions", "made_from": made_from})
     say("predict", f"{len(result.ids)} clips x {len(result.labels)} labels scored")
 

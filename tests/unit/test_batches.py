@@ -10,10 +10,10 @@ import torch
 
 from beatline import config
 from beatline import recipe as stages
-from beatline.audio.windows import tile_short, tiled_length
 from beatline.config import AugmentConfig, TrainConfig
 from beatline.core.threads import in_order
 from beatline.data.store import Store
+from beatline.model.geometry import tile_short, tiled_length
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.train.batches import augmented_fbank, epoch_batches, make_batch, read_clips
 from tests.helpers.tiny import tiny, write_data

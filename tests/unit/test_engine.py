@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 
-from beatline.audio import windows
 from beatline.core.errors import UserError
+from beatline.model import geometry
 from beatline.model.checkpoints.own import save
 from beatline.model.engines import base, export
 from beatline.tag import tagger as tag
@@ -41,12 +41,12 @@ def test_detail_adds_up_to_the_clip(exported, clips, runtime):
     ready = reference if runtime == "torch" else base.load_export(exported, runtime)
     got, wanted = ready.run(waveforms, lengths, detail=True), reference.run(waveforms, lengths, detail=True)
     assert ready.run(waveforms, lengths).tokens is None
-    assert got.tokens.shape == (3, 8 * windows.steps(lengths[0]), 32) and got.step_logits.shape == (
+    assert got.tokens.shape == (3, 8 * geometry.step_count(lengths[0]), 32) and got.step_logits.shape == (
         3,
-        windows.steps(lengths[0]),
+        geometry.step_count(lengths[0]),
         3,
     )
-    for row, steps in enumerate(windows.steps(lengths)):
+    for row, steps in enumerate(geometry.step_count(lengths)):
         np.testing.assert_allclose(got.step_logits[row, :steps].mean(axis=0), wanted.logits[row], atol=2e-5)
         np.testing.assert_allclose(got.tokens[row, : 8 * steps], wanted.tokens[row, : 8 * steps], atol=5e-5)
         np.testing.assert_allclose(

@@ -9,10 +9,11 @@ import pytest
 from beatline.audio import windows
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
+from beatline.model import geometry
 from beatline.tag.events import Event, EventOptions, Events, in_order
 
 LABELS = LabelSet(tuple(Label(f"/m/{name}", name) for name in "abc"))
-STEP = windows.STEP_SECONDS
+STEP = geometry.STEP_SECONDS
 PLAIN = EventOptions(median=0, gap=0, low=1)
 
 

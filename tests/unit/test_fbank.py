@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from beatline.model.fbank import (
-    FFT,
-    FLOOR,
-    HOP,
-    MELS,
-    WINDOW,
-    _frame_to_spectrum,
-    _mel_weights,
-    frame_count,
-    log_mel,
-)
+from beatline.model.fbank import FFT, FLOOR, _frame_to_spectrum, _mel_weights, log_mel
+from beatline.model.geometry import FRAME_HOP, FRAME_SAMPLES, MELS, frame_count
 
 
 def kaldi(waveform: np.ndarray) -> np.ndarray:
@@ -54,7 +45,7 @@ def test_equals_kaldi(samples):
 
 
 def in_float64(waveform: np.ndarray) -> np.ndarray:
-    frames = np.lib.stride_tricks.sliding_window_view(waveform.astype(np.float64), WINDOW)[::HOP]
+    frames = np.lib.stride_tricks.sliding_window_view(waveform.astype(np.float64), FRAME_SAMPLES)[::FRAME_HOP]
     spectrum = (frames - frames.mean(axis=1, keepdims=True)) @ _frame_to_spectrum()
     power = spectrum[:, : FFT // 2] ** 2 + spectrum[:, FFT // 2 :] ** 2
     return np.log(np.maximum(power @ _mel_weights(), FLOOR))

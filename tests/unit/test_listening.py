@@ -27,6 +27,7 @@ from beatline.audio import stream as pcm
 from beatline.audio.samples import to_waveform
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
+from beatline.model import geometry
 from beatline.model.checkpoints.own import save
 from beatline.model.engines.base import Engine, TorchEngine
 from beatline.tag.calibration import Calibration, model_hash, place
@@ -78,7 +79,7 @@ def offline(tagger: AudioTagger, samples: np.ndarray, rate: int):
     """The same by the way of files: decoded whole, cut by `windows.cut`, each window scored alone."""
     decoded = media.decode((samples, rate)).samples
     cut = list(windows.cut([decoded], round(tagger.window * RATE), round(tagger.hop * RATE)))
-    scores = [tagger.engine.run(to_waveform(windows.tile_short(part))[None]).scores[0] for _, part in cut]
+    scores = [tagger.engine.run(to_waveform(geometry.tile_short(part))[None]).scores[0] for _, part in cut]
     return [
         (begin / RATE, (begin + len(part)) / RATE, score.tobytes())
         for (begin, part), score in zip(cut, scores, strict=True)

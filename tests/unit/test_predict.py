@@ -6,14 +6,15 @@ import soundfile
 import torch
 
 from beatline import recipe
-from beatline.audio.windows import tile_short
 from beatline.data.store import Store
 from beatline.evaluate import predict
 from beatline.evaluate.predictions import Predictions
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.engines.base import TorchEngine
+from beatline.model.geometry import tile_short
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.tag.tagger import AudioTagger
+from tests.helpers.models import CONFIG, LABELS
 from tests.helpers.tiny import tiny, write_data
 
 
@@ -31,7 +32,9 @@ def scene(tmp_path_factory):
 
 def test_length_batches_cover_everything_and_bound_the_padded_audio():
     lengths = np.array([160_000] * 50 + [16_000] * 400 + [16_000 * 900])
-    groups = predict.length_batches(lengths, 320)
+    engine = TorchEngine(Tagger(CONFIG, len(LABELS)), LABELS, bulk=True)
+    engine.seconds_at_once = 320
+    groups = engine.grouped(lengths)
     assert sorted(np.concatenate(groups)) == list(range(len(lengths)))
     assert all(len(g) == 1 or len(g) * lengths[g].max() <= 320 * 16_000 for g in groups)
     assert len(groups[0]) == 1 and lengths[groups[0][0]] == lengths.max()
@@ -41,9 +44,9 @@ def test_scores_are_those_of_each_clip_alone(scene):
     store, tagger = scene
     clips = np.arange(len(store.ids))[::-1]
     done = []
-    scores = predict.score_clips(tagger.train(), store, clips, torch.device("cpu"), progress=done.append)
-    assert sum(done) == len(clips) and tagger.training
-    tagger.eval()
+    engine = TorchEngine(tagger.train(), store.labels, bulk=True)
+    scores = predict.score_clips(engine, store, clips, advance=done.append)
+    assert sum(done) == len(clips)
     with torch.no_grad():
         for row, clip in zip(scores, clips, strict=True):
             waveform = torch.from_numpy(tile_short(store.samples(int(clip))).astype(np.float32) / 32768)[None]
@@ -53,7 +56,9 @@ def test_scores_are_those_of_each_clip_alone(scene):
 def test_bfloat16_stays_near_float32(scene):
     store, tagger = scene
     both = [
-        predict.score_clips(tagger.eval(), store, np.arange(12), torch.device("cpu"), precision)
+        predict.score_clips(
+            TorchEngine(tagger, store.labels, precision=precision, bulk=True), store, np.arange(12)
+        )
         for precision in ("float32", "bfloat16")
     ]
     assert 0 < np.abs(both[0] - both[1]).max() < 0.02
@@ -63,7 +68,7 @@ def test_long_clips_are_scored_in_windows_and_no_others(scene):
     store, tagger = scene
     longest = 0.3
     whole, cut = (
-        predict.predict(tagger, store, "test", torch.device("cpu"), **options).scores
+        predict.predict(TorchEngine(tagger, store.labels, bulk=True), store, "test", **options).scores
         for options in ({}, {"longest": longest})
     )
     clips = store.splits["test"]
@@ -88,8 +93,9 @@ def test_a_runs_test_clips_that_training_would_not_take_are_scored_in_windows(tm
         stage(settings)
     store, tagger = Store.open(settings.store_folder), load_checkpoint(settings.out / "model").tagger()
     found = Predictions.load(settings.out / "predictions")
-    expected = predict.predict(tagger, store, "test", torch.device("cpu"), longest=1.0)
-    whole = predict.predict(tagger, store, "test", torch.device("cpu"))
+    engine = TorchEngine(tagger, store.labels, bulk=True)
+    expected = predict.predict(engine, store, "test", longest=1.0)
+    whole = predict.predict(engine, store, "test")
     assert np.array_equal(found.scores, expected.scores) and (np.abs(found.scores - whole.scores) > 1e-5).any(
         axis=1
     ).tolist() == [name == "long.wav" for name in found.ids]
@@ -97,6 +103,6 @@ def test_a_runs_test_clips_that_training_would_not_take_are_scored_in_windows(tm
 
 def test_predictions_of_a_split(scene):
     store, tagger = scene
-    result = predict.predict(tagger, store, "test", torch.device("cpu"))
+    result = predict.predict(TorchEngine(tagger, store.labels, bulk=True), store, "test")
     assert result.ids == tuple(store.ids[i] for i in store.splits["test"]) and result.targets.dtype == bool
     assert np.array_equal(result.targets, store.targets(store.splits["test"]) > 0.5)

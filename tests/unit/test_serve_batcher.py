@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from beatline.audio.windows import cut, tile_short
+from beatline.audio.windows import cut
 from beatline.core.labels import audioset
 from beatline.model.engines import base
 from beatline.model.engines.base import Engine, TorchEngine
+from beatline.model.geometry import tile_short
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve.batcher import Batcher, Lane, Scored, rows_are_independent
 from beatline.tag.tagger import AudioTagger

@@ -21,6 +21,7 @@ from beatline.audio.durations import EXTENSIONS
 from beatline.audio.pool import Decoders, Job
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
+from beatline.model import geometry
 from beatline.model.checkpoints.own import save
 from beatline.model.engines import base
 from beatline.tag import ray as bulk_tag
@@ -109,7 +110,7 @@ def test_scores_are_those_of_the_clip_alone(tagger, sounds):
         tag.AudioTagger(tagger).tag([sounds / f"{number}.wav" for number in range(4)])
     ):
         samples, _ = soundfile.read(sounds / f"{number}.wav", dtype="int16")
-        alone = tag.windows.tile_short(samples).astype(np.float32) / 32768
+        alone = geometry.tile_short(samples).astype(np.float32) / 32768
         np.testing.assert_allclose(result.scores, tagger.scores(alone[None])[0], atol=1e-6)
         assert result.starts.tolist() == [0.0] and result.seconds == pytest.approx(len(samples) / 16_000)
 
@@ -212,7 +213,7 @@ def test_threads_share_one_tagger(tagger, sounds):
 
 def waveform_of(path):
     samples, _ = soundfile.read(path, dtype="int16")
-    return samples, windows.tile_short(samples).astype(np.float32) / 32768
+    return samples, geometry.tile_short(samples).astype(np.float32) / 32768
 
 
 @pytest.mark.parametrize("level", ["steps", "windows"])
@@ -227,7 +228,7 @@ def test_events_are_those_of_the_windows_one_by_one(tagger, sounds, level, monke
         samples, _ = waveform_of(path)
         finder, events = Events(LABELS, options), []
         for begin, part in windows.cut([samples], 64_000, 25_600):
-            alone = tagger.run(windows.tile_short(part).astype(np.float32)[None] / 32768, detail=True)
+            alone = tagger.run(geometry.tile_short(part).astype(np.float32)[None] / 32768, detail=True)
             events += finder.add(
                 begin, len(part), tagger.score(alone.step_logits[0]) if level == "steps" else alone.scores
             )
@@ -260,13 +261,13 @@ def test_embeddings_of_clips_and_tokens(tagger, sounds):
         _, whole = waveform_of(path)
         assert clip.dtype == some.dtype == np.float32
         np.testing.assert_array_equal(clip, result.embedding)
-        steps = int(windows.steps(np.array(len(whole))))
+        steps = int(geometry.step_count(np.array(len(whole))))
         assert some.shape == (8 * steps, 32)
         if len(whole) <= 64_000:
             np.testing.assert_allclose(some, tagger.run(whole[None], detail=True).tokens[0], atol=1e-5)
             np.testing.assert_allclose(some.mean(axis=0), clip, atol=1e-5)
             continue
-        first = int(windows.steps(np.array(64_000)))
+        first = int(geometry.step_count(np.array(64_000)))
         for begin in (0, 2560 * first):
             part = tagger.run(whole[None, begin : begin + 64_000], detail=True).tokens[0]
             np.testing.assert_allclose(some[8 * begin // 2560 :][: 8 * first], part, atol=1e-5)

@@ -10,34 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-MIN_SAMPLES = 3200  # the recipe repeats shorter clips until they are at least this long
-STEP_SECONDS = 0.16
-"""What one time step of tokens covers: 16 frames of 10 ms."""
-STEP_SAMPLES = 2560
-"""The same at 16 kHz."""
-TOKENS_OF_A_STEP = 8
-"""Squares of 16 mel bands above each other."""
-
 Merge = Literal["mean", "max", "attention"]
-
-
-def steps(lengths: np.ndarray) -> np.ndarray:
-    """Time steps of clips of so many samples, each at least `MIN_SAMPLES`: whole squares of 16 frames, 25 ms
-    each, every 10 ms.
-    """
-    return (1 + (lengths - 400) // 160) // 16
-
-
-def tile_short(samples: np.ndarray) -> np.ndarray:
-    """A clip shorter than `MIN_SAMPLES` repeated until it is not; any other as it is."""
-    if len(samples) >= MIN_SAMPLES:
-        return samples
-    return np.tile(samples, -(-MIN_SAMPLES // max(len(samples), 1)))
-
-
-def tiled_length(lengths: np.ndarray) -> np.ndarray:
-    """What `tile_short` makes of lengths in samples."""
-    return np.where(lengths >= MIN_SAMPLES, lengths, lengths * -(-MIN_SAMPLES // np.maximum(lengths, 1)))
 
 
 def cut(

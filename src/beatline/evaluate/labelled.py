@@ -16,7 +16,7 @@ import numpy as np
 
 from beatline.audio import windows
 from beatline.audio.pool import Decoders, Job
-from beatline.audio.samples import FULL_SCALE, SAMPLE_RATE
+from beatline.audio.samples import SAMPLE_RATE
 from beatline.config import DataConfig
 from beatline.config import load as load_config
 from beatline.core import artefact
@@ -250,10 +250,7 @@ def hear(tagger: AudioTagger, clips: Labelled, advance: Callable[[], object] = l
             refused.append(f"{clips.ids[place]}: {samples.cause}")
             continue
         cut = windows.cut([samples], round(tagger.window * SAMPLE_RATE), round(tagger.hop * SAMPLE_RATE))
-        waveforms = (
-            np.stack([windows.tile_short(part) for _, part in cut]).astype(np.float32) / FULL_SCALE
-        )  # of several windows each is full
-        outputs = tagger.engine.run(waveforms)
+        outputs = tagger.engine.outputs([part for _, part in cut])
         places.append(place)
         logits.append(outputs.logits)
         embeddings.append(outputs.embeddings.mean(axis=0))

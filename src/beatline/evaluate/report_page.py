@@ -35,7 +35,8 @@ from beatline.core.labels import audioset
 from beatline.evaluate import metrics
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
-from beatline.model.fbank import SAMPLE_RATE, WINDOW, log_mel
+from beatline.model.fbank import log_mel
+from beatline.model.geometry import FRAME_SAMPLES, SAMPLE_RATE
 
 CLIPS_SHOWN = 6  # best, and as many worst
 ALIKE_SHOWN = 2  # of them with the same labels: the rest says nothing new
@@ -473,7 +474,7 @@ def _clip(inputs: ReportInputs, index: int, ap: float) -> str:
 
 def spectrogram(samples: np.ndarray, described: str) -> str:
     """The clip's log-mel energies as a picture: time to the right, 20 Hz to 8 kHz upwards."""
-    waveform = torch.zeros(1, max(WINDOW, len(samples)))
+    waveform = torch.zeros(1, max(FRAME_SAMPLES, len(samples)))
     waveform[0, : len(samples)] = torch.from_numpy(samples.astype(np.float32) / 2**15)
     energies = log_mel(waveform)[0].T.numpy()
     return picture(energies, described, float(energies.max()) - DYNAMIC_RANGE, float(energies.max()))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
 from beatline.model.attention import Attention, RelativeBias
-from beatline.model.fbank import MELS
+from beatline.model.geometry import MELS
 from beatline.model.linear import Linear, feed_forward
 
 

@@ -17,23 +17,15 @@ import torch
 from torch import Tensor
 
 from beatline.model.cpu import on_cpu_in_float32, product
+from beatline.model.geometry import FRAME_HOP, FRAME_SAMPLES, MELS, SAMPLE_RATE, frame_count
 
-SAMPLE_RATE = 16_000
-WINDOW = 400  # samples, 25 ms
-HOP = 160  # samples, 10 ms
 COMMON = 80  # samples, of which window and hop are multiples
 FFT = 512
-MELS = 128
 LOW_HZ = 20.0
 HIGH_HZ = SAMPLE_RATE / 2
 PRE_EMPHASIS = 0.97
 FULL_SCALE = 2.0**15  # the features were made from 16-bit integers
 FLOOR = float(np.finfo(np.float32).eps)
-
-
-def frame_count(samples: int) -> int:
-    """Frames of a clip of that many samples; only whole windows count (`snip_edges`)."""
-    return max(0, 1 + (samples - WINDOW) // HOP)
 
 
 def _mel(hertz: np.ndarray | float) -> np.ndarray:
@@ -53,16 +45,19 @@ def _mel_weights() -> np.ndarray:
 
 def _window() -> np.ndarray:
     """Povey's window times the scale, `(400 samples,)` float64."""
-    return FULL_SCALE * (0.5 - 0.5 * np.cos(2 * math.pi * np.arange(WINDOW) / (WINDOW - 1))) ** 0.85
+    return (
+        FULL_SCALE
+        * (0.5 - 0.5 * np.cos(2 * math.pi * np.arange(FRAME_SAMPLES) / (FRAME_SAMPLES - 1))) ** 0.85
+    )
 
 
 def _frame_to_spectrum() -> np.ndarray:
     """Scale, pre-emphasis, Povey window and Fourier transform as one matrix, `(400 samples, 256 cosines + 256
     sines)` float64.
     """
-    emphasis = np.eye(WINDOW) - PRE_EMPHASIS * np.eye(WINDOW, k=1)
+    emphasis = np.eye(FRAME_SAMPLES) - PRE_EMPHASIS * np.eye(FRAME_SAMPLES, k=1)
     emphasis[0, 0] -= PRE_EMPHASIS  # the first sample is its own predecessor
-    angle = 2 * math.pi * np.outer(np.arange(WINDOW), np.arange(FFT // 2)) / FFT
+    angle = 2 * math.pi * np.outer(np.arange(FRAME_SAMPLES), np.arange(FFT // 2)) / FFT
     return (emphasis * _window()) @ np.hstack([np.cos(angle), np.sin(angle)])
 
 
@@ -92,7 +87,7 @@ def fbank(waveforms: Tensor, mean: float, std: float) -> Tensor:
         if on_cpu_in_float32(waveforms) and not waveforms.requires_grad:
             return _on_cpu(waveforms, mean, std)
         spectrum_matrix, mel_weights = _matrices(waveforms.device)
-        frames = waveforms.float().unfold(1, WINDOW, HOP)
+        frames = waveforms.float().unfold(1, FRAME_SAMPLES, FRAME_HOP)
         frames = frames - frames.mean(dim=2, keepdim=True)
         cosines, sines = (frames @ spectrum_matrix).split(FFT // 2, dim=2)
         energies = (cosines.square() + sines.square()) @ mel_weights
@@ -159,16 +154,19 @@ def _fill(waveforms: Tensor, banks: Tensor, mean: float, std: float) -> None:
         exact = waveform.double()
         emphasised = torch.sub(exact[1:], exact[:-1], alpha=PRE_EMPHASIS)
         sums = (
-            exact[: (frames - 1) * HOP + WINDOW].view(-1, COMMON).sum(dim=1)
+            exact[: (frames - 1) * FRAME_HOP + FRAME_SAMPLES].view(-1, COMMON).sum(dim=1)
         )  # a frame is whole numbers of these
-        constant = sums.unfold(0, WINDOW // COMMON, HOP // COMMON).sum(dim=1, keepdim=True) / WINDOW
+        constant = (
+            sums.unfold(0, FRAME_SAMPLES // COMMON, FRAME_HOP // COMMON).sum(dim=1, keepdim=True)
+            / FRAME_SAMPLES
+        )
         torch.sub(
-            emphasised.unfold(0, WINDOW - 1, HOP),
+            emphasised.unfold(0, FRAME_SAMPLES - 1, FRAME_HOP),
             constant,
             alpha=1 - PRE_EMPHASIS,
-            out=padded[:, : WINDOW - 1],
+            out=padded[:, : FRAME_SAMPLES - 1],
         )
-        padded[:, : WINDOW - 1].mul_(window)
+        padded[:, : FRAME_SAMPLES - 1].mul_(window)
         squares = spectrum.copy_(torch.view_as_real(torch.fft.rfft(padded))).square_()
         torch.add(squares[:, : FFT // 2, 0], squares[:, : FFT // 2, 1], out=power)
         torch.log(product(power, mel_weights).clamp_(min=FLOOR), out=bank).sub_(mean).div_(2 * std)

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from beatline.audio.windows import TOKENS_OF_A_STEP
 from beatline.config import EncoderConfig
 from beatline.model.cpu import on_cpu_in_float32
 from beatline.model.encoder import Encoder, initialise
-from beatline.model.fbank import HOP, WINDOW, fbank
+from beatline.model.fbank import fbank
+from beatline.model.geometry import FRAME_HOP, FRAME_SAMPLES, TOKENS_OF_A_STEP
 from beatline.model.heads.neighbours import Neighbours
 
 
@@ -38,10 +38,10 @@ def token_padding(
             which groups the sample mask into frames and the frame mask into tokens as if tokens followed one
             another in time.
     """
-    frames = 1 + (samples - WINDOW) // HOP
+    frames = 1 + (samples - FRAME_SAMPLES) // FRAME_HOP
     tokens = encoder.token_count(frames)
     if rule == "exact":
-        frames_of_clip = (1 + (lengths - WINDOW).div(HOP, rounding_mode="floor")).clamp(min=0)
+        frames_of_clip = (1 + (lengths - FRAME_SAMPLES).div(FRAME_HOP, rounding_mode="floor")).clamp(min=0)
         tokens_of_clip = (
             frames_of_clip.div(encoder.config.input_patch_size, rounding_mode="floor") * encoder.mel_patches
         )
@@ -117,20 +117,29 @@ class Tagger(nn.Module):
             return self.head(features.to(torch.promote_types(features.dtype, torch.float32)))
 
     def outputs(
-        self, waveforms: Tensor, is_padding: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All that the model says of clips: logits `(batch, labels)`, the pooled tokens they come from
-        `(batch, width)`, the tokens `(batch, tokens, width)` and the logits of each time step alone `(batch,
-        steps, labels)`; what is padding is zero.
+        self, waveforms: Tensor, is_padding: Tensor | None = None, detail: bool = True, each: bool = True
+    ) -> tuple[Tensor, ...]:
+        """All that the model says of clips; what is padding is zero.
 
+        Logits `(batch, labels)`, and the pooled tokens they come from `(batch, width)`. With `detail` also
+        the tokens `(batch, tokens, width)` and the logits of each time step alone `(batch, steps, labels)`.
         With a linear head a clip's logits are the mean of its steps'.
+
+        Args:
+            waveforms: As `forward`.
+            is_padding: `(batch, tokens)` bool, True where padding.
+            detail: Also tokens and steps.
+            each: Run the head clip by clip on a CPU, so that a clip's bits do not depend on the others.
         """
         tokens = self.encoder(self.fbank(waveforms), is_padding)
         embeddings = self.pool(tokens, is_padding)
+        logits = self._logits_of_each(embeddings) if each else self.logits(embeddings)
+        if not detail:
+            return logits, embeddings
         if is_padding is not None:
             tokens = tokens.masked_fill(is_padding[:, :, None], 0.0)
         steps = tokens.unflatten(1, (tokens.shape[1] // TOKENS_OF_A_STEP, TOKENS_OF_A_STEP)).mean(dim=2)
-        return self._logits_of_each(embeddings), embeddings, tokens, self._logits_of_each(steps)
+        return logits, embeddings, tokens, self._logits_of_each(steps)
 
     def _logits_of_each(self, features: Tensor) -> Tensor:
         """The head clip by clip on a CPU: there the last bits of a product depend on how many rows are
@@ -147,8 +156,8 @@ class Tagger(nn.Module):
 
         Args:
             waveforms: `(batch, samples)` float32 in [-1, 1], zero after each clip's end; at least
-                `windows.MIN_SAMPLES` long.
-            lengths: Samples of each clip, `(batch,)` int64, each at least `windows.MIN_SAMPLES`; None when
+                `geometry.MIN_SAMPLES` long.
+            lengths: Samples of each clip, `(batch,)` int64, each at least `geometry.MIN_SAMPLES`; None when
                 nothing is padded.
         """
         return self.from_fbank(self.fbank(waveforms), self.is_padding(lengths, waveforms.shape[1]))

@@ -27,9 +27,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from beatline.audio import media
 from beatline.audio.samples import SAMPLE_RATE, to_waveform
-from beatline.audio.windows import tile_short
 from beatline.config import EncoderConfig
 from beatline.core.errors import UserError
+from beatline.model.geometry import tile_short
 from beatline.model.tagger import Tagger
 
 __all__ = ["BeatlineConfig", "BeatlineFeatureExtractor", "BeatlineForAudioClassification"]

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from beatline.audio import windows
-from beatline.audio.samples import FULL_SCALE, SAMPLE_RATE
 from beatline.model.engines.base import Engine, Outputs
+from beatline.model.geometry import MIN_SAMPLES, SAMPLE_RATE
 
 LOG = logging.getLogger("beatline.serve")
 NICENESS = 5  # of the model's thread: who asks how the server is, or is turned away, does not wait for a core
@@ -46,7 +45,7 @@ class Lane:
     Args:
         parts: First sample and samples of each window, int16; taken one by one in the model's thread.
         count: Number of windows, at least 1.
-        length: Samples of each, as `windows.tile_short` makes it.
+        length: Samples of each, as `geometry.tile_short` makes it.
         detail: Whether the logits of each time step are wanted.
     """
 
@@ -131,9 +130,7 @@ class Batcher:
                 os.PRIO_PROCESS, threading.get_native_id(), NICENESS
             )  # and that of the threads which the model starts
         try:
-            self.together = rows_are_independent(
-                self._engine, (windows.MIN_SAMPLES, SAMPLE_RATE, self._window)
-            )
+            self.together = rows_are_independent(self._engine, (MIN_SAMPLES, SAMPLE_RATE, self._window))
         except Exception:
             LOG.exception("the model does not run")
             return
@@ -193,14 +190,10 @@ class Batcher:
                 rows.append(None if repeated else len(fresh))
                 if not repeated:
                     lane.last = samples
-                    fresh.append(windows.tile_short(samples))
+                    fresh.append(samples)
             if fresh:
-                waveforms = np.stack(fresh) / np.float32(FULL_SCALE)
-                lengths = np.full(len(fresh), waveforms.shape[1], np.int64)
-                outputs = replace(
-                    self._engine.run(waveforms, lengths, detail=any(lane.detail for lane, _, _ in taken)),
-                    tokens=None,
-                )
+                detail = any(lane.detail for lane, _, _ in taken)
+                outputs = replace(self._engine.outputs(fresh, detail), tokens=None)
         except Exception as error:
             for lane in {lane for lane, _, _ in taken}:
                 self.drop_with(lane, error)
@@ -233,9 +226,9 @@ def rows_are_independent(engine: Engine, lengths: Iterable[int]) -> bool:
     for length in lengths:
         for count in sorted({2, engine.clips_at_once} - {1}):
             clips = 0.1 * random.standard_normal((count, length), np.float32)
-            together = engine.run(clips, detail=True)
+            together = engine.outputs(clips, detail=True)
             for row in (0, count - 1):
-                alone = engine.run(clips[row : row + 1], detail=True)
+                alone = engine.outputs(clips[row : row + 1], detail=True)
                 for name in ("scores", "embeddings", "step_logits"):
                     if not np.array_equal(getattr(alone, name)[0], getattr(together, name)[row]):
                         return False

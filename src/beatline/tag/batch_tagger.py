@@ -21,11 +21,11 @@ import numpy as np
 from beatline.audio import media
 from beatline.audio.pool import Decoders, Job
 from beatline.audio.samples import REMEDY, SAMPLE_RATE
-from beatline.audio.windows import MIN_SAMPLES
 from beatline.core import artefact, remote
 from beatline.core.errors import UserError
 from beatline.core.limits import LIMITS
 from beatline.data.manifest.table import as_text
+from beatline.model.geometry import MIN_SAMPLES
 from beatline.tag.events import EventOptions
 from beatline.tag.result import Refused, Tagged
 from beatline.tag.tagger import AudioTagger
@@ -181,7 +181,7 @@ class BatchTagger:
 
     @staticmethod
     def _width(tagger: AudioTagger) -> int:
-        return tagger.engine.run(np.zeros((1, MIN_SAMPLES), np.float32)).embeddings.shape[1]
+        return tagger.engine.outputs([np.zeros(MIN_SAMPLES, np.float32)]).embeddings.shape[1]
 
 
 def _source(value: Any, scratch: Path) -> Any:

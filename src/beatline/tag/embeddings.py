@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from beatline.audio.windows import TOKENS_OF_A_STEP
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.data.manifest.table import as_text
+from beatline.model.geometry import TOKENS_OF_A_STEP
 from beatline.tag.result import Embedded, EmbeddingLevel, Refused
 
 Form = Literal["npy", "parquet"]

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from beatline.audio.windows import STEP_SAMPLES, STEP_SECONDS
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
+from beatline.model.geometry import STEP_SAMPLES, STEP_SECONDS
 
 Level = Literal["steps", "windows"]
 THRESHOLD = 0.5

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from beatline.audio import samples as audio
-from beatline.audio import windows
 from beatline.audio.samples import SAMPLE_RATE
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
@@ -182,8 +181,7 @@ class Stream:
         bit.
         """
         begin, samples = window
-        waveform = audio.to_waveform(windows.tile_short(samples))
-        scores = self.tagger.raised(self.tagger.window_scores(self.tagger.engine.run(waveform[None]), 0))
+        scores = self.tagger.raised(self.tagger.window_scores(self.tagger.engine.outputs([samples]), 0))
         return Moment(begin / SAMPLE_RATE, (begin + len(samples)) / SAMPLE_RATE, scores, self.tagger.labels)
 
 

@@ -17,13 +17,20 @@ import numpy as np
 from beatline.audio import inputs, media, windows
 from beatline.audio.media import Audio
 from beatline.audio.pool import Job
-from beatline.audio.samples import FULL_SCALE, SAMPLE_RATE
-from beatline.audio.windows import STEP_SAMPLES, STEP_SECONDS, TOKENS_OF_A_STEP, Merge
+from beatline.audio.samples import SAMPLE_RATE
+from beatline.audio.windows import Merge
 from beatline.core import threads as ahead
 from beatline.core.errors import UserError
 from beatline.core.families import families, raise_parents
 from beatline.model.engines import base as engines
 from beatline.model.engines.base import Engine, Outputs
+from beatline.model.geometry import (
+    STEP_SAMPLES,
+    STEP_SECONDS,
+    TOKENS_OF_A_STEP,
+    step_count,
+    tiled_length,
+)
 from beatline.tag.events import Event, EventOptions, Events, in_order
 from beatline.tag.result import Embedded, EmbeddingLevel, Refused, Tagged
 
@@ -142,8 +149,8 @@ class AudioTagger:
 
         `clip` is `(width,)`, the mean over windows of the mean of their tokens. `window` is `(windows,
         width)`, the mean of each one's tokens. `token` is `(tokens, width)`: time-major, 8 tokens for each
-        time step, of rising frequency; step k begins at k * 0.16 s. As many steps as `windows.steps` says of
-        the whole recording, from windows whose steps do not overlap.
+        time step, of rising frequency; step k begins at k * 0.16 s. As many steps as `geometry.step_count`
+        says of the whole recording, from windows whose steps do not overlap.
 
         Args:
             audio: As `__call__`.
@@ -193,9 +200,7 @@ class AudioTagger:
         window, hop, grid = round(self.window * SAMPLE_RATE), round(self.hop * SAMPLE_RATE), 1
         if level == "token":
             window, grid = max(window, SAMPLE_RATE), STEP_SAMPLES
-            hop = (
-                int(windows.steps(np.array(window))) * STEP_SAMPLES
-            )  # the next window begins where this one's steps end
+            hop = step_count(window) * STEP_SAMPLES  # the next window begins where this one's steps end
         for recording in _scored(
             self.engine,
             sources,
@@ -514,24 +519,15 @@ class _Begun:
 
 def _steps(length: int) -> int:
     """Time steps of a window of so many samples."""
-    return int(windows.steps(windows.tiled_length(np.array(length))))
+    return int(step_count(tiled_length(np.array(length))))
 
 
 def _score(engine: Engine, batch: list[tuple[_Recording, int, np.ndarray]], detail: bool) -> None:
-    """Scores windows, those of like length together, and gives them to their recordings in order."""
-    clips = [windows.tile_short(samples) for _, _, samples in batch]
-    order = sorted(range(len(clips)), key=lambda i: -len(clips[i]))
-    results: list[Any] = [None] * len(clips)
-    for begin in range(0, len(order), engine.clips_at_once):
-        some = order[begin : begin + engine.clips_at_once]
-        lengths = np.array([len(clips[i]) for i in some], np.int64)
-        waveforms = np.zeros((len(some), lengths[0]), np.float32)
-        for row, i in zip(waveforms, some, strict=True):
-            row[: len(clips[i])] = clips[i] / np.float32(FULL_SCALE)
-        outputs = engine.run(waveforms, lengths, detail)
-        for row, i in enumerate(some):
-            results[i] = (outputs, row)
-    for (recording, begin, samples), (outputs, row) in zip(batch, results, strict=True):
+    """Scores windows and gives what is said of them to their recordings in order."""
+    if not batch:
+        return
+    outputs = engine.outputs([samples for _, _, samples in batch], detail)
+    for row, (recording, begin, samples) in enumerate(batch):
         recording.take(begin, len(samples), outputs, row)
         recording.taken += 1
     batch.clear()

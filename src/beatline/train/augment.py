@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from beatline.config import AugmentConfig
-from beatline.model.fbank import SAMPLE_RATE
+from beatline.model.geometry import SAMPLE_RATE
 
 
 def generator(*key: object) -> np.random.Generator:

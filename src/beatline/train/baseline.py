@@ -8,9 +8,9 @@ standardised, then one regularised logistic regression per label. In: a store an
 import numpy as np
 import torch
 
-from beatline.audio.windows import tiled_length
 from beatline.data.store import Store
 from beatline.model.fbank import log_mel
+from beatline.model.geometry import tiled_length
 from beatline.train import logistic
 from beatline.train.batches import read_clips, to_waveforms
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from beatline.audio.windows import STEP_SECONDS
 from beatline.core.labels import LabelSet
 from beatline.data.manifest import Event
 from beatline.data.store import CODING, Store
+from beatline.model.geometry import STEP_SECONDS
 
 
 def frame_targets(

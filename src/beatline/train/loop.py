@@ -34,6 +34,7 @@ from beatline.model import cpu as products
 from beatline.model import memory
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.checkpoints.own import WEIGHTS, load_tensors, save_tensors, write_model
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.train import parallel
 from beatline.train.augment import generator
@@ -449,14 +450,10 @@ class Trainer:
         """mAP, mean AUC and loss on the validation clips, each process scoring a share."""
         mine = slice(self.rank, None, self.world)
         scores = torch.zeros(len(self.validation), len(self.store.labels), device=self.device)
-        local = score_clips(
-            self.tagger,
-            self.store,
-            self.validation[mine],
-            self.device,
-            self.config.train.precision,
-            self.config.train.workers,
+        engine = TorchEngine(
+            self.tagger, self.store.labels, self.device, self.config.train.precision, bulk=True
         )
+        local = score_clips(engine, self.store, self.validation[mine], self.config.train.workers)
         scores[mine] = torch.from_numpy(local).to(self.device)
         gathered = parallel.sum_over_processes(scores).cpu().numpy()
         targets = self.store.targets(self.validation)

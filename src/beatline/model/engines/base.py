@@ -6,21 +6,28 @@ checkpoint. Imports no torch before it is needed.
 """
 
 import json
+import math
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from beatline.audio import windows
+from beatline.audio.samples import to_waveform
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
+from beatline.model.geometry import SAMPLE_RATE, TOKENS_OF_A_STEP, step_count, tile_short
+
+if TYPE_CHECKING:
+    from beatline.model.tagger import Tagger
 
 Name = Literal["auto", "torch", "onnx", "openvino"]
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -33,6 +40,7 @@ EXTRA = {"onnx": "onnxruntime", "openvino": "openvino"}
 # samples; graphs take clips padded to a multiple of this, since a runtime prepares itself for each new shape
 STEP = 8_000
 CLIPS_AT_ONCE = 4  # on a CPU: more do not fit its cache
+BULK_SECONDS = {"cpu": 20.0, "cuda": 640.0}  # padded audio that fits a CPU's cache, or keeps a GPU busy
 READERS = 16  # at most beside a GPU, for each of which a machine may have as many processors
 
 
@@ -47,8 +55,8 @@ class Outputs:
     embeddings: np.ndarray
     """`(batch, width)`: the mean of a clip's tokens."""
     tokens: np.ndarray | None = None
-    """`(batch, tokens, width)` where detail was asked for, `windows.TOKENS_OF_A_STEP` for each time step;
-    zero after a clip's `windows.steps`.
+    """`(batch, tokens, width)` where detail was asked for, `geometry.TOKENS_OF_A_STEP` for each time
+    step; zero after a clip's last step.
     """
     step_logits: np.ndarray | None = None
     """`(batch, steps, labels)` where detail was asked for: what the head says of each time step alone; with a
@@ -60,7 +68,10 @@ NAMES = tuple(field.name for field in fields(Outputs))
 
 
 class Engine(ABC):
-    """A tagger ready to run; made by `load`. `run` is the same for all."""
+    """A tagger ready to run; made by `load`. `outputs` is the one way from windows to scores.
+
+    A pass takes at most `clips_at_once` clips and `seconds_at_once` of padded audio, but at least one clip.
+    """
 
     name: str
     """`torch`, `onnx` or `openvino`."""
@@ -69,7 +80,9 @@ class Engine(ABC):
     task: str
     """`multi-label` or `single-label`."""
     clips_at_once: int = CLIPS_AT_ONCE
-    """Clips of one pass; a larger batch is cut."""
+    """Clips of a pass at most, 1 or more."""
+    seconds_at_once: float = math.inf
+    """Padded audio of a pass at most, seconds."""
     readers: int = 0
     """Threads that begin to read recordings ahead of their turn; none where the model is slower than whoever
     reads one after the other.
@@ -78,13 +91,44 @@ class Engine(ABC):
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()  # a pass takes every core, and not every runtime bears two
 
+    def outputs(self, windows: Iterable[np.ndarray], detail: bool = False) -> Outputs:
+        """What the tagger says of windows, a row for each, in their order; any thread may call it.
+
+        Short windows are repeated (`geometry.tile_short`), windows of like length share a pass, longest
+        first.
+
+        Args:
+            windows: Each `(samples,)` at 16 kHz, at least one sample: int16, or float32 in [-1, 1].
+            detail: Also tokens and the logits of each time step.
+        """
+        clips = [tile_short(window) for window in windows]
+        groups = self.grouped(np.array([len(clip) for clip in clips], np.int64))
+        parts = [self.run(*_padded([clips[i] for i in group]), detail) for group in groups]
+        return _joined(parts, groups)
+
+    def grouped(self, lengths: np.ndarray) -> list[np.ndarray]:
+        """Which clips share a pass: their indices, longest first.
+
+        Args:
+            lengths: Samples of each clip, `(clips,)`, each at least `geometry.MIN_SAMPLES`.
+        """
+        order = np.argsort(-lengths, kind="stable")
+        groups: list[np.ndarray] = []
+        begin = 0
+        while begin < len(order):
+            fitting = self.seconds_at_once * SAMPLE_RATE // int(lengths[order[begin]])
+            size = int(max(1, min(self.clips_at_once, fitting)))
+            groups.append(order[begin : begin + size])
+            begin += size
+        return groups
+
     def run(self, waveforms: np.ndarray, lengths: np.ndarray | None = None, detail: bool = False) -> Outputs:
-        """What the tagger says of a batch; any thread may call it.
+        """What the tagger says of a batch that is padded already; any thread may call it.
 
         Args:
             waveforms: `(batch, samples)` float32 in [-1, 1], 16 kHz, zero after each clip's end; at least
-                `windows.MIN_SAMPLES` long.
-            lengths: Samples of each clip, `(batch,)` int64, each at least `windows.MIN_SAMPLES`; None when
+                `geometry.MIN_SAMPLES` long.
+            lengths: Samples of each clip, `(batch,)` int64, each at least `geometry.MIN_SAMPLES`; None when
                 nothing is padded.
             detail: Also tokens and the logits of each time step.
         """
@@ -99,7 +143,7 @@ class Engine(ABC):
                 self._pass(waveforms[i : i + size], whole[i : i + size], names)
                 for i in range(0, len(waveforms), size)
             ]
-        return Outputs(*(np.concatenate(some) for some in zip(*parts, strict=True)))
+        return Outputs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def scores(self, waveforms: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         """`run`'s scores."""
@@ -118,6 +162,33 @@ class Engine(ABC):
         """The named outputs of at most `clips_at_once` clips."""
 
 
+def _padded(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Clips as one float32 batch `(clips, samples)`, zero after each end, and their lengths."""
+    lengths = np.array([len(clip) for clip in clips], np.int64)
+    waveforms = np.zeros((len(clips), lengths.max()), np.float32)
+    for row, clip in zip(waveforms, clips, strict=True):
+        row[: len(clip)] = to_waveform(clip) if clip.dtype == np.int16 else clip
+    return waveforms, lengths
+
+
+def _joined(parts: Sequence[Outputs], groups: Sequence[np.ndarray]) -> Outputs:
+    """The groups' outputs as one, each row at its clip's index; what is shorter than the longest is zero."""
+    if len(parts) == 1 and np.array_equal(groups[0], np.arange(len(groups[0]))):
+        return parts[0]
+    columns: list[np.ndarray | None] = []
+    for name in NAMES:
+        arrays = [getattr(part, name) for part in parts]
+        if not arrays or arrays[0] is None:
+            columns.append(None)
+            continue
+        shape = tuple(max(array.shape[axis] for array in arrays) for axis in range(1, arrays[0].ndim))
+        column = np.zeros((sum(map(len, arrays)), *shape), np.float32)
+        for array, group in zip(arrays, groups, strict=True):
+            column[(group, *(slice(size) for size in array.shape[1:]))] = array
+        columns.append(column)
+    return Outputs(*columns)  # type: ignore[arg-type]
+
+
 def score(logits: np.ndarray, task: str) -> np.ndarray:
     """Scores in [0, 1] of logits `(..., labels)`, float32, for either task."""
     logits = logits.astype(np.float32)
@@ -128,40 +199,65 @@ def score(logits: np.ndarray, task: str) -> np.ndarray:
 
 
 class TorchEngine(Engine):
-    """A `Tagger` on a CPU or a GPU."""
+    """A `Tagger` on a CPU or a GPU.
+
+    Args:
+        tagger: The network; it is put into evaluation mode and moved to the device.
+        labels: In the order of its head.
+        device: As PyTorch names it.
+        precision: `float32` or `bfloat16`.
+        bulk: For many clips at once: passes of `BULK_SECONDS`, the head once for a pass. Then a clip's last
+            bits may depend on what is beside it; else they do not.
+    """
 
     name = "torch"
 
-    def __init__(self, tagger: Any, labels: LabelSet, device: Any = "cpu", precision: Precision = "float32"):
+    def __init__(
+        self,
+        tagger: "Tagger",
+        labels: LabelSet,
+        device: Any = "cpu",
+        precision: Precision = "float32",
+        bulk: bool = False,
+    ):
         import torch
 
-        from beatline.model import cpu as products
+        from beatline.model import cpu
 
         super().__init__()
-        self.device, self.precision, self.labels, self.task = (
-            torch.device(device),
-            precision,
-            labels,
-            tagger.task,
-        )
+        self.device = torch.device(device)
+        self.precision: Precision = precision
+        self.labels = labels
+        self.task = tagger.task
         self.tagger = tagger.to(self.device).eval()
+        self._bulk = bulk
         if self.device.type != "cpu":
-            products.keep_gpu_exact()
-            self.clips_at_once, self.readers = 64, min(os.cpu_count() or 1, READERS)
+            cpu.keep_gpu_exact()
+            self.clips_at_once = 64
+            self.readers = min(os.cpu_count() or 1, READERS)
+        if bulk:
+            self.clips_at_once = sys.maxsize
+            self.seconds_at_once = BULK_SECONDS[self.device.type]
 
     def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         import torch
 
-        clips, ends = torch.from_numpy(waveforms).to(self.device), torch.from_numpy(lengths).to(self.device)
+        clips = torch.from_numpy(waveforms).to(self.device)
+        ends = torch.from_numpy(lengths).to(self.device)
         with (
-            torch.no_grad(),
+            torch.no_grad(),  # not inference_mode: what the model caches must serve training too
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
         ):
-            logits, *rest = self.tagger.outputs(clips, self.tagger.is_padding(ends, clips.shape[1]))
-            scores = torch.cat(
-                [self.tagger.score(clip) for clip in logits.split(1)]
-            )  # one by one: a sigmoid's last bit depends on its place in memory
-        return [tensor.float().cpu().numpy() for tensor in (scores, logits, *rest)[: len(names)]]
+            logits, *rest = self.tagger.outputs(
+                clips, self.tagger.is_padding(ends, clips.shape[1]), len(names) > 3, each=not self._bulk
+            )
+            # clip by clip: a sigmoid's last bit depends on its position in memory
+            scores = (
+                self.tagger.score(logits)
+                if self._bulk
+                else torch.cat([self.tagger.score(clip) for clip in logits.split(1)])
+            )
+        return [tensor.float().cpu().numpy() for tensor in (scores, logits, *rest)]
 
 
 class GraphEngine(Engine):
@@ -212,12 +308,8 @@ class GraphEngine(Engine):
         got: list[np.ndarray] = self._call(
             np.pad(waveforms.astype(np.float32, copy=False), ((0, 0), (0, padding))), lengths, names
         )
-        steps = int(windows.steps(np.array(waveforms.shape[1])))  # without those of the padding
-        return (
-            [*got[:3], got[3][:, : windows.TOKENS_OF_A_STEP * steps], got[4][:, :steps]]
-            if len(got) > 3
-            else got
-        )
+        steps = step_count(waveforms.shape[1])  # without those of the padding
+        return [*got[:3], got[3][:, : TOKENS_OF_A_STEP * steps], got[4][:, :steps]] if len(got) > 3 else got
 
 
 def quiet_onnxruntime() -> None:

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from beatline.audio import samples
-from beatline.audio.windows import MIN_SAMPLES
 from beatline.config import to_dict
 from beatline.core import artefact
 from beatline.core.errors import UserError
@@ -34,6 +33,7 @@ from beatline.core.labels import LabelSet
 from beatline.model.checkpoints.load import load_tagger
 from beatline.model.engines import base
 from beatline.model.engines.base import INT8, ONNX, OPENVINO, Engine, GraphEngine, Precision, TorchEngine
+from beatline.model.geometry import MIN_SAMPLES
 from beatline.model.heads.neighbours import Neighbours
 from beatline.model.tagger import Tagger, token_padding
 

@@ -1,0 +1,57 @@
+"""How sound becomes tokens: samples -> frames -> patches -> time steps. Only this module knows these sizes.
+
+A frame covers 25 ms and begins every 10 ms. A patch is a square of 16 frames and 16 mels. A time step is a
+column of patches: 8 tokens that cover 0.16 s. Imports no torch.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+
+SAMPLE_RATE = 16_000
+"""Samples a second, Hz."""
+FRAME_SAMPLES = 400
+"""Samples that a frame of the filter bank covers: 25 ms."""
+FRAME_HOP = 160
+"""Samples from one frame's begin to the next: 10 ms."""
+MELS = 128
+"""Mel bins of a frame."""
+PATCH = 16
+"""Side of a patch, in frames and in mels."""
+TOKENS_OF_A_STEP = MELS // PATCH
+"""Tokens of a time step, of rising frequency."""
+STEP_SAMPLES = PATCH * FRAME_HOP
+"""Samples from one time step's begin to the next."""
+STEP_SECONDS = STEP_SAMPLES / SAMPLE_RATE
+"""The same in seconds."""
+MIN_SAMPLES = 3200
+"""The recipe repeats shorter clips until they are at least this long."""
+
+Length = TypeVar("Length", int, np.ndarray)
+
+
+def frame_count(samples: Length) -> Length:
+    """Frames of a clip, 0 or more; only whole ones count (Kaldi's `snip_edges`)."""
+    frames = 1 + (samples - FRAME_SAMPLES) // FRAME_HOP
+    return np.maximum(0, frames) if isinstance(frames, np.ndarray) else max(0, frames)
+
+
+def step_count(samples: Length) -> Length:
+    """Time steps of a clip of at least `MIN_SAMPLES` samples; only whole ones count."""
+    return frame_count(samples) // PATCH
+
+
+def tile_short(samples: np.ndarray) -> np.ndarray:
+    """A clip shorter than `MIN_SAMPLES` repeated until it is not; any other as it is.
+
+    Args:
+        samples: `(samples,)` of any dtype, at least one.
+    """
+    if len(samples) >= MIN_SAMPLES:
+        return samples
+    return np.tile(samples, -(-MIN_SAMPLES // max(len(samples), 1)))
+
+
+def tiled_length(lengths: np.ndarray) -> np.ndarray:
+    """What `tile_short` makes of lengths in samples."""
+    return np.where(lengths >= MIN_SAMPLES, lengths, lengths * -(-MIN_SAMPLES // np.maximum(lengths, 1)))
