@@ -180,7 +180,7 @@ def tag_files(folder: Path, guarded: bool) -> None:
 
     from beatline.audio import media
     from beatline.audio.pool import Decoders, Job
-    from beatline.model.engines.base import TorchEngine
+    from beatline.model.engines.pytorch import TorchEngine
     from beatline.tag.tagger import AudioTagger, Refused
     from tests.helpers.models import LABELS, make_tagger
     from tests.helpers.processes import children, most_memory

@@ -16,7 +16,7 @@ import numpy as np
 import train_step
 
 from beatline.evaluate.predict import score_clips
-from beatline.model.engines.base import TorchEngine
+from beatline.model.engines.pytorch import TorchEngine
 
 STEPS, CLIPS = 200, 40
 WITHIN, SCORES = 0.01, 0.01

@@ -18,7 +18,7 @@ import torch
 from beatline.audio.pool import Job
 from beatline.core.labels import audioset
 from beatline.evaluate.predict import score_clips
-from beatline.model.engines.base import TorchEngine
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag import batch_tagger as tables
 from beatline.tag.tagger import AudioTagger
 from beatline.train.batches import to_waveforms

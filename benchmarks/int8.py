@@ -17,7 +17,7 @@ import peers
 from beatline import config, recipe
 from beatline.data.store import Store
 from beatline.evaluate import metrics
-from beatline.model.engines.base import Name, Precision
+from beatline.model.engines.base import Precision
 from beatline.tag import tagger
 
 FASTER = 2.2
@@ -26,7 +26,7 @@ SCORES = 2e-3
 TRAINED = harness.ROOT / "runs/bench/mini"
 
 
-def scores_of(model: Path, store: Store, precision: Precision, engine: Name = "auto") -> np.ndarray:
+def scores_of(model: Path, store: Store, precision: Precision, engine: str = "auto") -> np.ndarray:
     """Scores of the store's test clips."""
     chosen = tagger.load(model, engine, precision).engine
     clips = [store.samples(int(i)) for i in store.splits["test"]]

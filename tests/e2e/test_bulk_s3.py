@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+import beatline
 from beatline.cli import main
 from beatline.core import artefact, remote
 from beatline.data import ray as bulk
@@ -33,7 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.xdist_group("ray"),
 ]
-CLIPS = sorted((Path(tagger.__file__).parent / "assets/mini-audioset/audio").iterdir())[:11]
+CLIPS = sorted((Path(beatline.__file__).parent / "assets/mini-audioset/audio").iterdir())[:11]
 IN_ARCHIVE = 3
 PARTS = len(CLIPS) - IN_ARCHIVE + 1
 BEATLINE = [

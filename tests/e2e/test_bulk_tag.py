@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+import beatline
 from beatline.cli import main
 from beatline.core import ray as beatline_cluster
 from beatline.core import remote
@@ -40,7 +41,7 @@ pytestmark = [
     pytest.mark.xdist_group("ray"),
 ]
 FILES, BAD, TOGETHER = 30, {3: "not-audio", 11: "broken-audio", 17: "empty-file"}, 4
-CLIPS = sorted((Path(tag.__file__).parent / "assets/mini-audioset/audio").iterdir())[:FILES]
+CLIPS = sorted((Path(beatline.__file__).parent / "assets/mini-audioset/audio").iterdir())[:FILES]
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import torch
 from matplotlib.image import imread
 
 from beatline.core.labels import LabelSet
-from beatline.model.engines.base import TorchEngine
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve.app import create_app
 from beatline.serve.program import Server

@@ -31,7 +31,7 @@ from beatline.cli import main
 from beatline.core.labels import Label, LabelSet, audioset
 from beatline.core.limits import ServeLimits
 from beatline.model.checkpoints.own import save
-from beatline.model.engines.base import TorchEngine
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve import answers
 from beatline.serve import app as apps

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from beatline.core.limits import ServeLimits
-from beatline.model.engines.base import TorchEngine
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag.tagger import AudioTagger
 from tests.e2e.test_serve import LABELS, LIMITS, SHORT, head, serving, until, wav
 from tests.helpers.bombs import bombs

@@ -4,7 +4,8 @@ import torch
 
 from beatline.config import EncoderConfig
 from beatline.core.labels import Label, LabelSet
-from beatline.model.engines import base, export
+from beatline.model.engines import export
+from beatline.model.engines.onnx import INT8
 from beatline.model.tagger import Tagger, initialise_tagger
 
 LABELS = LabelSet(tuple(Label(f"/m/{name}", name.title()) for name in ("bark", "rain", "speech")))
@@ -40,6 +41,6 @@ def tiny_export(tmp_path_factory, to="onnx"):
             make_tagger(), LABELS, folder, int8=to == "onnx", to=to
         ).items():
             assert (folder / file).exists() and difference["mean"] <= difference["worst"] < (
-                0.02 if file == base.INT8 else 1e-5
+                0.02 if file == INT8 else 1e-5
             )
     return folder

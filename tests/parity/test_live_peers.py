@@ -26,7 +26,7 @@ from beatline.config import OptimConfig
 from beatline.model.checkpoints.espnet import export_espnet
 from beatline.model.checkpoints.layout import to_release
 from beatline.model.checkpoints.load import load_checkpoint
-from beatline.model.fbank import SAMPLE_RATE, log_mel
+from beatline.model.fbank import log_mel
 from beatline.model.geometry import SAMPLE_RATE, tile_short
 from beatline.model.tagger import Tagger
 from beatline.train.optim import adamw, clip_gradients

@@ -13,7 +13,7 @@ import torch
 from beatline.cli import main
 from beatline.core import artefact
 from beatline.model.checkpoints.own import save
-from beatline.model.engines import base
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag import embeddings
 from beatline.tag import tagger as tag
 from tests.helpers.models import LABELS, make_tagger
@@ -206,7 +206,7 @@ def test_a_pipe_and_refusals_are_one_line(place, tmp_path, capsys, monkeypatch):
 
 
 def test_killed_at_any_point_it_is_not_there(place, tmp_path, monkeypatch):
-    tagger = tag.AudioTagger(base.TorchEngine(make_tagger(), LABELS))
+    tagger = tag.AudioTagger(TorchEngine(make_tagger(), LABELS))
     parts = list(tagger.embeddings(good(place)[:2]))
     embeddings.write(parts, tmp_path / "whole", "npy", "clip", {})
     for point in (1, 2, 3, 4):

@@ -12,7 +12,11 @@ import torch
 from beatline.core.errors import UserError
 from beatline.model import geometry
 from beatline.model.checkpoints.own import save
-from beatline.model.engines import base, export
+from beatline.model.engines import export, load, openvino, pytorch
+from beatline.model.engines.graphs import GraphEngine
+from beatline.model.engines.load import load_export
+from beatline.model.engines.onnx import INT8
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag import tagger as tag
 from tests.helpers.models import CONFIG, LABELS, make_tagger, tiny_export
 
@@ -37,8 +41,8 @@ def clips():
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
 def test_detail_adds_up_to_the_clip(exported, clips, runtime):
     waveforms, lengths = clips
-    reference = base.TorchEngine(make_tagger(), LABELS)
-    ready = reference if runtime == "torch" else base.load_export(exported, runtime)
+    reference = TorchEngine(make_tagger(), LABELS)
+    ready = reference if runtime == "torch" else load_export(exported, runtime)
     got, wanted = ready.run(waveforms, lengths, detail=True), reference.run(waveforms, lengths, detail=True)
     assert ready.run(waveforms, lengths).tokens is None
     assert got.tokens.shape == (3, 8 * geometry.step_count(lengths[0]), 32) and got.step_logits.shape == (
@@ -59,7 +63,7 @@ def test_detail_adds_up_to_the_clip(exported, clips, runtime):
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_runtimes_agree_with_pytorch_alone_and_padded(exported, clips, runtime):
     waveforms, lengths = clips
-    graph, reference = base.load_export(exported, runtime), base.TorchEngine(make_tagger(), LABELS)
+    graph, reference = load_export(exported, runtime), TorchEngine(make_tagger(), LABELS)
     wanted, got = reference.run(waveforms, lengths), graph.run(waveforms, lengths)
     for name in ("scores", "logits", "embeddings"):
         np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), atol=2e-5)
@@ -69,7 +73,7 @@ def test_runtimes_agree_with_pytorch_alone_and_padded(exported, clips, runtime):
 
 
 def test_int8_weights_leave_room_for_two_products_in_sixteen_bits(exported):
-    graph = onnx.load(exported / base.INT8).graph
+    graph = onnx.load(exported / INT8).graph
     weights = [
         onnx.numpy_helper.to_array(tensor).astype(int)
         for tensor in graph.initializer
@@ -80,22 +84,22 @@ def test_int8_weights_leave_room_for_two_products_in_sixteen_bits(exported):
 
 def test_int8_is_near_and_is_not_float32(exported, clips):
     waveforms, lengths = clips
-    reduced, full = base.load_export(exported, "onnx", "int8"), base.load_export(exported, "onnx")
+    reduced, full = load_export(exported, "onnx", "int8"), load_export(exported, "onnx")
     difference = np.abs(reduced.scores(waveforms, lengths) - full.scores(waveforms, lengths))
     assert 0 < difference.mean() < 0.02
 
 
 @pytest.mark.parametrize(("amx", "chosen"), [(False, "onnx"), (True, "openvino")])
 def test_a_cpu_with_amx_takes_bfloat16_for_int8(exported, monkeypatch, amx, chosen):
-    monkeypatch.setattr(base, "_has_amx", lambda: amx)
-    assert base.load_export(exported, "auto", "int8").name == chosen
+    monkeypatch.setattr(openvino, "has_amx", lambda: amx)
+    assert load_export(exported, "auto", "int8").name == chosen
 
 
 @pytest.mark.parametrize("name", ["onnx", "auto"])
 def test_bfloat16_where_only_onnxruntime_runs_is_refused(exported, monkeypatch, name):
-    monkeypatch.setattr(base, "find_spec", lambda package: package != "openvino")
+    monkeypatch.setattr(load, "is_installed", lambda package: package != "openvino")
     with pytest.raises(UserError, match="onnxruntime runs float32 and int8"):
-        base.load_export(exported, name, "bfloat16")
+        load_export(exported, name, "bfloat16")
 
 
 def test_bfloat16_keeps_the_filter_bank_and_narrow_convolutions_in_float32(exported, tmp_path):
@@ -107,10 +111,10 @@ def test_bfloat16_keeps_the_filter_bank_and_narrow_convolutions_in_float32(expor
     )  # between loud and faint bins lie more digits than bfloat16 has
     for tagger, folder in ((make_tagger(), exported), (wide, tmp_path / "wide")):
         full, reduced = (
-            base.TorchEngine(tagger, LABELS, precision=precision).scores(tones)
+            TorchEngine(tagger, LABELS, precision=precision).scores(tones)
             for precision in ("float32", "bfloat16")
         )
-        got = base.load_export(folder, "openvino", "bfloat16").scores(tones)
+        got = load_export(folder, "openvino", "bfloat16").scores(tones)
         assert np.abs(reduced - full).mean() < 2e-3 and np.abs(got - full).mean() < 2e-3
 
 
@@ -139,7 +143,7 @@ def test_a_damaged_export_is_named(exported, tmp_path):
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.onnx.*SHA-256") as caught:
-        base.load_export(copy)
+        load_export(copy)
     assert caught.value.code == "corrupt-artefact"
 
 
@@ -152,13 +156,13 @@ def test_a_graph_that_differs_is_not_published(tmp_path, monkeypatch):
 
 def test_what_cannot_run_says_so(exported, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="export, which PyTorch"):
-        base.load_export(exported, "torch")
+        load_export(exported, "torch")
     with pytest.raises(UserError, match=r"holds no model\.int8\.onnx") as caught:
-        base.GraphEngine(tmp_path, "onnx", "int8")
+        GraphEngine(tmp_path, "onnx", "int8")
     assert caught.value.code == "bad-config"
     save(tmp_path / "model", make_tagger(), LABELS, {})
     with pytest.raises(UserError, match="int8"):
-        base.load_checkpoint(tmp_path / "model", "int8")
+        pytorch.load_checkpoint(tmp_path / "model", "int8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for source, name, precision in (
         (exported, "auto", "float32"),
@@ -201,14 +205,14 @@ def test_a_checkpoint_is_exported_once_into_the_cache_and_then_used(tmp_path, mo
     second = tag.load(tmp_path / "model").engine
     assert second.name == "openvino" and (made[0] / "model.onnx").stat().st_mtime_ns == stamp
     np.testing.assert_allclose(first.scores(*clips), second.scores(*clips), atol=1e-5)
-    monkeypatch.setattr(base, "_has_amx", lambda: True)
+    monkeypatch.setattr(openvino, "has_amx", lambda: True)
     assert (
         tag.load(tmp_path / "model", precision="int8").engine.name == "openvino" and len(exports) == 1
     )  # bfloat16 needs no graph of its own
 
 
 def test_a_large_batch_is_cut_and_nothing_changes():
-    reference = base.TorchEngine(make_tagger(), LABELS)
+    reference = TorchEngine(make_tagger(), LABELS)
     waveforms = 0.1 * np.random.default_rng(1).standard_normal((9, 8_000)).astype(np.float32)
     np.testing.assert_allclose(
         reference.scores(waveforms),
@@ -218,7 +222,7 @@ def test_a_large_batch_is_cut_and_nothing_changes():
 
 
 def test_logits_are_not_rounded_to_bfloat16():
-    half = base.TorchEngine(make_tagger(), LABELS, precision="bfloat16")
+    half = TorchEngine(make_tagger(), LABELS, precision="bfloat16")
     waveforms = 0.1 * np.random.default_rng(0).standard_normal((8, 16_000), np.float32)
     outputs = half.run(waveforms, detail=True)
     for logits in (outputs.logits, outputs.step_logits):

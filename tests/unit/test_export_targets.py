@@ -18,6 +18,8 @@ from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
 from beatline.model.checkpoints.own import save
 from beatline.model.engines import base, export
+from beatline.model.engines.load import load_export
+from beatline.model.engines.pytorch import TorchEngine
 from tests.helpers.models import LABELS, make_tagger, tiny_export
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -58,7 +60,7 @@ with torch.no_grad():
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=200)
     got = list(np.load(tmp_path / "out.npz").values())
-    reference = base.TorchEngine(make_tagger(), LABELS)
+    reference = TorchEngine(make_tagger(), LABELS)
     for place, batch in enumerate(batches):
         wanted = reference.run(*batch, detail=True)
         for name, output in zip(base.NAMES, got[5 * place : 5 * place + 5], strict=True):
@@ -83,7 +85,7 @@ def test_a_program_holds_only_operators_that_every_pytorch_has_and_says_what_it_
 def test_a_program_is_not_for_tag(program):
     for name in ("auto", "onnx", "openvino", "torch"):
         with pytest.raises(UserError) as caught:
-            base.load_export(program, name)
+            load_export(program, name)
         assert caught.value.code == "bad-config"
 
 
@@ -112,13 +114,13 @@ def test_an_openvino_export_is_written_by_the_program_and_tags(tmp_path, capsys)
 
     assert cli.main(["tag", str(CLIP), "--model", str(folder), "--format", "jsonl", "--top", "3"]) == 0
     assert len(json.loads(capsys.readouterr().out)["tags"]) == 3
-    graph, reference = base.load_export(folder), base.TorchEngine(make_tagger(), LABELS)
+    graph, reference = load_export(folder), TorchEngine(make_tagger(), LABELS)
     assert graph.name == "openvino"
     for shape in SHAPES:
         np.testing.assert_allclose(graph.scores(*clips(*shape)), reference.scores(*clips(*shape)), atol=1e-5)
     for refused in (("onnx", "float32"), ("torch", "float32"), ("onnx", "int8")):
         with pytest.raises(UserError) as caught:
-            base.load_export(folder, *refused)
+            load_export(folder, *refused)
         assert caught.value.code == "bad-config"
 
 

@@ -29,7 +29,8 @@ from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
 from beatline.model import geometry
 from beatline.model.checkpoints.own import save
-from beatline.model.engines.base import Engine, TorchEngine
+from beatline.model.engines.base import Engine
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag.calibration import Calibration, model_hash, place
 from beatline.tag.listening import Stream, every, live
 from beatline.tag.tagger import AudioTagger

@@ -10,7 +10,7 @@ from beatline.data.store import Store
 from beatline.evaluate import predict
 from beatline.evaluate.predictions import Predictions
 from beatline.model.checkpoints.load import load_checkpoint
-from beatline.model.engines.base import TorchEngine
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.geometry import tile_short
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.tag.tagger import AudioTagger

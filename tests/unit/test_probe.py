@@ -24,6 +24,8 @@ from beatline.evaluate.predictions import Predictions
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.checkpoints.own import save
 from beatline.model.engines import base, export
+from beatline.model.engines.onnx import INT8, ONNX
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.heads.neighbours import Neighbours
 from beatline.publish import hub
 from beatline.tag import tagger as tag
@@ -245,15 +247,15 @@ def test_stored_examples_are_exported_and_stay_float32(place, tmp_path):
     (head,) = probe.fit("nearest", some, [0.05], "multi-label")
     tagger = loaded.with_head(head, LabelSet.from_names("abcde"), "multi-label").tagger()
     differences = export.export(tagger, LabelSet.from_names("abcde"), tmp_path / "onnx", int8=True)
-    assert differences[base.ONNX]["worst"] < 1e-5
-    graph = onnx.load(tmp_path / "onnx" / base.INT8).graph
+    assert differences[ONNX]["worst"] < 1e-5
+    graph = onnx.load(tmp_path / "onnx" / INT8).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     quantised = [shapes.get(node.input[1]) for node in graph.node if node.op_type == "MatMulInteger"]
     assert len(quantised) > 10 and not {(32, 50), (50, 5)} & set(quantised)
     sound = place / "split/test/Noise/test1.wav"
     got, wanted = (
         tag.load(tmp_path / "onnx", "onnx")(sound),
-        tag.AudioTagger(base.TorchEngine(tagger, loaded.labels))(sound),
+        tag.AudioTagger(TorchEngine(tagger, loaded.labels))(sound),
     )
     np.testing.assert_allclose(got.scores, wanted.scores, atol=1e-5)
 

@@ -12,8 +12,9 @@ import torch
 
 from beatline.audio.windows import cut
 from beatline.core.labels import audioset
-from beatline.model.engines import base
-from beatline.model.engines.base import Engine, TorchEngine
+from beatline.model.engines.base import Engine
+from beatline.model.engines.load import load_export
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.geometry import tile_short
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.serve.batcher import Batcher, Lane, Scored, rows_are_independent
@@ -252,7 +253,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
 def test_the_bits_are_those_of_the_recording_alone_offline(exported, kind):
-    ready_made = TorchEngine(make_tagger(), LABELS) if kind == "torch" else base.load_export(exported, kind)
+    ready_made = TorchEngine(make_tagger(), LABELS) if kind == "torch" else load_export(exported, kind)
     tagger = AudioTagger(ready_made, WINDOW / 16_000, HOP / 16_000)
     rng = np.random.default_rng(0)
     recordings = [

@@ -23,7 +23,7 @@ from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
 from beatline.model import geometry
 from beatline.model.checkpoints.own import save
-from beatline.model.engines import base
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag import ray as bulk_tag
 from beatline.tag import tagger as tag
 from beatline.tag.calibration import Calibration, model_hash
@@ -34,7 +34,7 @@ from tests.helpers.processes import children, until
 
 @pytest.fixture(scope="module")
 def tagger():
-    return base.TorchEngine(make_tagger(), LABELS)
+    return TorchEngine(make_tagger(), LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_parents_are_raised_everywhere_or_refused(sounds):
         make_tagger(),
         LabelSet((Label("/m/0jbk", "Animal"), Label("/m/05tny_", "Bark"), Label("mine", "Mine"))),
     )
-    plain = tag.AudioTagger(base.TorchEngine(model, family), window=4, hop=2)
+    plain = tag.AudioTagger(TorchEngine(model, family), window=4, hop=2)
     raised = tag.AudioTagger(plain.engine, window=4, hop=2, parents=True)
     options = EventOptions(threshold=0.0, median=0)
     before, after = plain(sounds / "5.wav", events=options), raised(sounds / "5.wav", events=options)
@@ -298,10 +298,10 @@ def test_parents_are_raised_everywhere_or_refused(sounds):
     first, second = ({event.label.name: event.score for event in result.events} for result in (before, after))
     assert second == first | {"Animal": max(first["Animal"], first["Bark"])}
     with pytest.raises(UserError, match="no label of this model is a kind of another"):
-        tag.AudioTagger(base.TorchEngine(model, LABELS), parents=True)
+        tag.AudioTagger(TorchEngine(model, LABELS), parents=True)
     model.task = "single-label"
     with pytest.raises(UserError, match="exclude each other"):
-        tag.AudioTagger(base.TorchEngine(model, family), parents=True)
+        tag.AudioTagger(TorchEngine(model, family), parents=True)
 
 
 def test_a_calibration_changes_scores_and_where_events_begin(tagger, sounds):

@@ -22,8 +22,8 @@ from beatline.audio.windows import Merge
 from beatline.core import threads as ahead
 from beatline.core.errors import UserError
 from beatline.core.families import families, raise_parents
-from beatline.model.engines import base as engines
-from beatline.model.engines.base import Engine, Outputs
+from beatline.model.engines import load as engines
+from beatline.model.engines.base import Engine, Outputs, Precision
 from beatline.model.geometry import (
     STEP_SAMPLES,
     STEP_SECONDS,
@@ -248,8 +248,8 @@ def _asked(audio: Any, rate: int | None, run: Callable[[Iterable[Audio]], Iterat
 
 def load(
     source: Path | str,
-    engine: engines.Name = "auto",
-    precision: engines.Precision = "float32",
+    engine: str = "auto",
+    precision: Precision = "float32",
     device: str = "auto",
     threads: int = 0,
     window: float = WINDOW_SECONDS,
@@ -258,7 +258,7 @@ def load(
     parents: bool = False,
     head: bool = True,
 ) -> AudioTagger:
-    """A run folder, a checkpoint or an export as a tagger; see `export.load` and `AudioTagger`. An export is
+    """A run folder, a checkpoint or an export as a tagger; see `engines.load` and `AudioTagger`. An export is
     loaded without importing torch.
 
     Args:
@@ -269,28 +269,20 @@ def load(
 
     Raises:
         UserError: `bad-usage` for an engine, precision or merge that there is not; as `AudioTagger`,
-            and `export.load`.
+            and `engines.load`.
     """
     for name, value, known in (
-        ("engine", engine, engines.Name),
-        ("precision", precision, engines.Precision),
-        ("merge", merge, Merge),
+        ("engine", engine, engines.engine_names()),
+        ("precision", precision, engines.PRECISIONS),
+        ("merge", merge, get_args(Merge)),
     ):
-        if value not in get_args(known):
+        if value not in known:
             raise UserError(
-                "bad-usage",
-                f"{name} {value!r}",
-                "there is no such one",
-                f"give one of {', '.join(get_args(known))}",
+                "bad-usage", f"{name} {value!r}", "there is no such one", f"give one of {', '.join(known)}"
             )
     path = Path(source)
     path = path / "model" if (path / "model").is_dir() else path  # a run folder stands for the model in it
-    if engines.is_export(path):
-        ready: Engine = engines.load_export(path, engine, precision, threads, device)
-    else:
-        from beatline.model.engines import export
-
-        ready = export.load(path, engine, precision, device, threads, head)
+    ready = engines.load(path, engine, precision, device, threads, head)
     return AudioTagger(ready, window, window / 2 if hop is None else hop, merge, parents)
 
 

@@ -30,7 +30,8 @@ from beatline.evaluate.predictions import Predictions
 from beatline.model.checkpoints import own
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.checkpoints.loaded import Loaded
-from beatline.model.engines import base
+from beatline.model.engines import base, pytorch
+from beatline.model.engines.graphs import is_export
 from beatline.model.heads.neighbours import Neighbours
 from beatline.tag.calibration import model_hash
 from beatline.tag.result import Refused
@@ -236,7 +237,7 @@ def learn(
             "name another folder, or move it away",
         )
     path = Path(source)
-    if base.is_export(path):
+    if is_export(path):
         raise UserError(
             "bad-usage",
             f"cannot learn on {path}",
@@ -247,7 +248,7 @@ def learn(
     task = _task(clips, task)
     _check_labels(clips, range(len(clips.ids)))
     with _published(folder) as partial:
-        tagger = AudioTagger(base.load_checkpoint(path, device=device, head=False))
+        tagger = AudioTagger(pytorch.load_checkpoint(path, device=device, head=False))
         heard, refused = _hear(tagger, clips, advance)
         splits = {
             name: np.array([i for i in heard if (clips.splits[i] or ("train",))[0] == name], np.int64)

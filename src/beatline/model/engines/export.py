@@ -10,15 +10,13 @@ import csv
 import io
 import json
 import logging
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,16 +28,13 @@ from beatline.config import to_dict
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
-from beatline.model.checkpoints.load import load_tagger
-from beatline.model.engines import base
-from beatline.model.engines.base import INT8, ONNX, OPENVINO, Engine, GraphEngine, Precision, TorchEngine
+from beatline.model.engines.base import INT8, ONNX, Engine, Precision
+from beatline.model.engines.graphs import LABELS, OPSET, RUNTIMES, GraphEngine, is_installed, runtime
+from beatline.model.engines.onnx import INT8, ONNX, quantise, quiet_onnxruntime
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.geometry import MIN_SAMPLES
-from beatline.model.heads.neighbours import Neighbours
 from beatline.model.tagger import Tagger, token_padding
 
-OPSET = 18
-PROGRAM = "model.pt2"
-FORMAT = 3  # of the folder; what the cache holds in another one is made again
 SAMPLE_RATE = samples.SAMPLE_RATE
 INPUT = {
     "sample_rate": SAMPLE_RATE,
@@ -81,7 +76,7 @@ def export(
     folder: Path,
     int8: bool = False,
     about: dict[str, Any] | None = None,
-    to: "Target" = "onnx",
+    to: str = "onnx",
 ) -> dict[str, dict[str, float]]:
     """The differences of the exported graphs from PyTorch, by name of file: `worst` and `mean` over all
     scores of the clips tried.
@@ -89,16 +84,16 @@ def export(
     Args:
         int8: Also write a graph with int8 weights and activations quantised as they come (dynamic), one scale
             for each output; for `onnx` alone.
-        to: A key of `TARGETS`.
+        to: One of `load.export_names`.
 
     Raises:
         UserError: `missing-package`; `bad-usage` for int8 in another form; `export-differs` where a graph
             does not agree, and then nothing is published; `bad-config` for a tagger with `padding: upstream`,
             whose rule depends on the batch; `disk-full`, `not-writable`.
     """
-    file, packages, write = TARGETS[to]
-    for package in packages:
-        if find_spec(package) is None:
+    form = runtime(to)
+    for package in form.writers:
+        if not is_installed(package):
             raise UserError(
                 "missing-package",
                 "beatline export",
@@ -112,7 +107,7 @@ def export(
             f"{to} is written in float32 only",
             "leave it out, or export --to onnx",
         )
-    base.quiet_onnxruntime()
+    quiet_onnxruntime()
     tagger = tagger.cpu().eval()
     facts = (
         {
@@ -130,20 +125,16 @@ def export(
         artefact.publish(folder, {"kind": "export", "labels_hash": labels.hash}) as partial,
         artefact.disk_errors(folder),
     ):
-        (partial / base.LABELS).write_text(_label_table(labels), encoding="utf-8", newline="")
+        (partial / LABELS).write_text(_label_table(labels), encoding="utf-8", newline="")
         (partial / "config.json").write_text(json.dumps(facts))  # an engine asks it
-        write(
-            _program(tagger),
-            partial / file,
-            {
-                key: value if isinstance(value, str) else json.dumps(value)
-                for key, value in (facts | table).items()
-            },
-        )
-        engines = [_Program(partial / file, tagger, labels)] if to == "torch-export" else _engines(partial)
-        differences = {file: _difference(tagger, labels, partial, engines)}
+        texts = {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in (facts | table).items()
+        }
+        form.write(_program(tagger), partial / form.file, texts)
+        differences = {form.file: _difference(tagger, labels, partial, _engines(partial))}
         if int8:
-            _quantise(partial / ONNX, partial / INT8, tagger)
+            quantise(partial / ONNX, partial / INT8, tagger)
             differences[INT8] = _difference(
                 tagger, labels, partial, [GraphEngine(partial, "onnx", "int8")], "int8"
             )
@@ -168,7 +159,7 @@ def _program(tagger: Tagger) -> ExportedProgram:
     waveforms, lengths = torch.zeros(2, 2 * SAMPLE_RATE), torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE])
     with torch.no_grad():
         tagger(waveforms, lengths)  # fills the filter bank's cache of matrices before tracing could
-        with _quiet(), _any_size():
+        with quiet(), _any_size():
             return torch.export.export(
                 Graph(tagger),
                 (waveforms, lengths),
@@ -186,64 +177,8 @@ def _any_size() -> Any:
     return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
 
 
-def _write_program(program: ExportedProgram, file: Path, facts: dict[str, str]) -> None:
-    written = io.BytesIO()  # PyTorch's own writer has no words for a full disk
-    torch.export.save(program, written, extra_files=facts)
-    file.write_bytes(written.getbuffer())
-
-
-def _write_onnx(program: ExportedProgram, file: Path, facts: dict[str, str]) -> None:
-    with _quiet(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        written = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            dynamic_shapes=SHAPES,
-            input_names=list(SHAPES),
-            output_names=list(base.NAMES),
-        )
-    assert written is not None
-    model = written.model_proto
-    for key, value in facts.items():
-        model.metadata_props.add(key=key, value=value)
-    file.write_bytes(model.SerializeToString())
-
-
-def _write_openvino(program: ExportedProgram, file: Path, facts: dict[str, str]) -> None:
-    """By way of ONNX, the form that OpenVINO reads best."""
-    import openvino
-
-    graph = file.with_name(ONNX)
-    _write_onnx(program, graph, {})
-    model = openvino.Core().read_model(graph)  # openvino.convert_model would report to its maker
-    for key, value in facts.items():
-        model.set_rt_info(value, ["beatline", key])
-    try:
-        openvino.save_model(model, file, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise UserError(
-            "disk-full",
-            f"cannot write {file}",
-            str(error),
-            "free some space or choose another folder and run again",
-        ) from error
-    del model  # it holds the graph's file
-    graph.unlink()
-
-
-Target = Literal["onnx", "torch-export", "openvino"]
-
-TARGETS: dict[str, tuple[str, tuple[str, ...], Callable[[ExportedProgram, Path, dict[str, str]], None]]] = {
-    "onnx": (ONNX, ("onnx", "onnxscript", "onnxruntime"), _write_onnx),
-    "torch-export": (PROGRAM, (), _write_program),
-    "openvino": (OPENVINO, ("onnx", "onnxscript", "openvino"), _write_openvino),
-}
-"""The file of each form, the packages it takes to write it, and how."""
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the exporters' warnings about their own affairs from the user."""
     logging.disable(logging.WARNING)
     try:
@@ -252,41 +187,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _quantise(source: Path, target: Path, tagger: Tagger) -> None:
-    """int8 weights for every product of tokens with a weight; the filter bank, the convolution and the head
-    stay float32.
-
-    The weights take seven of the eight bits: on CPUs without VNNI onnxruntime adds two products of eight bits
-    in sixteen, which overflow.
-    """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    graph = onnx.load(source).graph
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    stored = (
-        [tuple(tagger.head.examples.t().shape), tuple(tagger.head.targets.shape)]
-        if isinstance(tagger.head, Neighbours)
-        else []
-    )
-    kept = [
-        node.name
-        for node in graph.node
-        if node.op_type == "MatMul"
-        and (shapes.get(node.input[1], (0, 0))[0] in (400, 256) or shapes.get(node.input[1]) in stored)
-    ]
-    with _quiet():
-        quantize_dynamic(
-            source,
-            target,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=kept,
-        )
 
 
 def check_clips() -> list[np.ndarray]:
@@ -299,32 +199,12 @@ def check_clips() -> list[np.ndarray]:
     return [np.ascontiguousarray(part) for part in np.split(sound, ends)[:-1]]
 
 
-class _Program(Engine):
-    """A written program, for its check alone: PyTorch reads such a file with pickle, so that one from
-    elsewhere is not for us to open.
-    """
-
-    name = "torch"
-
-    def __init__(self, file: Path, tagger: Tagger, labels: LabelSet):
-        super().__init__()
-        self.labels, self.task = labels, tagger.task
-        with _quiet():
-            self._call = torch.export.load(file).module()
-
-    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
-        with torch.no_grad():
-            return [
-                tensor.numpy()
-                for tensor in self._call(torch.from_numpy(waveforms), torch.from_numpy(lengths))[: len(names)]
-            ]
-
-
 def _engines(folder: Path) -> Iterator[Engine]:
     """Every runtime that is installed and takes the folder."""
-    for runtime, forms in base.RUNS.items():
-        if find_spec(base.EXTRA[runtime]) and any((folder / file).exists() for file in forms):
-            yield GraphEngine(folder, runtime)
+    for name in RUNTIMES:
+        form = runtime(name)
+        if is_installed(form.runner) and any((folder / file).exists() for file in form.reads["float32"]):
+            yield GraphEngine(folder, name)
 
 
 def _difference(
@@ -359,67 +239,3 @@ def _difference(
             "report it with the checkpoint's family; nothing was written",
         )
     return {"worst": worst, "mean": mean}
-
-
-def cached(source: Path, int8: bool) -> Path:
-    """Where the export of a checkpoint lies in the user's cache, named by what the checkpoint holds; it may
-    not be there yet.
-    """
-    about = source / artefact.MANIFEST
-    content = (
-        artefact.sha256_file(about if about.exists() else source)
-        if source.is_file() or about.exists()
-        else artefact.hash_json(
-            sorted((p.name, artefact.sha256_file(p)) for p in source.iterdir() if p.is_file())
-        )
-    )
-    key = artefact.hash_json([content, FORMAT, OPSET, version("torch"), version("beatline")])[:24]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "beatline/exports" / (key + ("-int8" if int8 else ""))
-
-
-def load(
-    source: Path | str,
-    name: base.Name = "auto",
-    precision: Precision = "float32",
-    device: str = "auto",
-    threads: int = 0,
-    head: bool = True,
-) -> base.Engine:
-    """Any checkpoint or export as the engine that `name` says.
-
-    `auto`: an export runs on the fastest runtime that is installed; a checkpoint runs on the GPU, or else on
-    its export where the user's cache holds one, or else on PyTorch. A named runtime, and int8, export a
-    checkpoint into the cache first, once. `head` as `engine.load_checkpoint`.
-
-    Raises:
-        UserError: See `engine.load_export`, `engine.load_checkpoint` and `export`.
-    """
-    source = Path(source)
-    if base.is_export(source):
-        return base.load_export(source, name, precision, threads, device)
-    graph_wanted, int8 = (
-        name in ("onnx", "openvino") or precision == "int8",
-        base.reduced(name, precision) == "int8",
-    )
-    if graph_wanted:
-        base.check_cpu(device)
-    folder = (
-        cached(source, int8)
-        if source.exists()
-        and (graph_wanted or (name == "auto" and device in ("auto", "cpu") and find_spec("openvino")))
-        else None
-    )
-    if folder is not None and graph_wanted and artefact.read_manifest(folder) is None:
-        with artefact.FolderLock(folder.parent, wait=True):
-            if artefact.read_manifest(folder) is None:  # nobody has made it meanwhile
-                loaded = load_tagger(source)
-                tagger, labels = loaded.tagger("exact"), loaded.labels
-                export(tagger, labels, folder, int8=int8, about={"source": str(loaded.source)})
-    if (
-        folder is not None
-        and artefact.read_manifest(folder) is not None
-        and (graph_wanted or not torch.cuda.is_available())
-    ):
-        return base.load_export(folder, name, precision, threads)
-    return base.load_checkpoint(source, precision, device, head, threads)
