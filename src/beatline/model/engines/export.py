@@ -28,7 +28,7 @@ from beatline.config import to_dict
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
-from beatline.model.engines.base import INT8, ONNX, Engine, Precision
+from beatline.model.engines.base import Engine, Precision
 from beatline.model.engines.graphs import LABELS, OPSET, RUNTIMES, GraphEngine, is_installed, runtime
 from beatline.model.engines.onnx import INT8, ONNX, quantise, quiet_onnxruntime
 from beatline.model.engines.pytorch import TorchEngine
