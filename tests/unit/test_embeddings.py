@@ -14,7 +14,7 @@ from beatline.cli import main
 from beatline.core import artefact
 from beatline.model.checkpoints.own import save
 from beatline.model.engines.pytorch import TorchEngine
-from beatline.tag import embeddings
+from beatline.tag import embeddings, recordings
 from beatline.tag import tagger as tag
 from tests.helpers.models import LABELS, make_tagger
 from tests.helpers.stores import contents, die_at, in_child
@@ -132,7 +132,7 @@ def test_the_same_sources_give_the_same_bits(place, tmp_path):
 
 @pytest.mark.parametrize("level", ["window", "token"])
 def test_a_recording_that_breaks_off_leaves_no_row(place, tmp_path, capsys, monkeypatch, level):
-    monkeypatch.setattr(tag, "windows_at_once", lambda engine: 2)
+    monkeypatch.setattr(recordings, "windows_at_once", lambda engine: 2)
     tagger = tag.load(place / "run", "torch", window=4, hop=2)
     paths = good(place)[2:]
     parts = list(tagger.embeddings(paths, level))

@@ -4,8 +4,8 @@ In: waveforms `(batch, samples)` with lengths. Out: logits `(batch, labels)`. Ow
 Scores are `Tagger.score`'s; files, batches and checkpoints are left to others.
 """
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from beatline.model.cpu import on_cpu_in_float32
 from beatline.model.encoder import Encoder, initialise
 from beatline.model.fbank import fbank
 from beatline.model.geometry import FRAME_HOP, FRAME_SAMPLES, TOKENS_OF_A_STEP
-from beatline.model.heads.neighbours import Neighbours
+from beatline.model.heads import LINEAR, make_head
+from beatline.model.heads.base import Head
 
 
 def _all_padding(is_padding: Tensor, length: int) -> Tensor:
@@ -51,7 +52,7 @@ def token_padding(
 
 
 class Tagger(nn.Module):
-    """A BEATs encoder and a head, linear or of examples.
+    """A BEATs encoder and a head.
 
     Args:
         config: The encoder's architecture.
@@ -59,10 +60,10 @@ class Tagger(nn.Module):
         task: `multi-label` scores by sigmoid, `single-label` by softmax.
         padding: The rule of `token_padding`.
         gradient_decay: See `Encoder`.
-        examples: What the head compares with, see `head.Neighbours`; 0 is a linear head.
+        head: Settings of the head, see `heads.make_head`.
     """
 
-    head: nn.Linear | Neighbours
+    head: Head
 
     def __init__(
         self,
@@ -71,13 +72,13 @@ class Tagger(nn.Module):
         task: Literal["multi-label", "single-label"] = "multi-label",
         padding: Literal["exact", "upstream"] = "exact",
         gradient_decay: Literal["release", "espnet-cut"] = "release",
-        examples: int = 0,
+        head: Mapping[str, Any] = LINEAR,
     ):
         super().__init__()
         self.config, self.task, self.padding = config, task, padding
         self.encoder = Encoder(config, gradient_decay)
         width = config.encoder_embed_dim
-        self.head = Neighbours(width, labels, examples, task) if examples else nn.Linear(width, labels)
+        self.head = make_head(head, width, labels, task)
 
     def fbank(self, waveforms: Tensor) -> Tensor:
         """The normalised filter bank `(batch, frames, 128)`, float32."""
@@ -114,7 +115,8 @@ class Tagger(nn.Module):
         autocast, for rounded scores would tie.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self.head(features.to(torch.promote_types(features.dtype, torch.float32)))
+            logits: Tensor = self.head(features.to(torch.promote_types(features.dtype, torch.float32)))
+            return logits
 
     def outputs(
         self, waveforms: Tensor, is_padding: Tensor | None = None, detail: bool = True, each: bool = True
@@ -168,11 +170,8 @@ class Tagger(nn.Module):
 
 
 def initialise_tagger(tagger: Tagger, generator: torch.Generator, encoder_too: bool = True) -> Tagger:
-    """Fills a tagger with random weights: a Xavier-normal head with zero bias, and the encoder if asked."""
+    """Fills a tagger with random weights: its head, and the encoder if asked."""
     if encoder_too:
         initialise(tagger.encoder, generator)
-    assert isinstance(tagger.head, nn.Linear)
-    with torch.no_grad():
-        nn.init.xavier_normal_(tagger.head.weight, generator=generator)
-        tagger.head.bias.zero_()
+    tagger.head.initialise(generator)
     return tagger

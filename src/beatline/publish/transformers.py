@@ -30,6 +30,7 @@ from beatline.audio.samples import SAMPLE_RATE, to_waveform
 from beatline.config import EncoderConfig
 from beatline.core.errors import UserError
 from beatline.model.geometry import tile_short
+from beatline.model.heads import LINEAR, neighbours
 from beatline.model.tagger import Tagger
 
 __all__ = ["BeatlineConfig", "BeatlineFeatureExtractor", "BeatlineForAudioClassification"]
@@ -44,6 +45,9 @@ class BeatlineConfig(PreTrainedConfig):
     task: str = "multi-label"
     padding: str = "exact"
     examples: int = 0
+    """Of a head of stored examples."""
+    head: dict[str, Any] | None = None
+    """Settings of a head of any other kind but linear."""
 
 
 class BeatlineForAudioClassification(PreTrainedModel):
@@ -60,7 +64,7 @@ class BeatlineForAudioClassification(PreTrainedModel):
             config.num_labels,
             config.task,  # type: ignore[arg-type]
             config.padding,  # type: ignore[arg-type]
-            examples=config.examples,
+            head=config.head or (neighbours(config.examples) if config.examples else LINEAR),
         )
         self.post_init()
 

@@ -6,41 +6,36 @@ of scores for each, however long a recording is. Imports no torch.
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args, overload
 
 import numpy as np
 
-from beatline.audio import inputs, media, windows
+from beatline.audio import inputs, media
 from beatline.audio.media import Audio
-from beatline.audio.pool import Job
 from beatline.audio.samples import SAMPLE_RATE
 from beatline.audio.windows import Merge
-from beatline.core import threads as ahead
 from beatline.core.errors import UserError
 from beatline.core.families import families, raise_parents
 from beatline.model.engines import load as engines
 from beatline.model.engines.base import Engine, Outputs, Precision
 from beatline.model.geometry import (
     STEP_SAMPLES,
-    STEP_SECONDS,
-    TOKENS_OF_A_STEP,
     step_count,
-    tiled_length,
 )
-from beatline.tag.events import Event, EventOptions, Events, in_order
+from beatline.tag.events import EventOptions
+from beatline.tag.recordings import Embeddings, Read, Tags, scored
 from beatline.tag.result import Embedded, EmbeddingLevel, Refused, Tagged
 
 if TYPE_CHECKING:
     from beatline.tag.calibration import Calibration
 
+Sound = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | tuple[np.ndarray, int]
+"""What a user may mean by audio: a path, a file's bytes or stream, an array, an array with its rate."""
 WINDOW_SECONDS = 10.0
 HOP_SECONDS = 5.0
-WINDOWS_AT_ONCE = 32  # collected before scoring, at least, so that those of one length meet
-Read = Callable[[Any, float], Generator[np.ndarray, None, str]]
 
 
 class AudioTagger:
@@ -97,7 +92,19 @@ class AudioTagger:
                 "leave parents out",
             )
 
-    def __call__(self, audio: Any, rate: int | None = None, events: EventOptions | None = None) -> Any:
+    @overload
+    def __call__(
+        self, audio: list[Any], rate: int | None = None, events: EventOptions | None = None
+    ) -> list[Tagged]: ...
+
+    @overload
+    def __call__(
+        self, audio: Sound, rate: int | None = None, events: EventOptions | None = None
+    ) -> Tagged: ...
+
+    def __call__(
+        self, audio: Sound | list[Any], rate: int | None = None, events: EventOptions | None = None
+    ) -> Tagged | list[Tagged]:
         """A `Tagged`, or a list of them for a list.
 
         Args:
@@ -125,10 +132,10 @@ class AudioTagger:
                 what strangers send.
         """
         detail = events is not None and events.level == "steps"
-        for recording in _scored(
+        for recording in scored(
             self.engine,
             sources,
-            lambda source: _Tags(source, self, events),
+            lambda source: Tags(source, self, events),
             round(self.window * SAMPLE_RATE),
             round(self.hop * SAMPLE_RATE),
             detail=detail,
@@ -138,13 +145,23 @@ class AudioTagger:
                 recording.result() if recording.error is None else Refused(recording.source, recording.error)
             )
 
-    def recording(self, source: str, events: EventOptions | None = None) -> "_Tags":
+    def recording(self, source: str, events: EventOptions | None = None) -> Tags:
         """A recording whose windows are scored elsewhere: give it what the engine says of each with `take`,
         count them in `taken`, set `samples`, and ask for its `result`.
         """
-        return _Tags(source, self, events)
+        return Tags(source, self, events)
 
-    def embed(self, audio: Any, rate: int | None = None, level: EmbeddingLevel = "clip") -> Any:
+    @overload
+    def embed(
+        self, audio: list[Any], rate: int | None = None, level: EmbeddingLevel = "clip"
+    ) -> list[np.ndarray]: ...
+
+    @overload
+    def embed(self, audio: Sound, rate: int | None = None, level: EmbeddingLevel = "clip") -> np.ndarray: ...
+
+    def embed(
+        self, audio: Sound | list[Any], rate: int | None = None, level: EmbeddingLevel = "clip"
+    ) -> np.ndarray | list[np.ndarray]:
         """Embeddings, float32, of a recording; or a list of them for a list.
 
         `clip` is `(width,)`, the mean over windows of the mean of their tokens. `window` is `(windows,
@@ -201,10 +218,10 @@ class AudioTagger:
         if level == "token":
             window, grid = max(window, SAMPLE_RATE), STEP_SAMPLES
             hop = step_count(window) * STEP_SAMPLES  # the next window begins where this one's steps end
-        for recording in _scored(
+        for recording in scored(
             self.engine,
             sources,
-            lambda source: _Embeddings(source, level),
+            lambda source: Embeddings(source, level),
             window,
             hop,
             grid,
@@ -235,11 +252,19 @@ class AudioTagger:
         return raise_parents(scores, self._families) if self._families else scores
 
 
-def _asked(audio: Any, rate: int | None, run: Callable[[Iterable[Audio]], Iterator[Any]]) -> Any:
-    """What `run` gives for one recording, or a list for a list; what it refuses is raised."""
+Found = TypeVar("Found")
+
+
+def _asked(
+    audio: Sound | list[Any],
+    rate: int | None,
+    run: Callable[[Iterable[Audio]], Iterator[Found | Refused]],
+) -> Found | list[Found]:
+    """What `run` gives for a recording, or a list for a list; what it refuses is raised."""
     several = isinstance(audio, list | tuple) and not inputs.has_rate(audio)
-    results = []
-    for result in run(inputs.as_source(one, rate) for one in (audio if several else [audio])):
+    sources: Any = audio if several else [audio]
+    results: list[Found] = []
+    for result in run(inputs.as_source(source, rate) for source in sources):
         if isinstance(result, Refused):
             raise result.error
         results.append(result)
@@ -284,242 +309,3 @@ def load(
     path = path / "model" if (path / "model").is_dir() else path  # a run folder stands for the model in it
     ready = engines.load(path, engine, precision, device, threads, head)
     return AudioTagger(ready, window, window / 2 if hop is None else hop, merge, parents)
-
-
-class _Recording:
-    """A recording some of whose windows are not scored yet."""
-
-    def __init__(self, source: str):
-        self.source, self.samples, self.note = source, 0, ""
-        self.cut = self.taken = 0  # windows
-        self.whole = False
-        self.ended = False
-        """Given out for the last time; `done` may come true in the reading thread at any moment."""
-        self.error: UserError | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.error is not None or (self.whole and self.taken == self.cut)
-
-    def take(self, begin: int, length: int, outputs: Outputs, row: int) -> None:
-        """What the engine says of the next window: a row of its outputs."""
-        raise NotImplementedError
-
-
-class _Tags(_Recording):
-    """A recording on its way to a `Tagged`."""
-
-    def __init__(self, source: str, tagger: AudioTagger, options: EventOptions | None):
-        super().__init__(source)
-        self._tagger, self._level = tagger, options.level if options else None
-        thresholds = None if tagger.calibration is None else tagger.calibration.thresholds
-        self._events = Events(tagger.labels, options, thresholds, tagger.raised) if options else None
-        self._found: list[Event] = []
-        self._starts: list[int] = []
-        self._scores: list[np.ndarray] = []
-        self._embedding: Any = 0.0  # the sum
-
-    def take(self, begin: int, length: int, outputs: Outputs, row: int) -> None:
-        scores = self._tagger.window_scores(outputs, row)
-        self._starts.append(begin)
-        self._scores.append(scores)
-        self._embedding = self._embedding + outputs.embeddings[row].astype(np.float64)
-        if self._events is not None:
-            steps = outputs.step_logits
-            self._found += self._events.add(
-                begin,
-                length,
-                scores[None] if steps is None else self._tagger.scores(steps[row, : _steps(length)]),
-            )
-
-    def result(self) -> Tagged:
-        """Once all windows are taken."""
-        tagger, seconds, scores = self._tagger, self.samples / SAMPLE_RATE, np.stack(self._scores)
-        return Tagged(
-            source=self.source,
-            labels=tagger.labels,
-            scores=tagger.raised(windows.merge(scores, tagger.merge)),
-            embedding=(self._embedding / self.taken).astype(np.float32),
-            starts=np.array(self._starts) / SAMPLE_RATE,
-            window_scores=tagger.raised(scores),
-            seconds=seconds,
-            note=self.note,
-            window=tagger.window,
-            events=None if self._events is None else in_order(self._found + self._events.finish(seconds)),
-        )
-
-
-class _Embeddings(_Recording):
-    """A recording on its way to its embeddings."""
-
-    def __init__(self, source: str, level: EmbeddingLevel):
-        super().__init__(source)
-        self._level, self._steps = level, 0
-        self._sum: Any = 0.0
-        self._rows: list[np.ndarray] = []
-        self._times: list[np.ndarray] = []
-
-    def take(self, begin: int, length: int, outputs: Outputs, row: int) -> None:
-        if self._level == "clip":
-            self._sum = self._sum + outputs.embeddings[row].astype(np.float64)
-        elif self._level == "window":
-            self._rows.append(
-                outputs.embeddings[row : row + 1].copy()
-            )  # a copy, or the batch stays in memory
-            self._times.append(np.array([[begin, begin + length]]) / SAMPLE_RATE)
-        else:
-            assert outputs.tokens is not None
-            first, end = begin // STEP_SAMPLES, begin // STEP_SAMPLES + _steps(length)
-            self._rows.append(
-                outputs.tokens[
-                    row, TOKENS_OF_A_STEP * (self._steps - first) : TOKENS_OF_A_STEP * (end - first)
-                ].copy()
-            )
-            onsets = np.repeat(np.arange(self._steps, end) * STEP_SECONDS, TOKENS_OF_A_STEP)
-            self._times.append(np.stack([onsets, onsets + STEP_SECONDS], axis=1))
-            self._steps = end
-
-    def part(self) -> Embedded:
-        """What there is since the last call."""
-        seconds = self.samples / SAMPLE_RATE if self.ended else None
-        if self._level == "clip":
-            return Embedded(
-                self.source,
-                (self._sum / self.taken).astype(np.float32)[None],
-                np.array([[0.0, seconds]]),
-                seconds,
-                self.note,
-            )
-        rows, times = np.concatenate(self._rows), np.concatenate(self._times)
-        self._rows, self._times = (
-            [rows[:0].copy()],
-            [times[:0].copy()],
-        )  # copies, or what was given out stays in memory
-        return Embedded(self.source, rows, times, seconds, self.note if self.ended else "")
-
-
-Kind = TypeVar("Kind", bound=_Recording)
-
-
-def windows_at_once(engine: Engine) -> int:
-    """How many windows are collected before they are scored."""
-    return max(WINDOWS_AT_ONCE, engine.clips_at_once)
-
-
-def _scored(
-    engine: Engine,
-    sources: Iterable[Any],
-    opened: Callable[[str], Kind],
-    window: int,
-    hop: int,
-    grid: int = 1,
-    detail: bool = False,
-    read: Read = media.blocks,
-    as_it_comes: bool = False,
-) -> Iterator[Kind]:
-    """The recordings in order, each when its windows are taken or when it has an error, or else also before;
-    `window`, `hop` and `grid` in samples.
-    """
-    waiting: deque[Kind] = deque()
-    batch: list[tuple[_Recording, int, np.ndarray]] = []
-    together = windows_at_once(engine)
-    for recording, begin, samples in ahead.buffered(
-        _windows(sources, opened, window, hop, grid, read, engine.readers), together
-    ):
-        if samples is None and begin == 0:
-            waiting.append(recording)
-        if samples is not None:
-            batch.append((recording, begin, samples))
-        if len(batch) == together:
-            _score(engine, batch, detail)
-            if as_it_comes and waiting and not waiting[0].done:  # of those behind it no window has been cut
-                yield waiting[0]
-        while waiting and waiting[0].done:
-            yield _ended(waiting.popleft())
-    _score(engine, batch, detail)
-    yield from map(_ended, waiting)
-
-
-def _ended(recording: Kind) -> Kind:
-    recording.ended = True
-    return recording
-
-
-def _windows(
-    sources: Iterable[Any],
-    opened: Callable[[str], Kind],
-    window: int,
-    hop: int,
-    grid: int,
-    read: Read,
-    readers: int,
-) -> Iterator[tuple[Kind, int, np.ndarray | None]]:
-    """`(recording, first sample, samples)` of each window; an item without samples is the begin (0) or the
-    end (-1) of a recording.
-    """
-
-    def begin(source: Any) -> tuple[Any, _Begun]:
-        return source, _Begun(read(source, window / SAMPLE_RATE))
-
-    with closing(ahead.in_order(sources, begin, readers)) as begun:
-        for source, blocks in begun:
-            recording = opened(str(source) if isinstance(source, Path | Job) else "audio")
-            yield recording, 0, None
-            try:
-                with closing(blocks):
-                    for begin_at, samples in windows.cut(blocks, window, hop, grid):
-                        recording.cut += 1
-                        yield recording, begin_at, samples
-                recording.samples, recording.note, recording.whole = blocks.samples, blocks.note, True
-            except UserError as error:
-                recording.error = error
-            yield recording, -1, None
-
-
-class _Begun:
-    """Blocks the first of which is there, or the reason why none is; they are counted, and their note is
-    kept.
-    """
-
-    def __init__(self, blocks: Generator[np.ndarray, None, str]):
-        self.blocks, self.samples, self.note = blocks, 0, ""
-        self._first: np.ndarray | UserError | None = None
-        try:
-            self._first = self._next()
-        except UserError as error:
-            self._first = error
-
-    def _next(self) -> np.ndarray | None:
-        try:
-            return next(self.blocks)
-        except StopIteration as end:
-            self.note = end.value or ""
-            return None
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        block, self._first = self._first, None
-        while block is not None:
-            if isinstance(block, UserError):
-                raise block
-            self.samples += len(block)
-            yield block
-            block = self._next()
-
-    def close(self) -> None:
-        self.blocks.close()
-
-
-def _steps(length: int) -> int:
-    """Time steps of a window of so many samples."""
-    return int(step_count(tiled_length(np.array(length))))
-
-
-def _score(engine: Engine, batch: list[tuple[_Recording, int, np.ndarray]], detail: bool) -> None:
-    """Scores windows and gives what is said of them to their recordings in order."""
-    if not batch:
-        return
-    outputs = engine.outputs([samples for _, _, samples in batch], detail)
-    for row, (recording, begin, samples) in enumerate(batch):
-        recording.take(begin, len(samples), outputs, row)
-        recording.taken += 1
-    batch.clear()

@@ -110,7 +110,7 @@ def logits(head: Head, embeddings: np.ndarray, task: Task) -> np.ndarray:
     if "weight" in head:
         return torch.nn.functional.linear(given, head["weight"], head["bias"]).numpy()
     (count, width), labels = head["examples"].shape, head["targets"].shape[1]
-    module = Neighbours(width, labels, count, task)
+    module = Neighbours(width, labels, task, count)
     module.load_state_dict(head)
     return module(given).numpy()
 

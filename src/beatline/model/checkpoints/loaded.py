@@ -3,6 +3,7 @@
 In: tensors under our names, their architecture and labels, from a family's module. Out: a `Tagger`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +14,9 @@ from torch import Tensor
 from beatline.config import EncoderConfig
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
+from beatline.model.heads import LINEAR, Task, neighbours
 from beatline.model.tagger import Tagger
 
-Task = Literal["multi-label", "single-label"]
 Padding = Literal["exact", "upstream"]
 
 
@@ -95,10 +96,12 @@ class LoadedTagger(Loaded):
     Args:
         labels: The labels in the order of the head's outputs.
         task: How logits become scores, see `Tagger`.
+        head: Settings of its head, see `heads.make_head`; None is linear, or of the examples in `state`.
     """
 
     labels: LabelSet = field()
     task: Task = "multi-label"
+    head: Mapping[str, Any] | None = None
 
     def need_head(self) -> "LoadedTagger":
         """This model."""
@@ -110,20 +113,20 @@ class LoadedTagger(Loaded):
         Raises:
             UserError: `bad-checkpoint` where a folder's tensors are not those of its configuration.
         """
-        examples = self.state.get("head.examples", torch.empty(0))
         with torch.device("meta"):
             tagger = Tagger(
-                self.config,
-                len(self.labels),
-                self.task,
-                padding or self.padding,
-                examples=len(examples) if examples.ndim else 0,
+                self.config, len(self.labels), self.task, padding or self.padding, head=self._head()
             )
         try:
             tagger.load_state_dict(self.state, assign=True)
         except RuntimeError as error:  # a folder of ours, but from a stranger
             raise bad_checkpoint(self.source, "its tensors are not those of its configuration") from error
         return tagger.eval()
+
+    def _head(self) -> Mapping[str, Any]:
+        """The settings of the head; where none are given its tensors say whether it stores examples."""
+        examples = self.state.get("head.examples", torch.empty(()))
+        return self.head or (neighbours(len(examples)) if examples.ndim and len(examples) else LINEAR)
 
     def ordered(self, labels: LabelSet) -> "LoadedTagger":
         """The same model with its outputs in the order of `labels`.

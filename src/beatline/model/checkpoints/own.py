@@ -10,7 +10,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from beatline.config import EncoderConfig, to_dict
 from beatline.core import artefact
@@ -50,8 +50,11 @@ def write_model(
         "labels_hash": labels.hash,
         "about": about,
     }
-    if not isinstance(tagger.head, nn.Linear):
-        facts["examples"] = len(tagger.head.examples)
+    head = tagger.head.settings()
+    if head["name"] == "neighbours":
+        facts["examples"] = head["examples"]  # as it was before heads had names
+    elif head["name"] != "linear":
+        facts["head"] = head
     save_tensors(folder / WEIGHTS, state)
     (folder / ABOUT).write_text(json.dumps(facts, indent=1) + "\n")
     (folder / LABELS).write_text(labels.to_csv(), encoding="utf-8")
@@ -113,6 +116,7 @@ def read(folder: Path) -> LoadedTagger:
         padding = facts["padding"]
         about = facts["about"]
         labels_hash = facts["labels_hash"]
+        head = facts.get("head")
     except (KeyError, TypeError, ValueError) as error:
         raise bad_checkpoint(
             folder,
@@ -135,4 +139,5 @@ def read(folder: Path) -> LoadedTagger:
         about=about,
         labels=labels,
         task=task,
+        head=head,
     )

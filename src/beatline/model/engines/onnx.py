@@ -77,20 +77,15 @@ def quantise(source: Path, target: Path, tagger: "Tagger") -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from beatline.model.engines.export import quiet
-    from beatline.model.heads.neighbours import Neighbours
 
     graph = onnx.load(source).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    stored = (
-        [tuple(tagger.head.examples.t().shape), tuple(tagger.head.targets.shape)]
-        if isinstance(tagger.head, Neighbours)
-        else []
-    )
+    of_the_head = tagger.head.float32_weights()
     kept = [
         node.name
         for node in graph.node
         if node.op_type == "MatMul"
-        and (shapes.get(node.input[1], (0, 0))[0] in (400, 256) or shapes.get(node.input[1]) in stored)
+        and (shapes.get(node.input[1], (0, 0))[0] in (400, 256) or shapes.get(node.input[1]) in of_the_head)
     ]
     with quiet():
         quantize_dynamic(

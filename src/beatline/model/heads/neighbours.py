@@ -1,19 +1,23 @@
-"""pooled tokens -> logits by stored examples: the head for who has few of them; the other one is linear.
+"""The head `neighbours`: logits by stored examples, for who has few of them.
 
 In: embeddings `(..., width)`. Out: logits `(..., labels)`. It has no parameters, and nothing in it is
 trained: `probe` stores the examples.
 """
 
-from typing import Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+from beatline.model.heads import Task
+from beatline.model.heads import neighbours as described
+from beatline.model.heads.base import Head
 
 LEAST = 1e-30  # share of the weights that a label is taken to have at least, so that its logit is finite
 
 
-class Neighbours(nn.Module):
+class Neighbours(Head):
     """Weighted nearest neighbours: an example weighs exp(cosine / temperature), and a label's score is the
     share of the weight whose examples have it.
 
@@ -25,8 +29,8 @@ class Neighbours(nn.Module):
     Args:
         width: Of an embedding.
         labels: Number of labels.
-        examples: Number of examples.
         task: As `Tagger`.
+        examples: Number of examples, at least 1.
     """
 
     examples: Tensor
@@ -38,7 +42,9 @@ class Neighbours(nn.Module):
     temperature: Tensor
     """`()`, above 0."""
 
-    def __init__(self, width: int, labels: int, examples: int, task: Literal["multi-label", "single-label"]):
+    name = "neighbours"
+
+    def __init__(self, width: int, labels: int, task: Task, examples: int):
         super().__init__()
         self.out_features, self.task = labels, task
         for name, shape in {
@@ -59,3 +65,14 @@ class Neighbours(nn.Module):
             if self.task == "single-label"
             else logits - (weights @ (1 - self.targets)).clamp_min(LEAST).log()
         )
+
+    def settings(self) -> dict[str, Any]:
+        """The number of examples."""
+        return dict(described(len(self.examples)))
+
+    def float32_weights(self) -> list[tuple[int, ...]]:
+        """Both tables: a cosine or a share in int8 would not be this head's."""
+        return [tuple(self.examples.t().shape), tuple(self.targets.shape)]
+
+
+HEAD = Neighbours
