@@ -91,8 +91,7 @@ def load(
 
     Args:
         source: A run folder, a checkpoint of any family, an export; or `owner/name` on the Hugging Face Hub
-            and
-            what else `beatline fetch checkpoint` knows, which is fetched.
+            and what else `beatline fetch checkpoint` knows, which is fetched.
         engine: `torch`, `onnx` or `openvino`; `auto` is the fastest that is at hand. A checkpoint is exported
             into the user's cache once where an engine needs that.
         precision: `float32`, `bfloat16` or `int8`: of the products.
@@ -103,9 +102,8 @@ def load(
         merge: How a recording's scores come from those of its windows: `mean`, `max`, or `attention`, a mean
             weighted by the scores themselves.
         parents: Whether a label's score is raised to those of its kinds in AudioSet's ontology.
-        head: Whether the model must have a head. A pre-trained encoder has none; its tagger embeds, and has
-            one
-            label that means nothing.
+        head: Whether the model must have a head. A pre-trained encoder has none; its tagger embeds, and its
+            only label means nothing.
 
     Returns:
         A tagger that any thread may call with a path, bytes, a binary stream or an array.
