@@ -1,8 +1,8 @@
 """Encoder and head in float32, waveforms of 10 s to logits: beatline's chosen engine, and plain PyTorch,
 against openbeats with the same weights.
 
-./bench.sh encoder        Further rows stand beside ESPnet's classification model (the same weights) and AST
-                          of transformers (same size, random weights).
+./bench.sh encoder        Further rows stand beside ESPnet's classification model and AVEX's BEATs (the same
+                          weights), and AST of transformers (same size, random weights).
 """
 
 from collections.abc import Callable, Iterator
@@ -34,6 +34,7 @@ def peer_work(peer: str, model: str, clips: int, smoke: bool) -> Callable[[], ob
     made: dict[str, Callable[[], Peer]] = {
         "openbeats": lambda: peers.openbeats(Path(model)),
         "espnet": lambda: peers.espnet(Path(model)),
+        "avex": lambda: peers.avex(Path(model)),
         "ast": lambda: peers.ast(smoke),
     }
     return partial(made[peer](), waveforms(clips, smoke))
@@ -88,6 +89,7 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
             )
         others = {
             "espnet": ("ESPnet's classification model", written.espnet, "espnet2"),
+            "avex": ("AVEX's BEATs", written.release, "avex"),
             "ast": ("AST of transformers", written.espnet, "transformers"),
         }
         work = partial(chosen.scores, waveforms(8, options.smoke))

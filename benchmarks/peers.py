@@ -1,5 +1,5 @@
-"""What users have today, ready to be timed: openbeats, AST of transformers, and ESPnet's classification model
-with its training step.
+"""What users have today, ready to be timed: openbeats, AVEX's BEATs, AST of transformers, and ESPnet's
+classification model with its training step.
 
 Peers are imported inside the functions, so that a benchmark runs its other rows where one is missing
 (`available`). Programs that are run as programs are in `tagging.py`.
@@ -7,6 +7,8 @@ Peers are imported inside the functions, so that a benchmark runs its other rows
 
 import importlib.util
 import logging
+import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +60,66 @@ def openbeats(release: Path) -> Callable[[np.ndarray], np.ndarray]:
         return model.classifier(tokens.mean(1)).numpy()
 
     return logits
+
+
+def _stand_for_avex() -> None:
+    """Empty packages in place of AVEX's own, whose `__init__` import all that AVEX needs elsewhere."""
+    if "avex" in sys.modules:
+        return
+    found = importlib.util.find_spec("avex")
+    assert found is not None and found.origin is not None
+    folder = Path(found.origin).parent
+    for name, path in (("avex", folder), ("avex.models", folder / "models")):
+        package = types.ModuleType(name)
+        package.__path__ = [str(path)]
+        sys.modules[name] = package
+
+
+def avex_model(release: Path) -> torch.nn.Module:
+    """AVEX's BEATs, with fused attention and a batched filter bank, and the weights of `release`; evaluation
+    mode.
+    """
+    _stand_for_avex()
+    from avex.models.beats.beats import BEATs, BEATsConfig
+
+    content = torch.load(release, map_location="cpu", weights_only=True)
+    state = {name.replace("classifier.", "predictor."): tensor for name, tensor in content["model"].items()}
+    labels = len(state["predictor.bias"])
+    model = BEATs(BEATsConfig(**content["cfg"] | {"finetuned_model": True, "predictor_class": labels}))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and {name.partition(".")[0] for name in missing} <= {"fbank"}, (missing, unexpected)
+    return model.eval()
+
+
+def avex(release: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """AVEX's encoder and head: logits `(batch, labels)` of waveforms `(batch, samples)`, of one length."""
+    model = avex_model(release)
+
+    @torch.no_grad()
+    def logits(waveforms: np.ndarray) -> np.ndarray:
+        return model.extract_features(torch.from_numpy(waveforms))[0].numpy()
+
+    return logits
+
+
+def avex_step(release: Path, waveforms: np.ndarray, targets: np.ndarray) -> Callable[[], None]:
+    """A training step of AVEX's model on a batch that is in memory: forward, binary cross-entropy, backward,
+    clip at 1, fused AdamW. No augmentation, every layer trains.
+    """
+    model = avex_model(release).train()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=3e-5, weight_decay=0.01, betas=(0.9, 0.98), fused=True
+    )
+    batch, wanted = torch.from_numpy(waveforms), torch.from_numpy(targets)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        logits, _ = model.extract_features(batch, disable_layerdrop=True)
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+    return step
 
 
 def ast(smoke: bool) -> Callable[[np.ndarray], np.ndarray]:

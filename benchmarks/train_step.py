@@ -85,6 +85,14 @@ def espnet_step(folder: str) -> Callable[[], None]:
     )
 
 
+def avex_step(folder: str) -> Callable[[], None]:
+    """AVEX's step on the same clips."""
+    store = Store.open(Path(folder, "store"))
+    clips = store.splits["train"][:CLIPS]
+    waveforms = np.stack([store.samples(int(i)) for i in clips]).astype(np.float32) / 32768
+    return peers.avex_step(Path(folder, "release.pt"), waveforms, store.targets(clips))
+
+
 def three_steps(side: str, folder: str) -> Callable[[], None]:
     """What a process of its own does while its memory is watched."""
     step = {"ours": our_step, "espnet": espnet_step}[side](folder)
@@ -114,6 +122,18 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
                 options.pairs,
                 harness.at_least(FASTER),
             )
+        if peers.available("avex"):
+            with (
+                harness.Apart("train_step:our_step", folder=folder) as ours,
+                harness.Apart("train_step:avex_step", harness.PLAIN, folder=folder) as theirs,
+            ):
+                yield harness.compare(
+                    "train_step/avex",
+                    f"{what}, ours with the recipe's augmentation, against AVEX's BEATs without",
+                    ours,
+                    theirs,
+                    options.pairs,
+                )
         sides = {"ours": {}, "espnet": harness.PLAIN}
         memory = {
             side: harness.memory_of("train_step:three_steps", settings, side=side, folder=folder).peak
