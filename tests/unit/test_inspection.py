@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline.audio.samples import decode
+from beatline.audio.media import decode
 from beatline.cli import main
 from beatline.config import DataConfig
 from beatline.core import artefact

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from beatline import recipe
-from beatline.audio.samples import decode
+from beatline.audio.media import decode
 from beatline.config import DataConfig
 from beatline.config import load as load_config
 from beatline.core import artefact

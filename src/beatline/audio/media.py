@@ -16,10 +16,18 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from beatline.audio import samples as audio
 from beatline.audio import stream as pcm
-from beatline.audio.decoders import ffmpeg
-from beatline.audio.samples import SAMPLE_RATE, Decoded, Refused, Source, Stretch
+from beatline.audio.decoders import ffmpeg, sndfile
+from beatline.audio.samples import (
+    SAMPLE_RATE,
+    Decoded,
+    Samples,
+    Source,
+    Stretch,
+    Unusable,
+    collect,
+    refusals_about,
+)
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import UserError
 from beatline.core.limits import LIMITS
@@ -50,7 +58,7 @@ def decode(
             PCM WAV); `decoder-memory`.
     """
     with _opened(source) as sound:
-        return audio.collect(Stretch(sound, start, end, max_seconds))
+        return collect(Stretch(sound, start, end, max_seconds))
 
 
 def blocks(
@@ -111,9 +119,9 @@ def spooled(stream: BinaryIO | pcm.Bytes) -> Iterator[BinaryIO]:
 @contextmanager
 def _opened(source: Audio) -> Iterator[Source]:
     """The recording opened by libsndfile, or else by FFmpeg."""
-    with audio.refusals_about(str(source) if isinstance(source, Path) else "audio"), ExitStack() as stack:
+    with refusals_about(str(source) if isinstance(source, Path) else "audio"), ExitStack() as stack:
         if isinstance(source, tuple):
-            yield audio.Samples(*source)
+            yield Samples(*source)
             return
         if not isinstance(source, Path | bytes) and not getattr(source, "seekable", bool)():
             piped = pcm.Bytes(source.read)
@@ -122,12 +130,12 @@ def _opened(source: Audio) -> Iterator[Source]:
                 return
             source = stack.enter_context(spooled(piped))
         try:
-            sound = stack.enter_context(audio.opened(source))
-        except Refused as refused:
+            sound = stack.enter_context(sndfile.opened(source))
+        except Unusable as refused:
             if refused.code not in ("not-audio", "broken-audio"):
                 raise
             if isinstance(source, Path):
-                source = stack.enter_context(audio.open_regular(source))
+                source = stack.enter_context(sndfile.open_regular(source))
             sound = stack.enter_context(
                 ffmpeg.opened(io.BytesIO(source) if isinstance(source, bytes) else source, refused)
             )

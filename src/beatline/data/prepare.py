@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from beatline.audio.samples import DECODER, RESAMPLER
+from beatline.audio.decoders.sndfile import DECODER
+from beatline.audio.samples import RESAMPLER
 from beatline.core import artefact
 from beatline.core.console import say
 from beatline.core.errors import UserError

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beatline.audio import archives
-from beatline.audio.durations import EXTENSIONS
 from beatline.audio.inputs import matches
 from beatline.audio.pool import Job
+from beatline.audio.signatures import EXTENSIONS
 from beatline.core import artefact, remote
 from beatline.core import ray as cluster
 from beatline.core.errors import UserError

@@ -5,7 +5,7 @@ it. A layout is recognised by its names matching the ids, not by what its folder
 whole recordings from excerpts by the lengths in the files' headers.
 
 Names: `<id>`, `Y<id>`, either with `_<start>`, `_<start>_<end>` or `-` instead of `_`, in seconds or start in
-milliseconds, and any extension of `headers.EXTENSIONS`, below the folder at any depth, in tar files (also
+milliseconds, and any extension of `signatures.EXTENSIONS`, below the folder at any depth, in tar files (also
 named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
 
 Which one, where an id is there twice: a file before a tar member before a row of Parquet before one of HDF5
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beatline.audio import archives, durations
-from beatline.audio.durations import EXTENSIONS
+from beatline.audio.signatures import EXTENSIONS
 from beatline.core.errors import UserError
 from beatline.data.manifest.rows import Files, Row, Rows
 from beatline.data.manifest.table import as_text, place_in, read_text
