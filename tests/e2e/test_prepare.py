@@ -13,7 +13,8 @@ import pytest
 from beatline.cli import main
 from beatline.core import artefact
 from beatline.data import shards
-from beatline.data.prepare import damage, prepare, repair
+from beatline.data.prepare import prepare
+from beatline.data.repair import damage, repair
 from tests.helpers.processes import children
 from tests.helpers.stores import (
     CLIPS,

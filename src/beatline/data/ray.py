@@ -22,8 +22,11 @@ from beatline.core import artefact, remote
 from beatline.core import ray as cluster
 from beatline.core.errors import UserError
 from beatline.core.ray import Task
-from beatline.data import prepare, shards
+from beatline.data import shards
 from beatline.data.manifest import Manifest
+from beatline.data.plan import begin, clips_in, finish, partial_of, plan_of, state
+from beatline.data.prepare import is_there
+from beatline.data.shards import Progress, no_progress
 from beatline.data.store import shard_name
 
 KEPT = 16  # fetched sources that a worker keeps: more than its decoder is ahead
@@ -35,7 +38,7 @@ def prepare_store(
     manifest: Manifest,
     place: str,
     workers: int = 1,
-    progress: prepare.Progress = lambda count: None,
+    progress: Progress = no_progress,
     source: str = "",
 ) -> dict[str, Any]:
     """The summary of the store in `place`, made by Ray; its bytes are those that `prepare.prepare` makes of
@@ -52,10 +55,10 @@ def prepare_store(
         UserError: as `prepare.prepare`; `missing-package`; `not-writable` where an address holds a store of
             other data.
     """
-    plan = prepare.plan_of(manifest, _state_of(source, manifest.root) if source else prepare.state)
+    plan = plan_of(manifest, _state_of(source, manifest.root) if source else state)
 
     def make(missing: list[int], work: str) -> None:
-        progress(len(manifest.clips) - prepare.clips_in(manifest, missing))
+        progress(len(manifest.clips) - clips_in(manifest, missing))
         same = {"root": str(manifest.root.absolute()), "source": source, "work": work}
         tasks = [
             {"task": zlib.compress(_absolute(task).to_json().encode())} | same
@@ -67,14 +70,14 @@ def prepare_store(
     folder = remote.folder(place)
     if folder is None:
         return _prepare_far(manifest, place, plan, make)
-    if prepare.is_there(manifest, folder, plan, workers, progress):
+    if is_there(manifest, folder, plan, workers, progress):
         return json.loads((folder / "summary.json").read_text())
     with artefact.disk_errors(folder):
-        work = prepare.partial_of(folder)
-        make(prepare.begin(manifest, work, plan), str(work))
+        work = partial_of(folder)
+        make(begin(manifest, work, plan), str(work))
         if not all((work / shards.facts_name(number)).exists() for number in range(shards.count(manifest))):
             raise _not_there(place)
-        summary = prepare.finish(manifest, work, plan)
+        summary = finish(manifest, work, plan)
         artefact.put_in_place(work, folder)
     return summary
 
@@ -117,7 +120,7 @@ def _prepare_far(
         there = {name: facts["size"] for name, facts in remote.listing(system, root).items()}
         if not all((work / shards.facts_name(number)).exists() or fetched(number) for number in numbers):
             raise _not_there(place)
-        summary = prepare.finish(manifest, work, plan)
+        summary = finish(manifest, work, plan)
         for path in sorted(work.iterdir(), key=lambda path: path.name == artefact.MANIFEST):
             if shards.number_of(path.name) is None:
                 remote.put(system, path, f"{root}/{path.name}")
@@ -238,16 +241,14 @@ def _hash_files(row: Task) -> dict[str, Any]:
 
 
 def _state_of(source: str, root: Path) -> Callable[[Path], list[Any]]:
-    """As `prepare.state`, of the files at the source."""
+    """As `plan.state`, of the files at the source."""
     folder = remote.folder(source)
     if folder is not None:
-        return lambda path: prepare.state(
-            folder / path.relative_to(root) if path.is_relative_to(root) else path
-        )
+        return lambda path: state(folder / path.relative_to(root) if path.is_relative_to(root) else path)
     listing = remote.listing(*remote.system(source))
 
-    def state(path: Path) -> list[Any]:
+    def listed_state(path: Path) -> list[Any]:
         facts = listing.get(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
         return remote.stamp(facts) if facts else []
 
-    return state
+    return listed_state

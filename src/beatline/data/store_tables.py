@@ -73,7 +73,7 @@ def source(clip: Clip, manifest: Manifest) -> str:
     return f"{path}::{clip.member}" if clip.member else path
 
 
-def write(manifest: Manifest, rows: Iterable[shards.Row], folder: Path) -> dict[str, Any]:
+def write(manifest: Manifest, rows: Iterable[shards.Outcome], folder: Path) -> dict[str, Any]:
     """Writes all tables of a store, and returns its summary.
 
     Raises:
@@ -115,7 +115,7 @@ class _Made:
         self.lost: Counter[str] = Counter()
 
 
-def _write_rows(manifest: Manifest, rows: Iterable[shards.Row], home: np.ndarray, folder: Path) -> _Made:
+def _write_rows(manifest: Manifest, rows: Iterable[shards.Outcome], home: np.ndarray, folder: Path) -> _Made:
     """Writes everything that has a line for each clip."""
     made, names = (
         _Made(),
@@ -185,7 +185,7 @@ def _line(cells: list[Any]) -> bytes:
     return out.getvalue().encode(**CODING)
 
 
-def _unfit(manifest: Manifest, row: shards.Row, splits: int) -> str:
+def _unfit(manifest: Manifest, row: shards.Outcome, splits: int) -> str:
     """Why a good clip leaves val: one that is also in test may be of any length there."""
     fits = (
         "code" in row
@@ -195,7 +195,7 @@ def _unfit(manifest: Manifest, row: shards.Row, splits: int) -> str:
     return "" if fits else "not in val: too long or too short"
 
 
-def _write_line(ledger: TextIO, name: str, row: shards.Row, *notes: str) -> None:
+def _write_line(ledger: TextIO, name: str, row: shards.Outcome, *notes: str) -> None:
     status = (
         {"status": "rejected", "code": row["code"], "reason": row["reason"]}
         if "code" in row

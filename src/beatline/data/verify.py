@@ -1,7 +1,7 @@
-"""Whether published folders are what was written, and a damaged store made whole again.
+"""Whether published folders are what was written; and the command that mends a store, with its words.
 
-In: a folder, or one with published folders below it. Out: a line for each that is whole and for each damaged
-file of the others. Nothing is believed that is not in a manifest.
+In: a folder, or a folder with published ones below it. Out: a line for each that is whole and for each
+damaged file of the others. Nothing is believed that a folder's list of hashes does not say. Imports no torch.
 """
 
 import os
@@ -13,8 +13,9 @@ from beatline.config import Config
 from beatline.core import artefact
 from beatline.core.console import progress, say
 from beatline.core.errors import UserError
-from beatline.data import manifest, prepare, shards
+from beatline.data import manifest, shards
 from beatline.data import ray as bulk
+from beatline.data import repair as mending
 
 
 def verify(folder: Path) -> None:
@@ -50,7 +51,7 @@ def verify(folder: Path) -> None:
             (
                 str(one),
                 (artefact.read_manifest(one) or {}).get("kind", "unknown"),
-                chain(prepare.damage(one), _of_the_run(one)),
+                chain(mending.damage(one), _of_the_run(one)),
             )
             for one in folders
         ]
@@ -110,7 +111,7 @@ def repair(folder: Path, config: Config) -> None:
     mended.
 
     Raises:
-        UserError: as `prepare.repair`; `corrupt-artefact` for a folder that is no store.
+        UserError: as `repair.repair`; `corrupt-artefact` for a folder that is no store.
     """
     if not _is_store(folder):
         raise UserError(
@@ -121,7 +122,7 @@ def repair(folder: Path, config: Config) -> None:
         )
     table = manifest.read(config.data)
     with artefact.FolderLock(folder.parent), progress("repair", len(table.clips)) as advance:
-        mended = prepare.repair(table, folder, max(1, config.train.workers), advance)
+        mended = mending.repair(table, folder, max(1, config.train.workers), advance)
     for name in mended:
         say("mended", str(folder / name))
     say("whole", f"{folder} (store)")

@@ -26,9 +26,9 @@ from beatline.core import ray as cluster
 from beatline.core.errors import UserError
 from beatline.core.ray import Task
 from beatline.core.version import __version__
-from beatline.data import prepare
 from beatline.data.manifest.sources import walk
 from beatline.data.manifest.table import as_text
+from beatline.data.plan import state
 from beatline.tag import batch_tagger
 from beatline.tag.batch_tagger import Settings
 from beatline.tag.events import EventOptions
@@ -127,9 +127,9 @@ def _below_folder(path: Path) -> Iterator[Input]:
                 *tree.archives,
                 *unread,
             ]:
-                yield name, prepare.state(Path(name))
+                yield name, state(Path(name))
         elif match.exists():
-            yield str(match.absolute()), prepare.state(match)
+            yield str(match.absolute()), state(match)
 
 
 def _below_address(address: str) -> Iterator[Input]:
