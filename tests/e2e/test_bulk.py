@@ -127,7 +127,7 @@ def test_files_and_store_on_another_file_system(cluster, data, reference, tmp_pa
     }
     for name in (
         "shard-00002.i16",
-        "manifest.json",
+        "contents.json",
     ):  # what is damaged and the manifest removed, it goes on from there
         (folder / "store" / name).unlink()
     done: list[int] = []

@@ -304,7 +304,7 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path):
 
 
 def test_damage_is_one_line(folder, tmp_path, capsys):
-    for number, name in enumerate(("manifest.json", "clips.csv", "index.npy", "shard-00000.i16")):
+    for number, name in enumerate(("contents.json", "clips.csv", "index.npy", "shard-00000.i16")):
         store = copy_of(folder, tmp_path / str(number))
         flip(store / name, 8000 if name.endswith(".i16") else 80)
         assert main(["inspect", str(store)]) == 4

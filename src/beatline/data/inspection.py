@@ -53,7 +53,7 @@ def open_store(folder: Path) -> Store:
             "give a folder that `beatline prepare` made",
         )
     about = artefact.read_manifest(folder)
-    if not (folder / artefact.MANIFEST).exists() or (about is not None and about.get("kind") != "store"):
+    if not artefact.contents_file(folder).exists() or (about is not None and about.get("kind") != "store"):
         raise UserError(
             "missing-file",
             f"cannot inspect {folder}",

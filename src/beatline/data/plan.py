@@ -116,7 +116,7 @@ def finish(manifest: Manifest, work: Path, plan: str) -> dict[str, Any]:
     samples may be elsewhere.
     """
     count = shards.count(manifest)
-    expected = set(file_names(count))
+    expected = {*artefact.LISTS, *file_names(count)}
     for path in work.iterdir():  # of a call that was killed here, or of other inputs
         if path.name not in expected or path.name in store_tables.NAMES:
             path.unlink()
@@ -145,7 +145,7 @@ def finish(manifest: Manifest, work: Path, plan: str) -> dict[str, Any]:
 
 
 def file_names(count: int) -> Iterator[str]:
-    """Every file of a store but its manifest."""
+    """Every file of a store but its list of contents."""
     yield from store_tables.NAMES
     for number in range(count):
         yield from (shard_name(number), shards.facts_name(number))

@@ -78,7 +78,7 @@ def is_there(manifest: Manifest, folder: Path, plan: str, workers: int, progress
         return True
     if (
         folder.exists()
-        and not (folder / artefact.MANIFEST).exists()
+        and not artefact.contents_file(folder).exists()
         and not (folder.is_dir() and not any(folder.iterdir()))
     ):
         raise UserError(

@@ -95,8 +95,9 @@ def _prepare_far(
     """
     system, root = remote.system(place)
     there = {name: facts["size"] for name, facts in remote.listing(system, root).items()}
-    if artefact.MANIFEST in there:
-        about, _, good = artefact.parse_manifest(remote.content(system, f"{root}/{artefact.MANIFEST}"))
+    own = artefact.contents_name(there)
+    if own in there:
+        about, _, good = artefact.parse_manifest(remote.content(system, f"{root}/{own}"))
         if not good or about.get("plan") != plan:
             raise UserError(
                 "not-writable",
@@ -121,7 +122,7 @@ def _prepare_far(
         if not all((work / shards.facts_name(number)).exists() or fetched(number) for number in numbers):
             raise _not_there(place)
         summary = finish(manifest, work, plan)
-        for path in sorted(work.iterdir(), key=lambda path: path.name == artefact.MANIFEST):
+        for path in sorted(work.iterdir(), key=lambda path: path.name in artefact.LISTS):
             if shards.number_of(path.name) is None:
                 remote.put(system, path, f"{root}/{path.name}")
     return summary
@@ -144,13 +145,14 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
     """
     system, root = remote.system(place)
     there = remote.listing(system, root)
+    own = artefact.contents_name(there)
     try:
-        _, files, good = artefact.parse_manifest(remote.content(system, f"{root}/{artefact.MANIFEST}"))
+        _, files, good = artefact.parse_manifest(remote.content(system, f"{root}/{own}"))
     except (OSError, ValueError) as error:
-        yield artefact.MANIFEST, f"no readable manifest ({type(error).__name__})"
+        yield own, f"no readable manifest ({type(error).__name__})"
         return
     if not good:
-        yield artefact.MANIFEST, "the manifest does not match its own hash"
+        yield own, "the manifest does not match its own hash"
     found = {
         name: cause
         for name, facts in files.items()
@@ -167,7 +169,9 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
                 found[name] = artefact.CHANGED if len(hash_or_cause) == 64 else hash_or_cause
     yield from ((name, found[name]) for name in files if name in found)
     yield from (
-        (name, artefact.UNLISTED) for name in sorted(there) if name not in files and name != artefact.MANIFEST
+        (name, artefact.UNLISTED)
+        for name in sorted(there)
+        if name not in files and name not in artefact.LISTS
     )
 
 

@@ -23,12 +23,14 @@ from beatline.data.store import shard_name
 
 
 def damage(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and cause of every damaged file of a published folder; where the manifest of a store is damaged,
-    its shards speak for themselves.
+    """Name and cause of every damaged file of a published folder.
+
+    Where a store's list of contents is damaged, its shards speak for themselves.
     """
     found = dict(artefact.damaged(folder))
     yield from found.items()
-    for path in sorted(folder.glob("shard-*.json")) if artefact.MANIFEST in found else []:
+    listed = artefact.contents_file(folder).name
+    for path in sorted(folder.glob("shard-*.json")) if listed in found else []:
         number, facts = shards.number_of(path.name), shards.parse(path.read_bytes())
         if facts is None and path.name not in found:
             yield path.name, "it does not match its own hash"
@@ -69,16 +71,17 @@ def repair(manifest: Manifest, folder: Path, workers: int = 1, progress: Progres
     with artefact.disk_errors(folder):
         work.mkdir()
         try:
-            make_again = _from_its_inputs if artefact.MANIFEST in found else _as_its_manifest_says
+            listed = artefact.contents_file(folder).name
+            make_again = _from_its_inputs if listed in found else _as_its_list_says
             return make_again(manifest, folder, list(found), work, workers, progress)
         finally:
             shutil.rmtree(work)
 
 
-def _as_its_manifest_says(
+def _as_its_list_says(
     manifest: Manifest, folder: Path, found: list[str], work: Path, workers: int, progress: Progress
 ) -> list[str]:
-    about, files, _ = artefact.parse_manifest((folder / artefact.MANIFEST).read_bytes())
+    about, files, _ = artefact.parse_manifest(artefact.contents_file(folder).read_bytes())
     _refuse_foreign(folder, found, set(files))
     numbers = sorted({number for name in found if (number := shards.number_of(name)) is not None})
     failed: list[UserError] = []
@@ -124,9 +127,9 @@ def _as_its_manifest_says(
 def _from_its_inputs(
     manifest: Manifest, folder: Path, found: list[str], work: Path, workers: int, progress: Progress
 ) -> list[str]:
-    """Where the manifest is damaged: the shards say what they were made from."""
+    """Where the list of contents is damaged: the shards say what they were made from."""
     plan, count = plan_of(manifest), shards.count(manifest)
-    _refuse_foreign(folder, [p.name for p in folder.iterdir()], {artefact.MANIFEST, *file_names(count)})
+    _refuse_foreign(folder, [p.name for p in folder.iterdir()], {*artefact.LISTS, *file_names(count)})
     if plans_in(folder) != {plan}:
         raise _cannot(
             folder,

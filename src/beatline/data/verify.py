@@ -32,7 +32,7 @@ def verify(folder: Path) -> None:
         raise UserError("missing-file", f"cannot verify {folder}", "no such folder", "check the path")
     unfinished = sorted(path for path in folder.rglob("*.partial") if path.is_dir())
     found = {
-        path.parent for name in (artefact.MANIFEST, shards.facts_name(0)) for path in folder.rglob(name)
+        path.parent for name in (*artefact.LISTS, shards.facts_name(0)) for path in folder.rglob(name)
     }  # a store may have lost its manifest
     below = sorted(path for path in found if not any(path.is_relative_to(one) for one in unfinished))
     folders = below if (below or unfinished) and folder not in below and not _is_store(folder) else [folder]

@@ -182,9 +182,10 @@ def _begin(place: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
     there = remote.listing(system, root)
     done = set(_facts(place, parts, there))
     left = {name for name in there if name.split("/")[0] in (TAGS, FACTS)}
-    own = left | {LABELS, artefact.MANIFEST, f"{LABELS}.partial", f"{artefact.MANIFEST}.partial"}
+    own = left | {name + end for name in (LABELS, *artefact.LISTS) for end in ("", ".partial")}
     left -= {name for part in done for name in (_table(part), _about(part))}
-    whole = artefact.MANIFEST in there and _plan(remote.content(system, f"{root}/{artefact.MANIFEST}"))
+    listed = artefact.contents_name(there)
+    whole = listed in there and _plan(remote.content(system, f"{root}/{listed}"))
     if (
         there.keys() - own
         or (whole and whole != plan)
@@ -272,7 +273,7 @@ def _finish(
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
         (Path(scratch) / LABELS).write_text(labels, encoding="utf-8")
         artefact.seal(Path(scratch), about, known)
-        for name in (LABELS, artefact.MANIFEST):
+        for name in (LABELS, artefact.CONTENTS):
             remote.put(system, Path(scratch) / name, f"{root}/{name}")
     return about
 
