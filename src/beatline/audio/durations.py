@@ -142,10 +142,10 @@ def _mp4(read_at: ReadAt, begin: int, end: int, top: bool) -> float | None:
 
 def _sidx(content: bytes) -> float | None:
     scale = struct.unpack_from(">I", content, 8)[0]
-    place = 30 if content[0] else 22
-    count = struct.unpack_from(">H", content, place)[0]
+    offset = 30 if content[0] else 22
+    count = struct.unpack_from(">H", content, offset)[0]
     return (
-        sum(struct.unpack_from(">I", content, place + 2 + 12 * i + 4)[0] for i in range(count)) / scale
+        sum(struct.unpack_from(">I", content, offset + 2 + 12 * i + 4)[0] for i in range(count)) / scale
         or None
     )
 
@@ -174,8 +174,8 @@ def _matroska(read_at: ReadAt, size: int) -> float | None:
     return None if duration is None else duration * scale / 1e9
 
 
-def _vint(some: bytes, keep_marker: bool) -> tuple[int, int]:
+def _vint(first: bytes, keep_marker: bool) -> tuple[int, int]:
     """A number of EBML, and how many bytes it takes."""
-    count = 9 - some[0].bit_length()
-    value = int.from_bytes(some[:count])
+    count = 9 - first[0].bit_length()
+    value = int.from_bytes(first[:count])
     return value if keep_marker else value & (1 << 7 * count) - 1, count

@@ -1,9 +1,9 @@
-"""audio file -> waveform, whatever it comes in: `audio.decode` for more containers, for pipes, and for
-recordings of any length.
+"""any sound -> 16 kHz mono int16: the one way to decode, whatever the sound comes in.
 
-In: a file, bytes or a stream. Out: the same `Decoded` as `audio.decode`, by the same mean of channels,
-resampler and rounding; or blocks of it. libsndfile is asked first, FFmpeg (`ffmpeg`) where that one refuses.
-What strangers send belongs into child processes: `children`. Imports no torch.
+In: a file, bytes, a stream, a pipe, or samples with their rate. Out: `samples.Decoded`, or blocks of a
+recording of any length. libsndfile is asked first (`decoders.sndfile`), FFmpeg where that one refuses
+(`decoders.ffmpeg`); mean of channels, resampler and rounding are the same for both. What strangers send
+belongs into child processes: `pool`. Imports no torch.
 """
 
 import io
@@ -34,7 +34,7 @@ from beatline.core.limits import LIMITS
 
 Audio = Path | bytes | BinaryIO | tuple[np.ndarray, int]
 """A file (never a pipe or a device), its bytes, a binary stream, which may be a pipe, or samples with their
-rate (as `audio.Samples`).
+rate (as `samples.Samples`).
 """
 
 
@@ -54,8 +54,8 @@ def decode(
         max_seconds: Longest stretch accepted.
 
     Raises:
-        UserError: as `audio.decode`; `too-large` (more than `limits.max_spooled_bytes` from a pipe that is no
-            PCM WAV); `decoder-memory`.
+        UserError: as `sndfile.decode`; `decoder-memory`; `too-large` (more than `limits.max_spooled_bytes`
+            from a pipe that is no PCM WAV).
     """
     with _opened(source) as sound:
         return collect(Stretch(sound, start, end, max_seconds))
@@ -70,7 +70,7 @@ def blocks(
     Holds little more than one block at a time. The generator's return value is the note of `Decoded`.
 
     Raises:
-        UserError: as `decode`, but never `too-long`; also after some blocks.
+        UserError: as `decode`, but never `too-long`; also after the first blocks.
     """
     with _opened(source) as sound:
         stretch = Stretch(sound, start, end, math.inf)

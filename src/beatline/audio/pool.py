@@ -3,7 +3,7 @@
 In: jobs. Out: `Decoded` or the `UserError` that belongs to it, in the jobs' order. A child imports no torch
 and is told one job at a time over a pipe; it may take so much memory and time, write no file, and dies with
 its parent; a child that is gone is replaced. Messages are JSON and raw samples: nothing is pickled, and the
-caller's main module is not run again. The child's side is `decoder`.
+caller's main module is not run again. The child's side is `child`.
 """
 
 import json

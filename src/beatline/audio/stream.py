@@ -1,4 +1,4 @@
-"""bytes of a pipe -> blocks of samples, as they come.
+"""bytes of a pipe, or a microphone -> blocks of samples, as they come.
 
 In: a way to read bytes. Out: `Sound`: rate, channels and blocks for `listening.Stream`, or a `Wav` for
 `media`. The bytes are a WAV stream, whose header may leave the length open, or for `sound` raw 16-bit
@@ -26,7 +26,7 @@ MOST_HEADER = 1 << 20  # bytes of a part before the samples
 LOOKED_AT = 1 << 16  # bytes of a stream in which `wav` looks for the samples' begin
 
 Read = Callable[[int], bytes]
-"""Up to so many bytes, as soon as there are some; none at the end."""
+"""Up to so many bytes, as soon as they come; none at the end."""
 
 FORMS: dict[
     tuple[int, int], Callable[[bytes], np.ndarray]
@@ -56,7 +56,7 @@ class Sound:
 
 
 class Bytes:
-    """Bytes of a pipe, some of which may be looked at first."""
+    """Bytes of a pipe, the first of which may be looked at and put back."""
 
     def __init__(self, read: Read):
         self._read, self._held = read, b""
@@ -71,7 +71,7 @@ class Bytes:
     def back(self, data: bytes) -> None:
         self._held = data + self._held
 
-    def some(self) -> bytes:
+    def next(self) -> bytes:
         """What is held, or else what comes next."""
         taken, self._held = self._held or self._read(BLOCK), b""
         return taken
@@ -144,7 +144,7 @@ class Wav:
             most -= len(part)
             yield mean_of(channels_of(part)), ""
         while (
-            self._data.some()
+            self._data.next()
         ):  # what follows the samples: a pipe that is closed before its end stops the program that feeds it
             pass
 
@@ -184,7 +184,7 @@ def _header(data: Bytes) -> tuple[tuple[int, int], int, int, float]:
     read_at = _forwards(data, 12)
     for name, offset, size in riff_chunks(read_at):
         if name == b"data" and form is not None:
-            return *form, float("inf") if any(size in some for some in UNKNOWN) else size
+            return *form, float("inf") if any(size in unknown for unknown in UNKNOWN) else size
         content = read_at(offset, size) if size <= MOST_HEADER else b""
         if len(content) < max(size, 16 if name == b"fmt " else 0):
             raise Unusable("broken-audio", "it looks like WAV, but its header cannot be read")
@@ -219,7 +219,7 @@ def _blocks(
     data: Bytes, convert: Callable[[bytes], np.ndarray], channels: int, frame: int, left: float
 ) -> Iterator[np.ndarray]:
     held = b""
-    while left > 0 and (more := data.some()):
+    while left > 0 and (more := data.next()):
         held += more[: int(min(left, len(more)))]
         left -= len(more)
         whole = len(held) - len(held) % frame

@@ -1,8 +1,8 @@
 """prepare and verify over many machines: jobs on Ray, a shard being the unit of work.
 
-In: what `prepare` and `verification` take, and places: folders that all machines see, or addresses that
-fsspec knows (`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on
-(`shards.Task`), so a worker that dies costs only its shard, which Ray gives to another one; a job that ends
+In: what `prepare` and `verify` take, and addresses: folders that all machines see, or what fsspec
+knows (`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on (`shards.Task`), so
+a worker that dies costs only its shard, which Ray gives to another one; a job that ends
 early goes on where it was. Extra `bulk`. Imports no torch.
 """
 
@@ -36,17 +36,17 @@ HASHED_TOGETHER = 16  # files of one task of verification
 
 def prepare_store(
     manifest: Manifest,
-    place: str,
+    address: str,
     workers: int = 1,
     progress: Progress = no_progress,
     source: str = "",
 ) -> dict[str, Any]:
-    """The summary of the store in `place`, made by Ray; its bytes are those that `prepare.prepare` makes of
+    """The summary of the store in `address`, made by Ray; its bytes are those that `prepare.prepare` makes of
     the same files.
 
     Args:
-        place: A folder that all machines see, or an address for fsspec; there every object appears whole, and
-            the manifest last.
+        address: A folder that all machines see, or what fsspec knows; there every object appears whole, and
+            the list of contents last.
         workers: Processors of a local Ray; a cluster named by RAY_ADDRESS has its own.
         source: Where the machines find what is below the manifest's root, folder or address; the root itself
             when empty.
@@ -67,16 +67,16 @@ def prepare_store(
         for made in cluster.each(tasks, _make_shard, workers):
             progress(made["clips"])
 
-    folder = remote.folder(place)
+    folder = remote.folder(address)
     if folder is None:
-        return _prepare_far(manifest, place, plan, make)
+        return _prepare_far(manifest, address, plan, make)
     if is_there(manifest, folder, plan, workers, progress):
         return json.loads((folder / "summary.json").read_text())
     with artefact.disk_errors(folder):
         work = partial_of(folder)
         make(begin(manifest, work, plan), str(work))
         if not all((work / shards.facts_name(number)).exists() for number in range(shards.count(manifest))):
-            raise _not_there(place)
+            raise _not_there(address)
         summary = finish(manifest, work, plan)
         artefact.put_in_place(work, folder)
     return summary
@@ -88,12 +88,13 @@ def _absolute(task: shards.Task) -> shards.Task:
 
 
 def _prepare_far(
-    manifest: Manifest, place: str, plan: str, make: Callable[[list[int], str], None]
+    manifest: Manifest, address: str, plan: str, make: Callable[[list[int], str], None]
 ) -> dict[str, Any]:
-    """As `prepare_store` at an address: no folder can be renamed there, so the store grows in its place, and
-    is one when its manifest is written.
+    """As `prepare_store`, where no folder can be renamed.
+
+    The store grows where it stays, and is whole when its list of contents is written.
     """
-    system, root = remote.system(place)
+    system, root = remote.system(address)
     there = {name: facts["size"] for name, facts in remote.listing(system, root).items()}
     own = artefact.contents_name(there)
     if own in there:
@@ -101,7 +102,7 @@ def _prepare_far(
         if not good or about.get("plan") != plan:
             raise UserError(
                 "not-writable",
-                f"cannot write {place}",
+                f"cannot write {address}",
                 "a store of other data is there, or a damaged one",
                 "verify it; remove its damaged files and its manifest, or choose another address",
             )
@@ -117,10 +118,10 @@ def _prepare_far(
             (work / name).write_text(json.dumps(facts | {"self": artefact.hash_json(facts)}) + "\n")
             return True
 
-        make([number for number in numbers if not fetched(number)], place)
+        make([number for number in numbers if not fetched(number)], address)
         there = {name: facts["size"] for name, facts in remote.listing(system, root).items()}
         if not all((work / shards.facts_name(number)).exists() or fetched(number) for number in numbers):
-            raise _not_there(place)
+            raise _not_there(address)
         summary = finish(manifest, work, plan)
         for path in sorted(work.iterdir(), key=lambda path: path.name in artefact.LISTS):
             if shards.number_of(path.name) is None:
@@ -128,22 +129,22 @@ def _prepare_far(
     return summary
 
 
-def _not_there(place: str) -> UserError:
+def _not_there(address: str) -> UserError:
     return UserError(
         "not-writable",
-        f"cannot write {place}",
+        f"cannot write {address}",
         "shards that other machines wrote are not there",
         "name a folder or an address that is the same for all machines",
     )
 
 
-def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
+def damage(address: str, workers: int = 1) -> Iterator[tuple[str, str]]:
     """Name and cause of every damaged file of a published folder, found by Ray; as `artefact.damaged`.
 
     Args:
-        place: As in `prepare_store`.
+        address: As in `prepare_store`.
     """
-    system, root = remote.system(place)
+    system, root = remote.system(address)
     there = remote.listing(system, root)
     own = artefact.contents_name(there)
     try:
@@ -160,7 +161,7 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
     }
     names = [name for name in files if name not in found]
     tasks = [
-        {"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": place}
+        {"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": address}
         for i in range(0, len(names), HASHED_TOGETHER)
     ]
     for row in cluster.each(tasks, _hash_files, workers):
@@ -241,7 +242,7 @@ def _hash_files(row: Task) -> dict[str, Any]:
     return {"hashes": json.dumps(hashes), "error": ""}
 
 
-# --- places
+# --- addresses
 
 
 def _state_of(source: str, root: Path) -> Callable[[Path], list[Any]]:

@@ -161,14 +161,15 @@ def _recorded_tasks(
     """The tasks of damaged shards by the ledger's ids, because a source that is gone since would shift the
     manifest's clips.
     """
-    place, in_test = {clip.id: i for i, clip in enumerate(manifest.clips)}, set(manifest.splits["test"])
+    index_of = {clip.id: i for i, clip in enumerate(manifest.clips)}
+    in_test = set(manifest.splits["test"])
     reasons = {rejected.input: rejected.reason for rejected in manifest.rejected}
     with (folder / "ledger.jsonl").open() as lines:
         recorded = [json.loads(line)["input"] for line in islice(lines, about["clips"])]
     tasks = []
     for number in numbers:
         ids = recorded[number * shards.SHARD_CLIPS : (number + 1) * shards.SHARD_CLIPS]
-        gone = next((name for name in ids if name not in place), None)
+        gone = next((name for name in ids if name not in index_of), None)
         if gone is not None:
             failed.append(
                 _cannot(
@@ -178,14 +179,14 @@ def _recorded_tasks(
                 )
             )
             continue
-        places = [place[name] for name in ids]
+        indices = [index_of[name] for name in ids]
         tasks.append(
             shards.task(
                 manifest,
                 about["plan"],
                 number,
-                [manifest.clips[i] for i in places],
-                [i in in_test for i in places],
+                [manifest.clips[i] for i in indices],
+                [i in in_test for i in indices],
             )
         )
     return tasks

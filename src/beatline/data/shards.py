@@ -47,7 +47,7 @@ class Task:
     """Everything a shard is a function of."""
 
     number: int
-    """The shard's place in the store."""
+    """The shard's number in the store."""
     plan: str
     """Hash of all inputs of the store, written into the shard."""
     jobs: tuple[Job, ...]
@@ -90,8 +90,8 @@ def tasks(manifest: Manifest, plan: str, numbers: Iterable[int]) -> Iterator[Tas
     in_test = np.zeros(len(manifest.clips), bool)
     in_test[list(manifest.splits["test"])] = True
     for number in numbers:
-        places = slice(number * SHARD_CLIPS, (number + 1) * SHARD_CLIPS)
-        yield task(manifest, plan, number, manifest.clips[places], in_test[places].tolist())
+        chosen = slice(number * SHARD_CLIPS, (number + 1) * SHARD_CLIPS)
+        yield task(manifest, plan, number, manifest.clips[chosen], in_test[chosen].tolist())
 
 
 def task(manifest: Manifest, plan: str, number: int, clips: Sequence[Clip], in_test: Sequence[bool]) -> Task:

@@ -34,26 +34,26 @@ def verify(folder: Path) -> None:
     found = {
         path.parent for name in (*artefact.LISTS, shards.facts_name(0)) for path in folder.rglob(name)
     }  # a store may have lost its manifest
-    below = sorted(path for path in found if not any(path.is_relative_to(one) for one in unfinished))
+    below = sorted(path for path in found if not any(path.is_relative_to(partial) for partial in unfinished))
     folders = below if (below or unfinished) and folder not in below and not _is_store(folder) else [folder]
     say(
         "verify",
         f"every file of {len(folders)} folder{'s' * (len(folders) != 1)} in {folder}, against size and "
         f"SHA-256",
     )
-    for one in unfinished:
+    for partial in unfinished:
         print(
-            f"unfinished {one}: its stage was stopped, and goes on or begins anew when it is run again",
+            f"unfinished {partial}: its stage was stopped, and goes on or begins anew when it is run again",
             flush=True,
         )
     report(
         [
             (
-                str(one),
-                (artefact.read_manifest(one) or {}).get("kind", "unknown"),
-                chain(mending.damage(one), _of_the_run(one)),
+                str(published),
+                (artefact.read_manifest(published) or {}).get("kind", "unknown"),
+                chain(mending.damage(published), _of_the_run(published)),
             )
-            for one in folders
+            for published in folders
         ]
     )
 
@@ -70,13 +70,13 @@ def _of_the_run(folder: Path) -> Iterator[tuple[str, str]]:
             yield f"../{name}", cause
 
 
-def verify_on_ray(place: str) -> None:
-    """As `verify` for one folder or address that holds a published folder, hashed by Ray.
+def verify_on_ray(address: str) -> None:
+    """As `verify` for a folder or address that holds a published folder, hashed by Ray.
 
     Raises:
         UserError: `corrupt-artefact` after everything was printed; `missing-package`.
     """
-    report([(place.rstrip("/"), "hashed on Ray", bulk.damage(place, os.cpu_count() or 1))])
+    report([(address.rstrip("/"), "hashed on Ray", bulk.damage(address, os.cpu_count() or 1))])
 
 
 def report(checked: Iterable[tuple[str, str, Iterable[tuple[str, str]]]]) -> None:

@@ -86,7 +86,7 @@ def opened(path: Path, member: str = "") -> Iterator[tuple[ReadAt, int]]:
         return
     try:
         with regular(path) as descriptor:
-            begin, size = tar.place(descriptor, member) if member else (0, os.fstat(descriptor).st_size)
+            begin, size = tar.extent(descriptor, member) if member else (0, os.fstat(descriptor).st_size)
             yield (
                 lambda offset, count: os.pread(descriptor, max(0, min(count, size - offset)), begin + offset),
                 size,

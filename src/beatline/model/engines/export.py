@@ -192,9 +192,7 @@ def quiet() -> Iterator[None]:
 def check_clips() -> list[np.ndarray]:
     """Real clips of `CHECK_SECONDS`, float32: joined and cut from embedded clips."""
     folder = Path(str(files("beatline") / "assets/mini-audioset/audio"))
-    sound = np.concatenate(
-        [samples.to_waveform(media.decode(folder / name).samples) for name in CHECK_FILES]
-    )
+    sound = np.concatenate([samples.to_waveform(media.decode(folder / name).samples) for name in CHECK_FILES])
     ends = np.cumsum([round(seconds * SAMPLE_RATE) for seconds in CHECK_SECONDS])
     return [np.ascontiguousarray(part) for part in np.split(sound, ends)[:-1]]
 
