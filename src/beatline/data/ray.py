@@ -1,9 +1,9 @@
 """prepare and verify over many machines: jobs on Ray, a shard being the unit of work.
 
-In: what `prepare` and `verify` take, and addresses: folders that all machines see, or what fsspec
-knows (`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on (`shards.Task`), so
-a worker that dies costs only its shard, which Ray gives to another one; a job that ends
-early goes on where it was. Extra `bulk`. Imports no torch.
+In: what `prepare` and `verify` take, and addresses: folders that all machines see, or what fsspec knows
+(`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on (`shards.Task`): a
+worker that dies costs only its shard, which Ray gives to another, and a job that ends early goes on.
+Extra `bulk`. Imports no torch.
 """
 
 import hashlib
