@@ -8,7 +8,7 @@ import models
 import numpy as np
 import soundfile
 
-from beatline.audio.samples import decode
+from beatline.audio.media import decode
 
 FORMATS = (("wav", 16_000, 1), ("flac", 44_100, 2), ("mp3", 44_100, 2), ("ogg", 44_100, 1))
 """Format, rate and channels, in turn."""

@@ -118,7 +118,7 @@ def work(folder: Path, model: Path, count: int, bad: set[str]) -> dict[str, Any]
     there = made(out)
     done = pq.read_table(out / "tags", columns=["file"]).num_rows
     subprocess.run(command, env=environment, check=True)
-    about = json.loads((out / "manifest.json").read_text())["about"]
+    about = json.loads((out / "contents.json").read_text())["about"]
     wrong = ["a part that was there was made again"] * any(
         made(out)[path] != stamp for path, stamp in there.items()
     ) + check(pq.read_table(out / "tags").to_pylist(), count, bad)

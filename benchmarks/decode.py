@@ -3,7 +3,7 @@ and ogg in equal parts.
 
 ./bench.sh decode        some three minutes on two cores
 
-Each round times, in turn, a bare loop of `audio.decode` in one process, `Decoders(1).map` and
+Each round times, in turn, a bare loop of `sndfile.decode` in one process, `Decoders(1).map` and
 `Decoders(2).map` over the same files, the start of the children included.
 """
 
@@ -14,7 +14,7 @@ import harness
 import numpy as np
 import soundfile
 
-from beatline.audio import samples as audio
+from beatline.audio.decoders import sndfile
 from beatline.audio.pool import Decoders, Job
 
 FORMS = (
@@ -50,7 +50,7 @@ def make(folder: Path, clips: int) -> list[Path]:
 
 def bare(paths: list[Path]) -> int:
     """Decodes everything here, one after another."""
-    return sum(len(audio.decode(path).samples) for path in paths)
+    return sum(len(sndfile.decode(path).samples) for path in paths)
 
 
 def through(paths: list[Path], workers: int) -> int:

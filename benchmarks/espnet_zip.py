@@ -15,7 +15,8 @@ import peers
 
 import beatline
 from beatline import cli
-from beatline.audio.samples import decode, to_waveform
+from beatline.audio.media import decode
+from beatline.audio.samples import to_waveform
 
 CLIPS = harness.ROOT / "src/beatline/assets/mini-audioset/audio"
 CLOSE = 1e-5

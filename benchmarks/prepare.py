@@ -29,7 +29,7 @@ import harness
 import numpy as np
 import soundfile
 
-from beatline.audio.samples import decode
+from beatline.audio.media import decode
 from beatline.data.manifest.audioset import segments
 from beatline.data.store import Store
 

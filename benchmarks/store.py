@@ -23,7 +23,7 @@ from beatline.core import artefact
 from beatline.core.labels import audioset
 from beatline.data import shards, store_tables
 from beatline.data.manifest import Clip, Manifest
-from beatline.data.prepare import finish
+from beatline.data.plan import finish
 from beatline.data.store import Store, shard_name
 from beatline.train.batches import read_clips
 

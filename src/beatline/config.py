@@ -144,11 +144,8 @@ class DataConfig:
     """Tables of train: `balanced`, `unbalanced`, `strong`, or CSVs of their form; AS-2M is the first two."""
     audioset_eval: str = "eval"
     """Table of test: `eval`, `strong-eval`, or the name or path of a CSV of the same form."""
-    dataset: (
-        Literal["esc50", "fsd50k", "urbansound8k", "speech-commands-v1", "speech-commands-v2", "vggsound"]
-        | None
-    ) = None
-    """A data set with its official splits, whose local copy is in root."""
+    dataset: str | None = None
+    """Name of a data set with official splits, whose local copy is in data.root."""
     root: Path | None = None
     """Folder of the data set's local copy, as its publisher packs it."""
     fold: int | None = None

@@ -32,7 +32,7 @@ REJECTED_SHOWN = 10  # inputs with a line of their own on the console; the ledge
 
 
 def _manifest_hash(folder: Path) -> str:
-    return artefact.sha256_file(folder / artefact.MANIFEST)
+    return artefact.sha256_file(artefact.contents_file(folder))
 
 
 def _need(folder: Path, stage: str) -> None:

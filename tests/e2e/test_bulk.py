@@ -110,7 +110,7 @@ def test_files_and_store_on_another_file_system(cluster, data, reference, tmp_pa
     here = tmp_path / "tables"  # the table is here, the audio there
     here.mkdir()
     (here / "clips.csv").write_bytes((data / "clips.csv").read_bytes())
-    settings = {"place": f"{address}/store", "workers": 2, "source": f"{address}/data"}
+    settings = {"address": f"{address}/store", "workers": 2, "source": f"{address}/data"}
     bulk.prepare_store(table(here), **settings)
     made, expected = contents(folder / "store"), contents(reference)
     assert made.keys() == expected.keys() and not list(folder.rglob("*.partial"))
@@ -127,7 +127,7 @@ def test_files_and_store_on_another_file_system(cluster, data, reference, tmp_pa
     }
     for name in (
         "shard-00002.i16",
-        "manifest.json",
+        "contents.json",
     ):  # what is damaged and the manifest removed, it goes on from there
         (folder / "store" / name).unlink()
     done: list[int] = []

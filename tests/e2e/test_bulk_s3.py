@@ -88,7 +88,7 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
     rays.gone(set(its))
     assert driver.returncode == -signal.SIGKILL and len(its) > 3
     done = sorted(Path(name).stem for name in s3.find("bucket/out/facts"))
-    assert 3 <= len(done) < PARTS and not s3.exists("bucket/out/manifest.json")
+    assert 3 <= len(done) < PARTS and not s3.exists("bucket/out/contents.json")
 
     half = f"bucket/out/tags/{done[0]}.parquet"
     s3.pipe_file(half, s3.cat_file(half)[:-9])  # as a store might leave it where an upload is not atomic
@@ -124,10 +124,10 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
             np.testing.assert_allclose(row["scores"], result.scores, atol=1e-6)
             np.testing.assert_allclose(row["embedding"], result.embedding, atol=1e-5)
 
-    _, listed, good = artefact.parse_manifest(s3.cat_file("bucket/out/manifest.json"))
+    _, listed, good = artefact.parse_manifest(s3.cat_file("bucket/out/contents.json"))
     assert (
         good
-        and listed.keys() == remote.listing(s3, "bucket/out").keys() - {"manifest.json"}
+        and listed.keys() == remote.listing(s3, "bucket/out").keys() - {"contents.json"}
         and len(listed) == 2 * PARTS + 1
     )
     for name, facts in listed.items():

@@ -157,7 +157,7 @@ def test_the_driver_killed_and_only_the_rest_is_done(
     rays.gone(its - agents)
     for agent in agents:
         os.kill(agent, signal.SIGKILL)
-    assert not (out / "manifest.json").exists()
+    assert not (out / "contents.json").exists()
     there = {path: path.stat().st_mtime_ns for path in out.glob("facts/*.json")}
     assert 3 <= len(there) < FILES // 2
     (out / "tags/part-0123456789abcdef.parquet.partial").write_bytes(b"what a worker left")
@@ -216,7 +216,7 @@ def test_archives_and_another_file_system(cluster, sounds, model, offline, tmp_p
     }
     codes = Counter(row["code"] for row in found)
     assert codes == {None: 14, "not-audio": 3, "broken-audio": 1, "unsafe-path": 1, "bad-archive": 1}
-    (folder / "out/manifest.json").unlink()
+    (folder / "out/contents.json").unlink()
     parts = sorted((folder / "out/tags").iterdir())
     parts[0].write_bytes(parts[0].read_bytes()[:-1])
     assert sum(run([f"{address}/data"], model, f"{address}/out", events=EventOptions())[1]) == 11

@@ -175,7 +175,7 @@ class Desk:
             assert ANSWER in output
         elif words[:2] == ["beatline", "export"]:
             exports[command] = Path(words[3]).absolute()
-            assert (exports[command] / "manifest.json").exists()
+            assert (exports[command] / "contents.json").exists()
 
     def python(self, text: str, name: str) -> None:
         """Runs a block as a program of its own where it serves or is ESPnet's, else here."""

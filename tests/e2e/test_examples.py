@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from beatline.audio import samples as audio
+from beatline.audio import media
 from beatline.tag import tagger as tag
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.models import tiny_export
@@ -30,7 +30,7 @@ def place(tmp_path_factory):
     """A folder with the export and two WAV files: a clip, and what is shorter than a model takes."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "exported").symlink_to(tiny_export(tmp_path_factory))
-    samples = audio.decode(CLIP).samples
+    samples = media.decode(CLIP).samples
     soundfile.write(folder / "clip.wav", samples, 16_000)
     soundfile.write(folder / "short.wav", samples[8000:9300], 16_000)
     return folder

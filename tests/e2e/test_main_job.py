@@ -48,7 +48,7 @@ def test_run_then_run_again_then_repair(csv, tmp_path, capsys):
     ):
         assert expected in out
     folder = tmp_path / "run"
-    whole = {m.parent.name for m in folder.rglob(artefact.MANIFEST)}
+    whole = {m.parent.name for m in folder.rglob(artefact.CONTENTS)}
     assert {"model", "predictions", "score", "report"} <= whole
     assert {"RESULTS.md", "labels.csv", "report.html"} <= {p.name for p in (folder / "report").iterdir()}
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".pt", ".pth", ".pkl")]

@@ -214,7 +214,7 @@ def test_sigterm_after_the_last_step_is_not_lost(data, tmp_path, moment):
     assert result(out) == expected
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "loop.json", "manifest.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "loop.json", "contents.json"])
 def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp_path, capsys, name):
     _, csv, expected, points, _ = data
     config = tiny(csv, tmp_path / "run")

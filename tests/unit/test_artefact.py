@@ -42,7 +42,7 @@ def test_a_published_folder_verifies(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
-@pytest.mark.parametrize("name", ["a.bin", "sub/b.txt", "manifest.json"])
+@pytest.mark.parametrize("name", ["a.bin", "sub/b.txt", "contents.json"])
 def test_every_flipped_bit_is_found_and_the_file_named(tmp_path, name):
     folder = make(tmp_path / "x")
     path = folder / name
@@ -55,7 +55,7 @@ def test_every_flipped_bit_is_found_and_the_file_named(tmp_path, name):
             with pytest.raises(UserError) as caught:
                 artefact.verify(folder)
             assert caught.value.code == "corrupt-artefact" and (
-                name in str(caught.value) or name == "manifest.json"
+                name in str(caught.value) or name == "contents.json"
             )
     path.write_bytes(original)
     artefact.verify(folder)
@@ -67,7 +67,7 @@ def test_every_flipped_bit_is_found_and_the_file_named(tmp_path, name):
         (lambda f: os.truncate(f / "a.bin", 100), "100 bytes instead of 2048"),
         (lambda f: (f / "a.bin").unlink(), "missing"),
         (lambda f: (f / "new").write_text("x"), "not in the manifest"),
-        (lambda f: os.truncate(f / "manifest.json", 40), "no readable manifest"),
+        (lambda f: os.truncate(f / "contents.json", 40), "no readable manifest"),
     ],
 )
 def test_cut_missing_and_extra_files_are_found(tmp_path, damage, words):
@@ -75,6 +75,37 @@ def test_cut_missing_and_extra_files_are_found(tmp_path, damage, words):
     damage(folder)
     with pytest.raises(UserError, match=words):
         artefact.verify(folder)
+
+
+def older(folder: Path) -> Path:
+    """The folder as an earlier version has published it."""
+    (folder / "contents.json").rename(folder / "manifest.json")
+    return folder
+
+
+def test_a_folder_of_an_earlier_version_is_read(tmp_path):
+    folder = older(make(tmp_path / "x"))
+    assert artefact.verify(folder) == {"kind": "test"} == artefact.read_manifest(folder)
+    (folder / "a.bin").write_bytes(bytes(2048))
+    assert list(artefact.damaged(folder)) == [("a.bin", "SHA-256 differs from the manifest")]
+    (folder / "manifest.json").write_text("{}")
+    ((name, cause),) = artefact.damaged(folder)
+    assert name == "manifest.json" and cause.startswith("no readable manifest")
+
+
+def test_a_folder_of_an_earlier_version_keeps_its_list_s_name_and_bytes(tmp_path):
+    folder = older(make(tmp_path / "x"))
+    before = (folder / "manifest.json").read_bytes()
+    artefact.seal(folder, {"kind": "test"})
+    assert (folder / "manifest.json").read_bytes() == before and not (folder / "contents.json").exists()
+    make(folder)
+    assert (folder / "contents.json").read_bytes() == before and not (folder / "manifest.json").exists()
+
+
+def test_of_two_lists_the_newer_counts(tmp_path):
+    folder = make(tmp_path / "x")
+    (folder / "manifest.json").write_text("{}")
+    assert artefact.verify(folder) == {"kind": "test"}
 
 
 def test_a_failure_leaves_the_old_folder_and_no_rest(tmp_path):

@@ -11,7 +11,9 @@ import soundfile
 import soxr
 
 from beatline.audio import samples as audio
-from beatline.audio.samples import decode, to_waveform
+from beatline.audio.decoders import sndfile
+from beatline.audio.decoders.sndfile import decode
+from beatline.audio.samples import to_waveform
 from beatline.core.errors import UserError
 from beatline.core.limits import LIMITS
 from beatline.model import fbank
@@ -108,8 +110,8 @@ def test_resampling_equals_soxr_on_the_whole_signal_whatever_the_blocks(tmp_path
         .clip(-32768, 32767)
         .astype(np.int16)
     )
-    for block in (audio.BLOCK, 4096, 777):
-        monkeypatch.setattr(audio, "BLOCK", block)
+    for block in (sndfile.BLOCK, 4096, 777):
+        monkeypatch.setattr(sndfile, "BLOCK", block)
         assert np.array_equal(decode(path).samples, whole)
 
 
@@ -119,8 +121,8 @@ def test_blocks_leave_no_seams(tmp_path, monkeypatch, extension):
     with soundfile.SoundFile(path) as file:
         soundfile.write(tmp_path / "whole.wav", file.read(dtype="float32"), 22_050, subtype="FLOAT")
     expected = decode(tmp_path / "whole.wav").samples
-    for block in (audio.BLOCK, 4096, 777):
-        monkeypatch.setattr(audio, "BLOCK", block)
+    for block in (sndfile.BLOCK, 4096, 777):
+        monkeypatch.setattr(sndfile, "BLOCK", block)
         assert np.array_equal(decode(path).samples, expected)
 
 
@@ -390,5 +392,5 @@ def test_integers_in_memory_are_scaled_by_their_type():
         ((mono, _),) = audio.Samples(values, 16_000).blocks(np.inf)
         assert mono.dtype == np.float32 and mono.tolist() == wanted
     for kind in (np.int8, np.uint16, np.uint32, np.int64, bool):
-        with pytest.raises(audio.Refused, match="an array of"):
+        with pytest.raises(audio.Unusable, match="an array of"):
             audio.Samples(np.zeros(9, kind), 16_000)

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from beatline.audio import media
-from beatline.audio.inputs import find
+from beatline.audio.inputs import find_audio
 from beatline.core.errors import UserError
 from beatline.model.checkpoints.own import save
 from tests.helpers.models import LABELS, make_tagger
@@ -84,6 +84,6 @@ def test_an_error_writes_no_escape_sequences():
 
 def test_a_folder_that_cannot_be_read_is_one_line_and_the_rest_is_found(half_closed):
     (half_closed / "a.wav").write_bytes(b"x")
-    assert list(find([str(half_closed)])) == [half_closed / "a.wav", half_closed / "closed"]
+    assert list(find_audio([str(half_closed)])) == [half_closed / "a.wav", half_closed / "closed"]
     with pytest.raises(UserError, match=r"closed: Permission denied"):
         media.decode(half_closed / "closed")

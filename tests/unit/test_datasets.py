@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import soundfile
 from beatline.config import DataConfig
 from beatline.core.errors import UserError
 from beatline.data import manifest
-from beatline.data.manifest import Manifest
-from beatline.data.manifest.named import KEYWORDS, KS1_TEST, PUBLISHED
+from beatline.data.manifest import Manifest, sets
+from beatline.data.manifest.sets import esc50 as esc50_set
+from beatline.data.manifest.sets.speech_commands_v1 import KEYWORDS, KS1_TEST
+from beatline.data.prepare import prepare
+from beatline.data.store import Store
 
 
 def put(path: Path, seconds: float = 0.0) -> Path:
@@ -110,7 +114,7 @@ def test_a_name_that_is_too_long_for_the_disk_costs_its_row(esc50):
 
 
 def test_a_full_copy_gives_no_notice(esc50, monkeypatch):
-    monkeypatch.setitem(PUBLISHED, "esc50", type(PUBLISHED["esc50"])(title="ESC-50", clips=15, folds=5))
+    monkeypatch.setattr(esc50_set, "DATA_SET", replace(esc50_set.DATA_SET, clips=15))
     assert read("esc50", esc50, fold=1).notices == ()
 
 
@@ -120,6 +124,7 @@ def test_what_a_data_set_by_name_needs(esc50):
     assert "no folds" in refused("bad-config", dataset="fsd50k", root=esc50, fold=1)
     assert "data.root" in refused("bad-config", dataset="esc50", fold=1)
     assert "esc50.csv" in refused("missing-file", dataset="esc50", root=esc50 / "audio", fold=1)
+    assert "did you mean esc50?" in refused("bad-config", dataset="esc5", root=esc50)
     refused("bad-config", root=esc50)
     refused("bad-config", dataset="esc50", root=esc50, fold=1, csv=esc50)
     (esc50 / "meta/esc50.csv").write_text("a,b\n")
@@ -282,3 +287,56 @@ def test_vggsound_finds_its_clips_in_any_layout(tmp_path):
     assert found.notices[0].startswith("VGGSound: 9 of 199176")
     (tmp_path / "data/vggsound.csv").unlink()
     assert "vggsound.csv" in refused("missing-file", dataset="vggsound", root=tmp_path)
+
+
+# --- a new one
+
+
+TOY = '''
+"""A data set that beatline does not know: `list.txt` with a file, a label and a split on each line."""
+
+from beatline.core.labels import LabelSet
+from beatline.data.manifest.named import DataSet, Found, plain_file
+from beatline.data.manifest.rows import Row
+
+
+def read(root, fold):
+    lines = [line.split() for line in (root / "list.txt").read_text().splitlines()]
+    rows = []
+    for name, label, split in lines:
+        path, problem = plain_file(root, name)
+        rows.append(Row(name, path, name, [label], (split,), problem=problem))
+    return Found(rows=rows, labels=LabelSet.from_names(sorted({label for _, label, _ in lines})))
+
+
+DATA_SET = DataSet(title="Toy sounds", clips=3, read=read)
+'''
+
+
+def test_the_folder_is_the_registry():
+    assert sets.names() == (
+        "esc50",
+        "fsd50k",
+        "speech-commands-v1",
+        "speech-commands-v2",
+        "urbansound8k",
+        "vggsound",
+    )
+
+
+def test_a_new_data_set_is_one_file(tmp_path, monkeypatch):
+    write(tmp_path / "more/toy_sounds.py", TOY)
+    monkeypatch.setattr(sets, "__path__", [*sets.__path__, str(tmp_path / "more")])
+    write(tmp_path / "copy/list.txt", "a.wav Dog train\nb.wav Cat test\n../c.wav Cat test\n")
+    for name in "ab":
+        put(tmp_path / f"copy/{name}.wav", 1.0)
+    found = read("toy-sounds", tmp_path / "copy")
+    assert "toy-sounds" in sets.names() and "did you mean toy-sounds?" in refused(
+        "bad-config", dataset="toy-sound", root=tmp_path
+    )
+    assert ids(found, "train") == ["a.wav"] and found.labels.names == ("Cat", "Dog")
+    assert [(r.input, r.code) for r in found.rejected] == [("../c.wav", "unsafe-path")]
+    assert found.notices == ("Toy sounds: 2 of 3 published clips are here",)
+    summary = prepare(found, tmp_path / "store")
+    assert (summary["ok"], summary["rejected"]) == (2, {"unsafe-path": 1})
+    assert Store.open(tmp_path / "store").ids[0] == "a.wav"

@@ -96,7 +96,7 @@ def test_both_forms_hold_what_the_library_gives(place, tmp_path, capsys, level, 
     monkeypatch.setattr(embeddings, "AT_ONCE", 24)
     assert command(place, tmp_path / "parquet", "--level", level, "--format", "parquet") == 3
     table = pyarrow.parquet.read_table(tmp_path / "parquet/embeddings.parquet")
-    assert sorted(contents(tmp_path / "parquet")) == ["embeddings.parquet", "ledger.jsonl", "manifest.json"]
+    assert sorted(contents(tmp_path / "parquet")) == ["contents.json", "embeddings.parquet", "ledger.jsonl"]
     np.testing.assert_array_equal(np.stack(table["embedding"].to_numpy()), rows)
     np.testing.assert_array_equal(np.stack([table["onset"], table["offset"]], axis=1), times)
     assert table["file"].to_pylist() == [

@@ -104,7 +104,7 @@ def test_an_openvino_export_is_written_by_the_program_and_tags(tmp_path, capsys)
         "model.bin",
         "class_labels_indices.csv",
         "config.json",
-        "manifest.json",
+        "contents.json",
     }
     assert b'element_type="f16"' not in (folder / "model.xml").read_bytes()
 

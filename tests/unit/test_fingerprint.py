@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from beatline.audio.samples import decode
+from beatline.audio.media import decode
 from beatline.data import fingerprint
 from beatline.data.fingerprint import (
     ABSENT,

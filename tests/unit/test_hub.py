@@ -18,6 +18,7 @@ from beatline import cli, recipe
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.fetch import checkpoints, services
+from beatline.fetch import hub as client
 from beatline.model.checkpoints.espnet import export_espnet
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.publish import hub as publish
@@ -37,10 +38,10 @@ NAME = "me/sounds"
 OURS = {
     "README.md",
     "calibration/calibration.json",
-    "calibration/manifest.json",
+    "calibration/contents.json",
     "config.json",
     "labels.csv",
-    "manifest.json",
+    "contents.json",
     "model.safetensors",
     "preprocessor_config.json",
 }
@@ -133,6 +134,27 @@ def test_push_again_replaces_and_removes_what_is_stale(run, hub, tmp_path):
     assert not [request for request in hub.log() if request["path"].startswith("/lfs/")], (
         "what is there is not sent twice"
     )
+
+
+def test_a_repository_of_an_earlier_version_loads_and_is_replaced(run, hub, tmp_path):
+    packed = tmp_path / "packed"
+    publish.pack(run, packed)
+    for folder in (packed, packed / "calibration"):
+        (folder / "contents.json").rename(folder / "manifest.json")
+    sent = {path.relative_to(packed).as_posix(): path for path in packed.rglob("*") if path.is_file()}
+    client.upload(NAME, sent, lambda path: False, False, "as before")
+    tagger = beatline.load(NAME)
+    np.testing.assert_array_equal(tagger(SOUND, 16_000).scores, beatline.load(run)(SOUND, 16_000).scores)
+    assert {path.name for path in checkpoints.find(NAME).iterdir()} == {
+        "calibration",
+        "config.json",
+        "labels.csv",
+        "manifest.json",
+        "model.safetensors",
+    }
+    assert Calibration.load(checkpoints.find(NAME), tagger.labels).temperature == 2.0
+    publish.push(run, NAME)
+    assert "manifest.json" not in there(hub)
 
 
 def test_a_private_model_never_goes_to_a_public_repository(run, hub):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beatline.audio.samples import decode
+from beatline.audio.media import decode
 from beatline.cli import main
 from beatline.config import DataConfig
 from beatline.core import artefact
@@ -304,7 +304,7 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path):
 
 
 def test_damage_is_one_line(folder, tmp_path, capsys):
-    for number, name in enumerate(("manifest.json", "clips.csv", "index.npy", "shard-00000.i16")):
+    for number, name in enumerate(("contents.json", "clips.csv", "index.npy", "shard-00000.i16")):
         store = copy_of(folder, tmp_path / str(number))
         flip(store / name, 8000 if name.endswith(".i16") else 80)
         assert main(["inspect", str(store)]) == 4

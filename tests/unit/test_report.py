@@ -113,7 +113,7 @@ def test_folder_is_published_whole(tmp_path):
         "RESULTS.md",
         "labels.csv",
         "report.html",
-        "manifest.json",
+        "contents.json",
     }
     rows = list(csv.DictReader(io.StringIO((path.parent / "labels.csv").read_text())))
     assert list(rows[0]) == [

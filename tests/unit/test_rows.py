@@ -48,7 +48,7 @@ def test_what_is_learned_later():
         and rows.problem(1) is None
     )
     rows.files.append("far/b.tar", "7")
-    rows.place(2, len(rows.files) - 1)
+    rows.found(2, len(rows.files) - 1)
     assert (
         (rows.row(2).path, rows.row(2).member) == (Path("far/b.tar"), "7")
         and rows.files.container(len(rows.files) - 1) == "far/b.tar"

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from beatline import recipe
-from beatline.audio.samples import decode
+from beatline.audio.media import decode
 from beatline.config import DataConfig
 from beatline.config import load as load_config
 from beatline.core import artefact
@@ -206,7 +206,7 @@ def test_a_split_of_which_nothing_is_left_is_an_error_that_says_where_to_look(da
 
 
 @pytest.mark.parametrize(
-    "name", ["shard-00002.i16", "shard-00003.json", *store_tables.NAMES, "manifest.json"]
+    "name", ["shard-00002.i16", "shard-00003.json", *store_tables.NAMES, "contents.json"]
 )
 def test_a_flipped_bit_anywhere_is_found_and_named(data, reference, tmp_path, name, capsys):
     folder = copy_of(reference, tmp_path / "store")
@@ -220,7 +220,7 @@ def test_a_flipped_bit_anywhere_is_found_and_named(data, reference, tmp_path, na
             assert name in refused("corrupt-artefact", Store.open, folder)
     prepare(table(data), folder)
     assert contents(folder) == contents(reference)
-    assert name in capsys.readouterr().out or name == "manifest.json"
+    assert name in capsys.readouterr().out or name == "contents.json"
 
 
 def test_a_flipped_bit_in_a_shard_is_found_when_the_clip_is_read(reference, tmp_path):

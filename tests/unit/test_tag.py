@@ -17,8 +17,8 @@ import torch
 
 from beatline import cli
 from beatline.audio import inputs, media, windows
-from beatline.audio.durations import EXTENSIONS
 from beatline.audio.pool import Decoders, Job
+from beatline.audio.signatures import EXTENSIONS
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
 from beatline.model import geometry
@@ -334,7 +334,7 @@ def test_merging_by_attention_counts_a_label_where_it_is_heard():
 
 
 def test_folders_globs_and_odd_names_are_found(sounds, tmp_path):
-    assert [path.name for path in inputs.find([str(sounds)])] == [
+    assert [path.name for path in inputs.find_audio([str(sounds)])] == [
         "0.wav",
         "1.wav",
         "2.wav",
@@ -344,12 +344,12 @@ def test_folders_globs_and_odd_names_are_found(sounds, tmp_path):
         "broken.wav",
         "6.flac",
     ]
-    assert [path.name for path in inputs.find([str(sounds / "[12].wav")])] == ["1.wav", "2.wav"]
+    assert [path.name for path in inputs.find_audio([str(sounds / "[12].wav")])] == ["1.wav", "2.wav"]
     (tmp_path / "a[1].wav").write_bytes(b"x")
-    assert [path.name for path in inputs.find([str(tmp_path / "a[1].wav")])] == ["a[1].wav"]
-    assert list(inputs.find([str(sounds / "dee*")])) == [sounds / "deep/6.flac"]
-    assert sorted(inputs.find([str(sounds / "**")])) == sorted(
-        [*inputs.find([str(sounds)]), sounds / "notes.txt"]
+    assert [path.name for path in inputs.find_audio([str(tmp_path / "a[1].wav")])] == ["a[1].wav"]
+    assert list(inputs.find_audio([str(sounds / "dee*")])) == [sounds / "deep/6.flac"]
+    assert sorted(inputs.find_audio([str(sounds / "**")])) == sorted(
+        [*inputs.find_audio([str(sounds)]), sounds / "notes.txt"]
     )  # none twice, whatever else matches them
 
 
@@ -362,7 +362,7 @@ def test_the_library_and_bulk_tagging_find_the_same_files(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "a/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a/b/circle").symlink_to(tmp_path / "a")
-    found = [str(path) for path in inputs.find([str(tmp_path / "a")])]
+    found = [str(path) for path in inputs.find_audio([str(tmp_path / "a")])]
     assert sorted(found) == [name for name, _ in bulk_tag.find([str(tmp_path / "a")], str(tmp_path / "out"))]
     assert len(found) == len(EXTENSIONS) + 2 and str(tmp_path / "a/link/linked.ts") in found
 

@@ -1,4 +1,4 @@
-"""The child process that decodes for `children`: jobs in, samples out, within bounds that the kernel keeps.
+"""The child process that decodes for `pool`: jobs in, samples out, within bounds that the kernel keeps.
 
 In: lines of JSON on the standard input. Out, on the standard output: for each message its length, JSON, and
 as many int16 samples as that says. The process writes no file, opens few, takes so much memory for a job, and

@@ -1,84 +1,18 @@
-"""audio file -> how long it is, from a few bytes of its header; and what audio files are called.
+"""audio file -> how long it is, from a few bytes of its header.
 
 In: a reader of any part of a file. Out: seconds, or None where the header does not say. Nothing is decoded
 and no decoder is asked, so that two million files can be looked at, hostile ones too; the answer decides only
 whether a file is a whole recording or an excerpt of it. What a file really holds is found out when it is
-decoded.
+decoded. Imports no torch.
 """
 
 import re
 import struct
-from collections.abc import Callable
+from itertools import islice
 
-ReadAt = Callable[[int, int], bytes]
-"""(offset, count) -> at most that many bytes."""
+from beatline.audio.signatures import ReadAt, form_of, riff_chunks, tag_length
 
-EXTENSIONS = (
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".m4a",
-    ".mp4",
-    ".webm",
-    ".mkv",
-    ".mka",
-    ".aac",
-    ".wma",
-    ".aiff",
-    ".aif",
-    ".aifc",
-    ".au",
-    ".snd",
-    ".caf",
-    ".w64",
-    ".rf64",
-    ".amr",
-    ".3gp",
-    ".avi",
-    ".flv",
-    ".mov",
-    ".asf",
-    ".wv",
-    ".ac3",
-    ".mpg",
-    ".ts",
-    ".mp1",
-    ".mp2",
-    ".m2a",
-    ".mpa",
-    ".m4b",
-    ".m4r",
-    ".m4v",
-    ".f4a",
-    ".f4v",
-    ".3g2",
-    ".awb",
-    ".adts",
-    ".eac3",
-    ".ec3",
-    ".wmv",
-    ".mpeg",
-    ".vob",
-    ".ogv",
-    ".spx",
-    ".rm",
-    ".ra",
-    ".rmvb",
-    ".ape",
-    ".tta",
-    ".tak",
-    ".mpc",
-    ".mp+",
-    ".dsf",
-    ".dts",
-)
-"""What a folder, a tar file or an address is searched for: the names of `audio`'s and `ffmpeg`'s forms, the
-one to be preferred first. A file named by itself may be called anything.
-"""
-
+FIRST = 64  # bytes that decide about the form
 MOST_CHUNKS = 64  # looked at in a file of chunks
 OPUS_RATE = 48_000
 MP3_KBITS = {  # by version 1 or 2, layer III. Source: ISO/IEC 11172-3 and 13818-3
@@ -97,24 +31,23 @@ def seconds(read_at: ReadAt, size: int) -> float | None:
         size: Of the file, bytes.
     """
     try:
-        start = 0
-        first = read_at(0, 64)
-        if first.startswith(b"ID3"):
-            start = 10 + sum(
-                (byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True)
-            )
-            first = read_at(start, 64)
-        if first[:4] in (b"RIFF", b"RF64") and first[8:12] == b"WAVE":
+        first = read_at(0, FIRST)
+        start = tag_length(first)
+        if start:
+            first = read_at(start, FIRST)
+        form = form_of(first)
+        name = form.name if form else ""
+        if name in ("WAV", "RF64") and first[:4] != b"RIFX" and first[8:12] == b"WAVE":
             return _wav(read_at, size)
-        if first.startswith(b"fLaC"):
+        if name == "FLAC":
             return _flac(first[8:])
-        if first.startswith(b"OggS"):
+        if name == "Ogg":
             return _ogg(read_at, size)
-        if first[4:8] == b"ftyp":
+        if name == "MP4 or M4A":
             return _mp4(read_at, 0, size, top=True)
-        if first.startswith(b"\x1a\x45\xdf\xa3"):
+        if name == "WebM or Matroska":
             return _matroska(read_at, size)
-        if start or MP3_SYNC.match(first):  # other containers hold these bytes by chance
+        if start or name == "MP3":  # other containers hold the bytes of a frame by chance
             return _mp3(read_at, start, size)
         return None
     except (struct.error, IndexError, ZeroDivisionError, ValueError, OverflowError):
@@ -122,14 +55,12 @@ def seconds(read_at: ReadAt, size: int) -> float | None:
 
 
 def _wav(read_at: ReadAt, size: int) -> float | None:
-    offset, bytes_per_second = 12, 0
-    for _ in range(MOST_CHUNKS):
-        name, length = struct.unpack("<4sI", read_at(offset, 8))
+    bytes_per_second = 0
+    for name, offset, length in islice(riff_chunks(read_at), MOST_CHUNKS):
         if name == b"fmt ":
-            bytes_per_second = struct.unpack("<I", read_at(offset + 16, 4))[0]
+            bytes_per_second = struct.unpack("<I", read_at(offset + 8, 4))[0]
         elif name == b"data":
-            return min(length, size - offset - 8) / bytes_per_second
-        offset += 8 + length + length % 2
+            return min(length, size - offset) / bytes_per_second
     return None
 
 
@@ -211,10 +142,10 @@ def _mp4(read_at: ReadAt, begin: int, end: int, top: bool) -> float | None:
 
 def _sidx(content: bytes) -> float | None:
     scale = struct.unpack_from(">I", content, 8)[0]
-    place = 30 if content[0] else 22
-    count = struct.unpack_from(">H", content, place)[0]
+    offset = 30 if content[0] else 22
+    count = struct.unpack_from(">H", content, offset)[0]
     return (
-        sum(struct.unpack_from(">I", content, place + 2 + 12 * i + 4)[0] for i in range(count)) / scale
+        sum(struct.unpack_from(">I", content, offset + 2 + 12 * i + 4)[0] for i in range(count)) / scale
         or None
     )
 
@@ -243,8 +174,8 @@ def _matroska(read_at: ReadAt, size: int) -> float | None:
     return None if duration is None else duration * scale / 1e9
 
 
-def _vint(some: bytes, keep_marker: bool) -> tuple[int, int]:
+def _vint(first: bytes, keep_marker: bool) -> tuple[int, int]:
     """A number of EBML, and how many bytes it takes."""
-    count = 9 - some[0].bit_length()
-    value = int.from_bytes(some[:count])
+    count = 9 - first[0].bit_length()
+    value = int.from_bytes(first[:count])
     return value if keep_marker else value & (1 << 7 * count) - 1, count

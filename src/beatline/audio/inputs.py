@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from beatline.audio.durations import EXTENSIONS
 from beatline.audio.media import Audio
+from beatline.audio.signatures import EXTENSIONS
 from beatline.core.errors import UserError
 
 
@@ -78,7 +78,7 @@ def has_rate(audio: Any) -> bool:
     )
 
 
-def find(patterns: Iterable[str]) -> Iterator[Path]:
+def find_audio(patterns: Iterable[str]) -> Iterator[Path]:
     """The files that arguments name, each once for an argument: a file as it is, a folder's audio files below
     it in order of name, and what a glob matches of either.
     """

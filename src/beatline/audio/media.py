@@ -1,9 +1,9 @@
-"""audio file -> waveform, whatever it comes in: `audio.decode` for more containers, for pipes, and for
-recordings of any length.
+"""any sound -> 16 kHz mono int16: the one way to decode, whatever the sound comes in.
 
-In: a file, bytes or a stream. Out: the same `Decoded` as `audio.decode`, by the same mean of channels,
-resampler and rounding; or blocks of it. libsndfile is asked first, FFmpeg (`ffmpeg`) where that one refuses.
-What strangers send belongs into child processes: `children`. Imports no torch.
+In: a file, bytes, a stream, a pipe, or samples with their rate. Out: `samples.Decoded`, or blocks of a
+recording of any length. libsndfile is asked first (`decoders.sndfile`), FFmpeg where that one refuses
+(`decoders.ffmpeg`); mean of channels, resampler and rounding are the same for both. What strangers send
+belongs into child processes: `pool`. Imports no torch.
 """
 
 import io
@@ -16,17 +16,25 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from beatline.audio import samples as audio
 from beatline.audio import stream as pcm
-from beatline.audio.decoders import ffmpeg
-from beatline.audio.samples import SAMPLE_RATE, Decoded, Refused, Source, Stretch
+from beatline.audio.decoders import ffmpeg, sndfile
+from beatline.audio.samples import (
+    SAMPLE_RATE,
+    Decoded,
+    Samples,
+    Source,
+    Stretch,
+    Unusable,
+    collect,
+    refusals_about,
+)
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import UserError
 from beatline.core.limits import LIMITS
 
 Audio = Path | bytes | BinaryIO | tuple[np.ndarray, int]
 """A file (never a pipe or a device), its bytes, a binary stream, which may be a pipe, or samples with their
-rate (as `audio.Samples`).
+rate (as `samples.Samples`).
 """
 
 
@@ -46,11 +54,11 @@ def decode(
         max_seconds: Longest stretch accepted.
 
     Raises:
-        UserError: as `audio.decode`; `too-large` (more than `limits.max_spooled_bytes` from a pipe that is no
-            PCM WAV); `decoder-memory`.
+        UserError: as `sndfile.decode`; `decoder-memory`; `too-large` (more than `limits.max_spooled_bytes`
+            from a pipe that is no PCM WAV).
     """
     with _opened(source) as sound:
-        return audio.collect(Stretch(sound, start, end, max_seconds))
+        return collect(Stretch(sound, start, end, max_seconds))
 
 
 def blocks(
@@ -62,7 +70,7 @@ def blocks(
     Holds little more than one block at a time. The generator's return value is the note of `Decoded`.
 
     Raises:
-        UserError: as `decode`, but never `too-long`; also after some blocks.
+        UserError: as `decode`, but never `too-long`; also after the first blocks.
     """
     with _opened(source) as sound:
         stretch = Stretch(sound, start, end, math.inf)
@@ -111,9 +119,9 @@ def spooled(stream: BinaryIO | pcm.Bytes) -> Iterator[BinaryIO]:
 @contextmanager
 def _opened(source: Audio) -> Iterator[Source]:
     """The recording opened by libsndfile, or else by FFmpeg."""
-    with audio.refusals_about(str(source) if isinstance(source, Path) else "audio"), ExitStack() as stack:
+    with refusals_about(str(source) if isinstance(source, Path) else "audio"), ExitStack() as stack:
         if isinstance(source, tuple):
-            yield audio.Samples(*source)
+            yield Samples(*source)
             return
         if not isinstance(source, Path | bytes) and not getattr(source, "seekable", bool)():
             piped = pcm.Bytes(source.read)
@@ -122,12 +130,12 @@ def _opened(source: Audio) -> Iterator[Source]:
                 return
             source = stack.enter_context(spooled(piped))
         try:
-            sound = stack.enter_context(audio.opened(source))
-        except Refused as refused:
+            sound = stack.enter_context(sndfile.opened(source))
+        except Unusable as refused:
             if refused.code not in ("not-audio", "broken-audio"):
                 raise
             if isinstance(source, Path):
-                source = stack.enter_context(audio.open_regular(source))
+                source = stack.enter_context(sndfile.open_regular(source))
             sound = stack.enter_context(
                 ffmpeg.opened(io.BytesIO(source) if isinstance(source, bytes) else source, refused)
             )

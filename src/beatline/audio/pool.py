@@ -3,7 +3,7 @@
 In: jobs. Out: `Decoded` or the `UserError` that belongs to it, in the jobs' order. A child imports no torch
 and is told one job at a time over a pipe; it may take so much memory and time, write no file, and dies with
 its parent; a child that is gone is replaced. Messages are JSON and raw samples: nothing is pickled, and the
-caller's main module is not run again. The child's side is `decoder`.
+caller's main module is not run again. The child's side is `child`.
 """
 
 import json
@@ -65,7 +65,7 @@ class Job:
         return self.name or (f"{self.path} ({self.member})" if self.member else str(self.path))
 
 
-class Stream(Future[str]):
+class Reading(Future[str]):
     """A recording on its way out of a child, see `Decoders.stream`; the result is its note."""
 
     def __init__(self) -> None:
@@ -132,11 +132,11 @@ class Decoders:
         self._put(lambda child: child.decode(job), future)
         return future
 
-    def stream(self, job: Job, seconds: float, take: Callable[[np.ndarray], object]) -> Stream:
+    def stream(self, job: Job, seconds: float, take: Callable[[np.ndarray], object]) -> Reading:
         """Gives the recording to `take` in blocks of `seconds`, as `media.blocks`, in a thread of the pool;
         fails as `submit`, or with what `take` raises.
         """
-        future = Stream()
+        future = Reading()
 
         def work(child: _Child) -> str:
             with future.by(child):

@@ -1,4 +1,4 @@
-"""bytes of a pipe -> blocks of samples, as they come.
+"""bytes of a pipe, or a microphone -> blocks of samples, as they come.
 
 In: a way to read bytes. Out: `Sound`: rate, channels and blocks for `listening.Stream`, or a `Wav` for
 `media`. The bytes are a WAV stream, whose header may leave the length open, or for `sound` raw 16-bit
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatline.audio import samples as audio
+from beatline.audio.samples import SAMPLE_RATE, Unusable, channels_of, check_form, mean_of, refusals_about
+from beatline.audio.signatures import ReadAt, form_of, riff_chunks
 from beatline.core.errors import UserError
 
 BLOCK = 1 << 16  # bytes taken at once, at most
@@ -25,7 +26,7 @@ MOST_HEADER = 1 << 20  # bytes of a part before the samples
 LOOKED_AT = 1 << 16  # bytes of a stream in which `wav` looks for the samples' begin
 
 Read = Callable[[int], bytes]
-"""Up to so many bytes, as soon as there are some; none at the end."""
+"""Up to so many bytes, as soon as they come; none at the end."""
 
 FORMS: dict[
     tuple[int, int], Callable[[bytes], np.ndarray]
@@ -55,7 +56,7 @@ class Sound:
 
 
 class Bytes:
-    """Bytes of a pipe, some of which may be looked at first."""
+    """Bytes of a pipe, the first of which may be looked at and put back."""
 
     def __init__(self, read: Read):
         self._read, self._held = read, b""
@@ -70,7 +71,7 @@ class Bytes:
     def back(self, data: bytes) -> None:
         self._held = data + self._held
 
-    def some(self) -> bytes:
+    def next(self) -> bytes:
         """What is held, or else what comes next."""
         taken, self._held = self._held or self._read(BLOCK), b""
         return taken
@@ -83,7 +84,7 @@ class Bytes:
         return taken
 
 
-def sound(read: Read, name: str, rate: int = audio.SAMPLE_RATE, channels: int = 1) -> Sound:
+def sound(read: Read, name: str, rate: int = SAMPLE_RATE, channels: int = 1) -> Sound:
     """What a pipe carries.
 
     Args:
@@ -94,34 +95,31 @@ def sound(read: Read, name: str, rate: int = audio.SAMPLE_RATE, channels: int = 
     Raises:
         UserError: `empty-file`, `not-audio`, `broken-audio`, `bad-sample-rate`, `too-many-channels`.
     """
-    with audio.refusals_about(name):
+    with refusals_about(name):
         data = Bytes(read)
         first = data.exactly(12)
         if not first:
-            raise audio.Refused("empty-file", "nothing came out of it", "check the program that feeds it")
+            raise Unusable("empty-file", "nothing came out of it", "check the program that feeds it")
         form, left = (1, 16), float("inf")
         if first[:4] == b"RIFF" and first[8:] == b"WAVE":
             form, rate, channels, left = _header(data)
         else:
-            if any(
-                first[offset:].startswith(signature)
-                for offset, signature, _, _ in audio.SIGNATURES
-                if len(signature) > 2
-            ):
+            form_there = form_of(first)
+            if form_there is not None and not form_there.short:
                 remedy = "decode it first, as by `ffmpeg -i FILE -f wav -`, or use `beatline tag`"
-                raise audio.Refused(
+                raise Unusable(
                     "not-audio",
-                    f"it looks like {audio.looks_like(first)[0]}, and only WAV and raw 16-bit samples are "
+                    f"it looks like {form_there.name}, and only WAV and raw 16-bit samples are "
                     f"heard as they come",
                     remedy,
                 )
             data.back(first)
-        audio.check_form(rate, channels)
+        check_form(rate, channels)
         return Sound(rate, channels, _blocks(data, FORMS[form], channels, form[1] // 8 * channels, left))
 
 
 class Wav:
-    """An `audio.Source` whose samples are taken from a pipe as they come, however many they are; made by
+    """An `samples.Source` whose samples are taken from a pipe as they come, however many they are; made by
     `wav`.
     """
 
@@ -144,9 +142,9 @@ class Wav:
         while most > 0 and len(part := self._next()):
             part = part[: int(min(most, len(part)))]
             most -= len(part)
-            yield audio.mean_of(audio.channels_of(part)), ""
+            yield mean_of(channels_of(part)), ""
         while (
-            self._data.some()
+            self._data.next()
         ):  # what follows the samples: a pipe that is closed before its end stops the program that feeds it
             pass
 
@@ -171,9 +169,9 @@ def wav(data: Bytes) -> Wav | None:
     seen = Bytes(io.BytesIO(first).read)
     try:
         if (start := seen.exactly(12))[:4] != b"RIFF" or start[8:] != b"WAVE":
-            raise audio.Refused("not-audio", "it is no WAV")
+            raise Unusable("not-audio", "it is no WAV")
         header = _header(seen)
-    except audio.Refused:
+    except Unusable:
         data.back(first)
         return None
     data.back(seen.exactly(LOOKED_AT))
@@ -183,34 +181,45 @@ def wav(data: Bytes) -> Wav | None:
 def _header(data: Bytes) -> tuple[tuple[int, int], int, int, float]:
     """Form, rate, channels and length in bytes of a WAV stream; its samples come next."""
     form = None
-    while True:
-        part = data.exactly(8)
-        if len(part) < 8:
-            raise audio.Refused("broken-audio", "it looks like WAV, but ends before the samples")
-        kind, size = struct.unpack("<4sI", part)
-        if kind == b"data" and form is not None:
-            return *form, float("inf") if any(size in some for some in UNKNOWN) else size
-        content = data.exactly(size + size % 2) if size <= MOST_HEADER else b""
-        if len(content) < max(size, 16 if kind == b"fmt " else 0):
-            raise audio.Refused("broken-audio", "it looks like WAV, but its header cannot be read")
-        if kind == b"fmt ":
+    read_at = _forwards(data, 12)
+    for name, offset, size in riff_chunks(read_at):
+        if name == b"data" and form is not None:
+            return *form, float("inf") if any(size in unknown for unknown in UNKNOWN) else size
+        content = read_at(offset, size) if size <= MOST_HEADER else b""
+        if len(content) < max(size, 16 if name == b"fmt " else 0):
+            raise Unusable("broken-audio", "it looks like WAV, but its header cannot be read")
+        if name == b"fmt ":
             tag, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", content)
             if tag == 0xFFFE and size >= 26:  # the extensible form, which says the tag later
                 tag = struct.unpack_from("<H", content, 24)[0]
             if (tag, bits) not in FORMS or not channels or align != bits // 8 * channels:
-                raise audio.Refused(
+                raise Unusable(
                     "not-audio",
                     f"it is WAV of a form that is not read (format {tag}, {bits} bits, {channels} channels)",
                     "convert it to 16-bit samples",
                 )
             form = (tag, bits), rate, channels
+    raise Unusable("broken-audio", "it looks like WAV, but ends before the samples")
+
+
+def _forwards(data: Bytes, offset: int) -> ReadAt:
+    """A reader of a pipe from this offset on, that only goes forwards."""
+
+    def read_at(begin: int, count: int) -> bytes:
+        nonlocal offset
+        data.exactly(begin - offset)
+        content = data.exactly(count)
+        offset = begin + count
+        return content
+
+    return read_at
 
 
 def _blocks(
     data: Bytes, convert: Callable[[bytes], np.ndarray], channels: int, frame: int, left: float
 ) -> Iterator[np.ndarray]:
     held = b""
-    while left > 0 and (more := data.some()):
+    while left > 0 and (more := data.next()):
         held += more[: int(min(left, len(more)))]
         left -= len(more)
         whole = len(held) - len(held) % frame

@@ -2,7 +2,7 @@
 become the recording's.
 
 In: blocks of 16 kHz samples. Out: windows of at most a few seconds, overlapping; then one row of scores.
-Scoring is left to `engine`. Imports no torch.
+Scoring is left to `model/engines`. Imports no torch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,8 +31,8 @@ def cut(
     for block in blocks:
         held = np.concatenate([held, block])
         while len(held) - (begin - end) > window:  # more follows, so this one is surely not the last
-            place = begin - end
-            yield begin, held[place : place + window]
+            offset = begin - end
+            yield begin, held[offset : offset + window]
             begin += hop
             keep = max(0, min(begin - end, len(held) - window))
             held, end = held[keep:], end + keep

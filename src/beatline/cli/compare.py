@@ -47,7 +47,7 @@ def compare(arguments: list[str], name: str = "compare") -> None:
     given = parser.parse_args(arguments)
     page = given.html
     if page and (
-        page.is_dir() or any((folder / artefact.MANIFEST).exists() for folder in page.resolve().parents)
+        page.is_dir() or any(artefact.contents_file(folder).exists() for folder in page.resolve().parents)
     ):
         raise UserError(
             "not-writable",

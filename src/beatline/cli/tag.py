@@ -176,13 +176,13 @@ def _event_options(given: Namespace) -> "EventOptions | None":
 
 def find_sources(words: Iterable[str]) -> "Iterator[Audio]":
     """What the words name, standard input included."""
-    from beatline.audio.inputs import find
+    from beatline.audio.inputs import find_audio
 
     if list(words).count("-") > 1:
         raise UserError("bad-usage", "argument -", "standard input can be read only once", "give it once")
     for word in words:
         if word != "-":
-            found = find([word])
+            found = find_audio([word])
             first = next(found, None)
             if first is None:
                 raise UserError(

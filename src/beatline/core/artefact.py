@@ -2,8 +2,9 @@
 
 Outside the straight line: stores, checkpoints, predictions, scores and reports all pass through `publish` and
 `verify`. A folder is written beside its final name, every file is listed with size and SHA-256 in
-`manifest.json`, which is written last; then fsync and rename. A folder without a valid manifest does not
-exist for its reader. `FolderLock` keeps a second run out of the same folder.
+`contents.json`, which is written last; then fsync and rename. A folder without a valid list does not exist
+for its reader. Earlier versions called the list `manifest.json`: it is read, and keeps its name.
+`FolderLock` keeps a second run out of the same folder.
 """
 
 import errno
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,10 @@ from typing import Any, BinaryIO
 
 from beatline.core.errors import UserError
 
-MANIFEST = "manifest.json"
+CONTENTS = "contents.json"
+OLDER = "manifest.json"
+LISTS = (CONTENTS, OLDER)
+"""What the list of a folder's files may be called, the preferred name first."""
 FORMAT = 1
 CHANGED = "SHA-256 differs from the manifest"
 UNLISTED = "the file is not in the manifest"
@@ -115,17 +119,29 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def contents_name(names: Container[str]) -> str:
+    """What the list of a published folder with these files is called: `CONTENTS`, unless only `OLDER` is
+    there.
+    """
+    return OLDER if OLDER in names and CONTENTS not in names else CONTENTS
+
+
+def contents_file(folder: Path) -> Path:
+    """The list of a published folder's files, there or not."""
+    return folder / contents_name([name for name in LISTS if (folder / name).exists()])
+
+
 def seal(
     folder: Path, about: dict[str, Any], known: Mapping[str, dict[str, Any]] = MappingProxyType({})
 ) -> None:
-    """Lists every file below `folder` with size and SHA-256 in its manifest, written last and synced.
+    """Lists every file below `folder` with size and SHA-256 in its list of contents, written last and synced.
 
     Args:
         known: `bytes` and `sha256` of files that need not be read again, by name; they may also be elsewhere
             for now.
     """
     files = dict(known)
-    for path in (p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+    for path in (p for p in folder.rglob("*") if p.is_file() and p.name not in LISTS):
         name = path.relative_to(folder).as_posix()
         if name not in known:
             files[name] = facts_of(path)
@@ -133,7 +149,7 @@ def seal(
     files = dict(sorted(files.items()))
     checkpoint_hook("files-written")
     body = {"format": FORMAT, "about": about, "files": files}
-    write_atomic(folder / MANIFEST, json.dumps(body | {"self": hash_json(body)}, indent=1) + "\n")
+    write_atomic(contents_file(folder), json.dumps(body | {"self": hash_json(body)}, indent=1) + "\n")
     for directory in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
         sync(directory)
     checkpoint_hook("sealed")
@@ -230,7 +246,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     self-consistent manifest.
     """
     try:
-        about, _, good = parse_manifest((folder / MANIFEST).read_bytes())
+        about, _, good = parse_manifest(contents_file(folder).read_bytes())
     except (OSError, ValueError):
         return None
     return about if good else None
@@ -238,27 +254,28 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, str]]:
     """Name and cause of every file of a published folder that is missing, cut, changed or not listed; the
-    manifest itself comes first.
+    list itself comes first.
 
     Args:
         folder: A folder made by `publish`.
         select: Which files to read in full (by relative name); of the others only presence and size are
             checked.
     """
+    own = contents_file(folder)
     try:
-        about, files, good = parse_manifest((folder / MANIFEST).read_bytes())
+        about, files, good = parse_manifest(own.read_bytes())
     except (OSError, ValueError) as error:
-        yield MANIFEST, f"no readable manifest ({type(error).__name__})"
+        yield own.name, f"no readable manifest ({type(error).__name__})"
         return
     if not good:
-        yield MANIFEST, "the manifest does not match its own hash"
+        yield own.name, "the manifest does not match its own hash"
     there = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     for name, facts in files.items():
         cause = changed(there[name], facts, select(name)) if name in there else difference(facts, None)
         if cause:
             yield name, cause
     for name in there:
-        if name not in files and name != MANIFEST and not about.get("open"):
+        if name not in files and name not in LISTS and not about.get("open"):
             yield name, UNLISTED
 
 
@@ -300,7 +317,7 @@ def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> d
             cause,
             f"delete {folder} and run again to make it anew",
         )
-    return parse_manifest((folder / MANIFEST).read_bytes())[0]
+    return parse_manifest(contents_file(folder).read_bytes())[0]
 
 
 class FolderLock:

@@ -91,12 +91,12 @@ def sketch(seen: np.ndarray) -> np.ndarray:
     """
     time, band = _peaks(seen)
     hashes, times = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    for places in combinations(range(1, FAN + 1), 3):
-        first = np.arange(max(0, len(time) - places[-1]))
+    for positions in combinations(range(1, FAN + 1), 3):
+        first = np.arange(max(0, len(time) - positions[-1]))
         found = band[first].astype(np.uint64)
-        for place in places:
-            distance = (time[first + place] - time[first]) // TIME_STEP
-            found = _mix(found << np.uint64(20) ^ (band[first + place] << 12 | distance).astype(np.uint64))
+        for position in positions:
+            distance = (time[first + position] - time[first]) // TIME_STEP
+            found = _mix(found << np.uint64(20) ^ (band[first + position] << 12 | distance).astype(np.uint64))
         hashes.append(found)
         times.append(time[first])
     lowest, first_one = np.unique(np.concatenate(hashes), return_index=True)

@@ -53,7 +53,7 @@ def open_store(folder: Path) -> Store:
             "give a folder that `beatline prepare` made",
         )
     about = artefact.read_manifest(folder)
-    if not (folder / artefact.MANIFEST).exists() or (about is not None and about.get("kind") != "store"):
+    if not artefact.contents_file(folder).exists() or (about is not None and about.get("kind") != "store"):
         raise UserError(
             "missing-file",
             f"cannot inspect {folder}",
@@ -277,7 +277,7 @@ class _Heard:
 
 def _hear(store: Store, compared: np.ndarray, progress: Callable[[int], Any]) -> _Heard:
     clips = len(store.ids)
-    place = {clip: k for k, clip in enumerate(compared.tolist())}
+    row_of = {clip: k for k, clip in enumerate(compared.tolist())}
     heard = _Heard(
         np.full((clips, fingerprint.SKETCH), fingerprint.ABSENT),
         np.empty((len(compared), label_noise.FEATURES), np.float32),
@@ -287,12 +287,12 @@ def _hear(store: Store, compared: np.ndarray, progress: Callable[[int], Any]) ->
         power = fingerprint.band_power(store.samples(clip))
         return fingerprint.sketch(fingerprint.contrast(power)), label_noise.features(
             power
-        ) if clip in place else None
+        ) if clip in row_of else None
 
     for clip, (sketch, sound) in enumerate(in_order(range(clips), measure, WORKERS)):
         heard.sketches[clip] = sketch
         if sound is not None:
-            heard.sounds[place[clip]] = sound
+            heard.sounds[row_of[clip]] = sound
         progress(1)
     return heard
 
@@ -315,7 +315,7 @@ def _silence(store: Store, table: _Table) -> dict[str, Any]:
 def _duplicates(
     store: Store, heard: _Heard, splits: Sequence[str]
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """Near-duplicates, the pairs most alike first, and the pairs as places in the store."""
+    """Near-duplicates, the pairs most alike first, and the pairs as indices into the store."""
     likely: dict[int, list[int]] = {}
     for a, b in fingerprint.candidates(heard.sketches).tolist():
         likely.setdefault(a, []).append(b)
@@ -373,12 +373,12 @@ def _doubt(
     """Agreement of neighbours per label, lowest first, and the clips they contradict most; `label_noise` says
     what that means.
     """
-    place = {clip: k for k, clip in enumerate(compared.tolist())}
+    row_of = {clip: k for k, clip in enumerate(compared.tolist())}
     first: dict[str, int] = {}
     links = [(first.setdefault(name, k), k) for k, name in enumerate(table.recording)]
     together = np.arange(len(compared))
     for group in fingerprint.groups(
-        links + [(place[a], place[b]) for a, b in pairs if a in place and b in place]
+        links + [(row_of[a], row_of[b]) for a, b in pairs if a in row_of and b in row_of]
     ):
         together[group] = group[0]
     targets = store.targets(compared)

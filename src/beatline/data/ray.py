@@ -1,9 +1,9 @@
 """prepare and verify over many machines: jobs on Ray, a shard being the unit of work.
 
-In: what `prepare` and `verification` take, and places: folders that all machines see, or addresses that
-fsspec knows (`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on
-(`shards.Task`), so a worker that dies costs only its shard, which Ray gives to another one; a job that ends
-early goes on where it was. Extra `bulk`. Imports no torch.
+In: what `prepare` and `verify` take, and addresses: folders that all machines see, or what fsspec knows
+(`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on (`shards.Task`): a
+worker that dies costs only its shard, which Ray gives to another, and a job that ends early goes on.
+Extra `bulk`. Imports no torch.
 """
 
 import hashlib
@@ -22,8 +22,11 @@ from beatline.core import artefact, remote
 from beatline.core import ray as cluster
 from beatline.core.errors import UserError
 from beatline.core.ray import Task
-from beatline.data import prepare, shards
+from beatline.data import shards
 from beatline.data.manifest import Manifest
+from beatline.data.plan import begin, clips_in, finish, partial_of, plan_of, state
+from beatline.data.prepare import is_there
+from beatline.data.shards import Progress, no_progress
 from beatline.data.store import shard_name
 
 KEPT = 16  # fetched sources that a worker keeps: more than its decoder is ahead
@@ -33,17 +36,17 @@ HASHED_TOGETHER = 16  # files of one task of verification
 
 def prepare_store(
     manifest: Manifest,
-    place: str,
+    address: str,
     workers: int = 1,
-    progress: prepare.Progress = lambda count: None,
+    progress: Progress = no_progress,
     source: str = "",
 ) -> dict[str, Any]:
-    """The summary of the store in `place`, made by Ray; its bytes are those that `prepare.prepare` makes of
+    """The summary of the store in `address`, made by Ray; its bytes are those that `prepare.prepare` makes of
     the same files.
 
     Args:
-        place: A folder that all machines see, or an address for fsspec; there every object appears whole, and
-            the manifest last.
+        address: A folder that all machines see, or what fsspec knows; there every object appears whole, and
+            the list of contents last.
         workers: Processors of a local Ray; a cluster named by RAY_ADDRESS has its own.
         source: Where the machines find what is below the manifest's root, folder or address; the root itself
             when empty.
@@ -52,10 +55,10 @@ def prepare_store(
         UserError: as `prepare.prepare`; `missing-package`; `not-writable` where an address holds a store of
             other data.
     """
-    plan = prepare.plan_of(manifest, _state_of(source, manifest.root) if source else prepare.state)
+    plan = plan_of(manifest, _state_of(source, manifest.root) if source else state)
 
     def make(missing: list[int], work: str) -> None:
-        progress(len(manifest.clips) - prepare.clips_in(manifest, missing))
+        progress(len(manifest.clips) - clips_in(manifest, missing))
         same = {"root": str(manifest.root.absolute()), "source": source, "work": work}
         tasks = [
             {"task": zlib.compress(_absolute(task).to_json().encode())} | same
@@ -64,17 +67,17 @@ def prepare_store(
         for made in cluster.each(tasks, _make_shard, workers):
             progress(made["clips"])
 
-    folder = remote.folder(place)
+    folder = remote.folder(address)
     if folder is None:
-        return _prepare_far(manifest, place, plan, make)
-    if prepare.is_there(manifest, folder, plan, workers, progress):
+        return _prepare_far(manifest, address, plan, make)
+    if is_there(manifest, folder, plan, workers, progress):
         return json.loads((folder / "summary.json").read_text())
     with artefact.disk_errors(folder):
-        work = prepare.partial_of(folder)
-        make(prepare.begin(manifest, work, plan), str(work))
+        work = partial_of(folder)
+        make(begin(manifest, work, plan), str(work))
         if not all((work / shards.facts_name(number)).exists() for number in range(shards.count(manifest))):
-            raise _not_there(place)
-        summary = prepare.finish(manifest, work, plan)
+            raise _not_there(address)
+        summary = finish(manifest, work, plan)
         artefact.put_in_place(work, folder)
     return summary
 
@@ -85,19 +88,21 @@ def _absolute(task: shards.Task) -> shards.Task:
 
 
 def _prepare_far(
-    manifest: Manifest, place: str, plan: str, make: Callable[[list[int], str], None]
+    manifest: Manifest, address: str, plan: str, make: Callable[[list[int], str], None]
 ) -> dict[str, Any]:
-    """As `prepare_store` at an address: no folder can be renamed there, so the store grows in its place, and
-    is one when its manifest is written.
+    """As `prepare_store`, where no folder can be renamed.
+
+    The store grows where it stays, and is whole when its list of contents is written.
     """
-    system, root = remote.system(place)
+    system, root = remote.system(address)
     there = {name: facts["size"] for name, facts in remote.listing(system, root).items()}
-    if artefact.MANIFEST in there:
-        about, _, good = artefact.parse_manifest(remote.content(system, f"{root}/{artefact.MANIFEST}"))
+    own = artefact.contents_name(there)
+    if own in there:
+        about, _, good = artefact.parse_manifest(remote.content(system, f"{root}/{own}"))
         if not good or about.get("plan") != plan:
             raise UserError(
                 "not-writable",
-                f"cannot write {place}",
+                f"cannot write {address}",
                 "a store of other data is there, or a damaged one",
                 "verify it; remove its damaged files and its manifest, or choose another address",
             )
@@ -113,41 +118,42 @@ def _prepare_far(
             (work / name).write_text(json.dumps(facts | {"self": artefact.hash_json(facts)}) + "\n")
             return True
 
-        make([number for number in numbers if not fetched(number)], place)
+        make([number for number in numbers if not fetched(number)], address)
         there = {name: facts["size"] for name, facts in remote.listing(system, root).items()}
         if not all((work / shards.facts_name(number)).exists() or fetched(number) for number in numbers):
-            raise _not_there(place)
-        summary = prepare.finish(manifest, work, plan)
-        for path in sorted(work.iterdir(), key=lambda path: path.name == artefact.MANIFEST):
+            raise _not_there(address)
+        summary = finish(manifest, work, plan)
+        for path in sorted(work.iterdir(), key=lambda path: path.name in artefact.LISTS):
             if shards.number_of(path.name) is None:
                 remote.put(system, path, f"{root}/{path.name}")
     return summary
 
 
-def _not_there(place: str) -> UserError:
+def _not_there(address: str) -> UserError:
     return UserError(
         "not-writable",
-        f"cannot write {place}",
+        f"cannot write {address}",
         "shards that other machines wrote are not there",
         "name a folder or an address that is the same for all machines",
     )
 
 
-def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
+def damage(address: str, workers: int = 1) -> Iterator[tuple[str, str]]:
     """Name and cause of every damaged file of a published folder, found by Ray; as `artefact.damaged`.
 
     Args:
-        place: As in `prepare_store`.
+        address: As in `prepare_store`.
     """
-    system, root = remote.system(place)
+    system, root = remote.system(address)
     there = remote.listing(system, root)
+    own = artefact.contents_name(there)
     try:
-        _, files, good = artefact.parse_manifest(remote.content(system, f"{root}/{artefact.MANIFEST}"))
+        _, files, good = artefact.parse_manifest(remote.content(system, f"{root}/{own}"))
     except (OSError, ValueError) as error:
-        yield artefact.MANIFEST, f"no readable manifest ({type(error).__name__})"
+        yield own, f"no readable manifest ({type(error).__name__})"
         return
     if not good:
-        yield artefact.MANIFEST, "the manifest does not match its own hash"
+        yield own, "the manifest does not match its own hash"
     found = {
         name: cause
         for name, facts in files.items()
@@ -155,7 +161,7 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
     }
     names = [name for name in files if name not in found]
     tasks = [
-        {"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": place}
+        {"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": address}
         for i in range(0, len(names), HASHED_TOGETHER)
     ]
     for row in cluster.each(tasks, _hash_files, workers):
@@ -164,7 +170,9 @@ def damage(place: str, workers: int = 1) -> Iterator[tuple[str, str]]:
                 found[name] = artefact.CHANGED if len(hash_or_cause) == 64 else hash_or_cause
     yield from ((name, found[name]) for name in files if name in found)
     yield from (
-        (name, artefact.UNLISTED) for name in sorted(there) if name not in files and name != artefact.MANIFEST
+        (name, artefact.UNLISTED)
+        for name in sorted(there)
+        if name not in files and name not in artefact.LISTS
     )
 
 
@@ -234,20 +242,18 @@ def _hash_files(row: Task) -> dict[str, Any]:
     return {"hashes": json.dumps(hashes), "error": ""}
 
 
-# --- places
+# --- addresses
 
 
 def _state_of(source: str, root: Path) -> Callable[[Path], list[Any]]:
-    """As `prepare.state`, of the files at the source."""
+    """As `plan.state`, of the files at the source."""
     folder = remote.folder(source)
     if folder is not None:
-        return lambda path: prepare.state(
-            folder / path.relative_to(root) if path.is_relative_to(root) else path
-        )
+        return lambda path: state(folder / path.relative_to(root) if path.is_relative_to(root) else path)
     listing = remote.listing(*remote.system(source))
 
-    def state(path: Path) -> list[Any]:
+    def listed_state(path: Path) -> list[Any]:
         facts = listing.get(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
         return remote.stamp(facts) if facts else []
 
-    return state
+    return listed_state

@@ -3,7 +3,7 @@
 In: a `Task`, which says all that a shard depends on. Out: `shard-N.i16`, the clips' samples one after the
 other, and `shard-N.json`, what became of each clip. The pair knows by itself whether it is whole and what it
 was made from, so it is the unit that survives a kill, is made again when damaged, and may be made on another
-machine (`bulk`). Its bytes depend on the task only. Imports no torch.
+machine (`ray`). Its bytes depend on the task only. Imports no torch.
 """
 
 import json
@@ -31,8 +31,15 @@ MORE_TRIES = 2
 FRAME = 320  # samples, 20 ms: what loudness is measured over
 QUIET = (FULL_SCALE / 1000) ** 2 * FRAME  # energy of a frame at -60 dB of full scale
 
-Row = dict[str, Any]
+Progress = Callable[[int], Any]
+"""Called with the number of clips done since the last call."""
+
+Outcome = dict[str, Any]
 """What became of one clip: `length` (samples) and measurements, or `code` and `reason`."""
+
+
+def no_progress(count: int) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Task:
     """Everything a shard is a function of."""
 
     number: int
-    """The shard's place in the store."""
+    """The shard's number in the store."""
     plan: str
     """Hash of all inputs of the store, written into the shard."""
     jobs: tuple[Job, ...]
@@ -83,8 +90,8 @@ def tasks(manifest: Manifest, plan: str, numbers: Iterable[int]) -> Iterator[Tas
     in_test = np.zeros(len(manifest.clips), bool)
     in_test[list(manifest.splits["test"])] = True
     for number in numbers:
-        places = slice(number * SHARD_CLIPS, (number + 1) * SHARD_CLIPS)
-        yield task(manifest, plan, number, manifest.clips[places], in_test[places].tolist())
+        chosen = slice(number * SHARD_CLIPS, (number + 1) * SHARD_CLIPS)
+        yield task(manifest, plan, number, manifest.clips[chosen], in_test[chosen].tolist())
 
 
 def task(manifest: Manifest, plan: str, number: int, clips: Sequence[Clip], in_test: Sequence[bool]) -> Task:
@@ -101,7 +108,7 @@ def make(
     todo: Iterable[Task],
     folder: Path,
     workers: int = 1,
-    progress: Callable[[int], Any] = lambda count: None,
+    progress: Progress = no_progress,
     fetch: Callable[[Job], Job] = lambda job: job,
 ) -> Iterator[int]:
     """The number of each shard in turn, once it is in `folder`; decoders work on across the shards' borders.
@@ -135,9 +142,7 @@ def _tried(
     return result
 
 
-def _write(
-    task: Task, results: Iterable[Decoded | UserError], folder: Path, progress: Callable[[int], Any]
-) -> None:
+def _write(task: Task, results: Iterable[Decoded | UserError], folder: Path, progress: Progress) -> None:
     final, rows, whole = folder / shard_name(task.number), [], sha256()
     partial = final.with_name(final.name + ".partial")
     with partial.open("wb") as file:
@@ -158,7 +163,7 @@ def _write(
     artefact.checkpoint_hook("shard-written")
 
 
-def _facts(result: Decoded | UserError, shortest: float) -> Row:
+def _facts(result: Decoded | UserError, shortest: float) -> Outcome:
     if isinstance(result, UserError):
         return {"code": result.code, "reason": result.cause}
     samples = result.samples
@@ -219,7 +224,7 @@ def size(facts: dict[str, Any]) -> int:
     return 2 * sum(row.get("length", 0) for row in facts["rows"])
 
 
-def rows(folder: Path, shards: int) -> Iterator[Row]:
+def rows(folder: Path, shards: int) -> Iterator[Outcome]:
     """What became of every clip, from the facts of shards that are known to be whole."""
     for number in range(shards):
         yield from json.loads((folder / facts_name(number)).read_bytes())["rows"]

@@ -1,7 +1,7 @@
 """store -> samples and targets: every clip decoded once, with random access ever after.
 
 In: a folder made by `prepare`: shards of raw little-endian int16 at 16 kHz, plain `.npy` arrays that say
-where each clip lies and which labels it has, tables for people. Out: any clip by its place or id. On opening,
+where each clip lies and which labels it has, tables for people. Out: any clip by its index or id. On opening,
 sizes and all small files are checked; a clip's checksum each time it is read. What grows with the number of
 clips is held as arrays, so that two million open in seconds. Imports no torch.
 """
@@ -44,13 +44,13 @@ class Ids(Sequence[str]):
         return len(self._starts) - 1
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        i = range(len(self))[place]
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
         return self._text[self._starts[i] : self._starts[i + 1] - 1].decode(**CODING)
 
     def __iter__(self) -> Iterator[str]:
@@ -64,7 +64,7 @@ class Store:
     labels: LabelSet
     """In the order of the targets."""
     ids: Ids
-    """Clip ids, in the manifest's order; their places are the indices used everywhere."""
+    """Clip ids, in the manifest's order; their positions are the indices used everywhere."""
     splits: dict[str, np.ndarray]
     """Indices of `train`, `val` and `test`, int64; val may be empty."""
     lengths: np.ndarray
@@ -79,7 +79,7 @@ class Store:
         """The store in a folder.
 
         Args:
-            full: Also hash the shards (some seconds for 7 GB); otherwise their sizes are checked here and
+            full: Also hash the shards (seconds for 7 GB); otherwise their sizes are checked here and
                 each clip's checksum when it is read.
 
         Raises:
@@ -130,7 +130,7 @@ class Store:
 
     def samples_of(self, clip_id: str) -> np.ndarray:
         """As `samples`, by clip id."""
-        return self.samples(self._place[clip_id])
+        return self.samples(self._index_of[clip_id])
 
     def targets(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The clips' labels, multi-hot `(clips, labels)` float32."""
@@ -165,5 +165,5 @@ class Store:
         return np.load(self.folder / "row_starts.npy")
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        return {clip_id: place for place, clip_id in enumerate(self.ids)}
+    def _index_of(self) -> dict[str, int]:
+        return {clip_id: index for index, clip_id in enumerate(self.ids)}

@@ -1,7 +1,7 @@
 """manifest + what became of its clips -> the tables of a store.
 
 In: a `Manifest` and one row of facts for each of its clips, in order. Out: the files beside the shards:
-arrays that a reader maps places to samples and labels with, tables for people, and `ledger.jsonl` with one
+arrays by which a reader finds a clip's samples and labels, tables for people, and `ledger.jsonl` with one
 line per input. One pass, which holds numbers and the ids only. Imports no torch.
 """
 
@@ -73,7 +73,7 @@ def source(clip: Clip, manifest: Manifest) -> str:
     return f"{path}::{clip.member}" if clip.member else path
 
 
-def write(manifest: Manifest, rows: Iterable[shards.Row], folder: Path) -> dict[str, Any]:
+def write(manifest: Manifest, rows: Iterable[shards.Outcome], folder: Path) -> dict[str, Any]:
     """Writes all tables of a store, and returns its summary.
 
     Raises:
@@ -103,19 +103,19 @@ def write(manifest: Manifest, rows: Iterable[shards.Row], folder: Path) -> dict[
 
 
 class _Made:
-    """What one pass over the clips leaves: numbers of the good ones, and codes of the others by their place
+    """What a pass over the clips leaves: indices of the good clips, and codes of the others by their index
     in the manifest.
     """
 
     def __init__(self) -> None:
-        self.place, self.length, self.crc = array("q"), array("q"), array("q")
+        self.index, self.length, self.crc = array("q"), array("q"), array("q")
         self.label_starts, self.label_places = array("q", [0]), array("i")
         self.id_starts, self.row_starts = array("q", [0]), array("q")
         self.code: dict[int, str] = {}
         self.lost: Counter[str] = Counter()
 
 
-def _write_rows(manifest: Manifest, rows: Iterable[shards.Row], home: np.ndarray, folder: Path) -> _Made:
+def _write_rows(manifest: Manifest, rows: Iterable[shards.Outcome], home: np.ndarray, folder: Path) -> _Made:
     """Writes everything that has a line for each clip."""
     made, names = (
         _Made(),
@@ -132,14 +132,14 @@ def _write_rows(manifest: Manifest, rows: Iterable[shards.Row], home: np.ndarray
     ):
         clips.write(_line(COLUMNS))
         events.write(_line(["id", "start", "end", "mid"]))
-        for place, (clip, row) in enumerate(zip(manifest.clips, rows, strict=True)):
-            splits = int(home[place])
+        for index, (clip, row) in enumerate(zip(manifest.clips, rows, strict=True)):
+            splits = int(home[index])
             _write_line(ledger, clip.id, row, row.get("note", ""), _unfit(manifest, row, splits))
             if "code" in row:
-                made.code[place] = row["code"]
+                made.code[index] = row["code"]
                 made.lost.update(clip.labels)
                 continue
-            made.place.append(place)
+            made.index.append(index)
             made.length.append(row["length"])
             made.crc.append(row["crc"])
             made.label_places.extend(manifest.labels.index_of_mid[mid] for mid in clip.labels)
@@ -172,7 +172,7 @@ def _write_rows(manifest: Manifest, rows: Iterable[shards.Row], home: np.ndarray
         for rejected in manifest.rejected:
             _write_line(ledger, rejected.input, {"code": rejected.code, "reason": rejected.reason})
             made.lost.update(rejected.labels)
-    assert len(made.place) + len(made.code) + len(manifest.rejected) == manifest.inputs, (
+    assert len(made.index) + len(made.code) + len(manifest.rejected) == manifest.inputs, (
         "an input is not accounted for"
     )
     return made
@@ -185,8 +185,8 @@ def _line(cells: list[Any]) -> bytes:
     return out.getvalue().encode(**CODING)
 
 
-def _unfit(manifest: Manifest, row: shards.Row, splits: int) -> str:
-    """Why a good clip leaves val: one that is also in test may be of any length there."""
+def _unfit(manifest: Manifest, row: shards.Outcome, splits: int) -> str:
+    """Why a good clip leaves val: a clip of test as well may be of any length there."""
     fits = (
         "code" in row
         or not splits & _VAL
@@ -195,7 +195,7 @@ def _unfit(manifest: Manifest, row: shards.Row, splits: int) -> str:
     return "" if fits else "not in val: too long or too short"
 
 
-def _write_line(ledger: TextIO, name: str, row: shards.Row, *notes: str) -> None:
+def _write_line(ledger: TextIO, name: str, row: shards.Outcome, *notes: str) -> None:
     status = (
         {"status": "rejected", "code": row["code"], "reason": row["reason"]}
         if "code" in row
@@ -206,12 +206,12 @@ def _write_line(ledger: TextIO, name: str, row: shards.Row, *notes: str) -> None
 
 
 def _final_splits(manifest: Manifest, made: _Made) -> dict[str, np.ndarray]:
-    """The splits as places among the good clips, in the manifest's order."""
-    good, lengths = np.array(made.place, np.int64), np.array(made.length, np.int64)
-    place = np.full(len(manifest.clips), -1, np.int64)
-    place[good] = np.arange(len(good))
-    splits = {name: place[np.array(manifest.splits[name], np.int64)] for name in SPLITS}
-    splits = {name: some[some >= 0] for name, some in splits.items()}
+    """The splits as indices among the good clips, in the manifest's order."""
+    good, lengths = np.array(made.index, np.int64), np.array(made.length, np.int64)
+    index = np.full(len(manifest.clips), -1, np.int64)
+    index[good] = np.arange(len(good))
+    splits = {name: index[np.array(manifest.splits[name], np.int64)] for name in SPLITS}
+    splits = {name: chosen[chosen >= 0] for name, chosen in splits.items()}
     of_val = lengths[splits["val"]]
     splits["val"] = splits["val"][
         (of_val >= manifest.min_seconds * SAMPLE_RATE) & (of_val <= manifest.max_seconds * SAMPLE_RATE)
@@ -223,7 +223,7 @@ def _write_index(made: _Made, folder: Path) -> np.ndarray:
     """`index.npy`: shard, first sample within it, samples and CRC-32 of each clip; its labels are
     `label_places[label_starts[i]:label_starts[i + 1]]`.
     """
-    shard, lengths = np.array(made.place, np.int64) // shards.SHARD_CLIPS, np.array(made.length, np.int64)
+    shard, lengths = np.array(made.index, np.int64) // shards.SHARD_CLIPS, np.array(made.length, np.int64)
     before = np.cumsum(lengths) - lengths
     begin = before - before[np.searchsorted(shard, shard)]  # samples of earlier shards do not count
     np.save(folder / "index.npy", np.stack([shard, begin, lengths, np.array(made.crc, np.int64)], axis=1))
@@ -239,16 +239,16 @@ def _summary(
     present = np.bincount(np.array(made.label_places, np.int64), minlength=len(manifest.labels)).tolist()
     codes = Counter([*made.code.values(), *(r.code for r in manifest.rejected)])
 
-    def hours(some: np.ndarray) -> float:
-        return int(some.sum()) / SAMPLE_RATE / 3600
+    def hours(chosen: np.ndarray) -> float:
+        return int(chosen.sum()) / SAMPLE_RATE / 3600
 
     return {
         "inputs": manifest.inputs,
         "ok": len(lengths),
         "rejected": dict(sorted(codes.items())),
-        "splits": {name: len(some) for name, some in splits.items()},
+        "splits": {name: len(chosen) for name, chosen in splits.items()},
         "hours": hours(lengths),
-        "hours_by_split": {name: hours(lengths[some]) for name, some in splits.items()},
+        "hours_by_split": {name: hours(lengths[chosen]) for name, chosen in splits.items()},
         "validation": manifest.val,
         "labels": [
             {

@@ -1,7 +1,7 @@
-"""Whether published folders are what was written, and a damaged store made whole again.
+"""Whether published folders are what was written; and the command that mends a store, with its words.
 
-In: a folder, or one with published folders below it. Out: a line for each that is whole and for each damaged
-file of the others. Nothing is believed that is not in a manifest.
+In: a folder, or a folder with published ones below it. Out: a line for each that is whole and for each
+damaged file of the others. Nothing is believed that a folder's list of hashes does not say. Imports no torch.
 """
 
 import os
@@ -13,8 +13,9 @@ from beatline.config import Config
 from beatline.core import artefact
 from beatline.core.console import progress, say
 from beatline.core.errors import UserError
-from beatline.data import manifest, prepare, shards
+from beatline.data import manifest, shards
 from beatline.data import ray as bulk
+from beatline.data import repair as mending
 
 
 def verify(folder: Path) -> None:
@@ -31,28 +32,28 @@ def verify(folder: Path) -> None:
         raise UserError("missing-file", f"cannot verify {folder}", "no such folder", "check the path")
     unfinished = sorted(path for path in folder.rglob("*.partial") if path.is_dir())
     found = {
-        path.parent for name in (artefact.MANIFEST, shards.facts_name(0)) for path in folder.rglob(name)
+        path.parent for name in (*artefact.LISTS, shards.facts_name(0)) for path in folder.rglob(name)
     }  # a store may have lost its manifest
-    below = sorted(path for path in found if not any(path.is_relative_to(one) for one in unfinished))
+    below = sorted(path for path in found if not any(path.is_relative_to(partial) for partial in unfinished))
     folders = below if (below or unfinished) and folder not in below and not _is_store(folder) else [folder]
     say(
         "verify",
         f"every file of {len(folders)} folder{'s' * (len(folders) != 1)} in {folder}, against size and "
         f"SHA-256",
     )
-    for one in unfinished:
+    for partial in unfinished:
         print(
-            f"unfinished {one}: its stage was stopped, and goes on or begins anew when it is run again",
+            f"unfinished {partial}: its stage was stopped, and goes on or begins anew when it is run again",
             flush=True,
         )
     report(
         [
             (
-                str(one),
-                (artefact.read_manifest(one) or {}).get("kind", "unknown"),
-                chain(prepare.damage(one), _of_the_run(one)),
+                str(published),
+                (artefact.read_manifest(published) or {}).get("kind", "unknown"),
+                chain(mending.damage(published), _of_the_run(published)),
             )
-            for one in folders
+            for published in folders
         ]
     )
 
@@ -69,13 +70,13 @@ def _of_the_run(folder: Path) -> Iterator[tuple[str, str]]:
             yield f"../{name}", cause
 
 
-def verify_on_ray(place: str) -> None:
-    """As `verify` for one folder or address that holds a published folder, hashed by Ray.
+def verify_on_ray(address: str) -> None:
+    """As `verify` for a folder or address that holds a published folder, hashed by Ray.
 
     Raises:
         UserError: `corrupt-artefact` after everything was printed; `missing-package`.
     """
-    report([(place.rstrip("/"), "hashed on Ray", bulk.damage(place, os.cpu_count() or 1))])
+    report([(address.rstrip("/"), "hashed on Ray", bulk.damage(address, os.cpu_count() or 1))])
 
 
 def report(checked: Iterable[tuple[str, str, Iterable[tuple[str, str]]]]) -> None:
@@ -110,7 +111,7 @@ def repair(folder: Path, config: Config) -> None:
     mended.
 
     Raises:
-        UserError: as `prepare.repair`; `corrupt-artefact` for a folder that is no store.
+        UserError: as `repair.repair`; `corrupt-artefact` for a folder that is no store.
     """
     if not _is_store(folder):
         raise UserError(
@@ -121,7 +122,7 @@ def repair(folder: Path, config: Config) -> None:
         )
     table = manifest.read(config.data)
     with artefact.FolderLock(folder.parent), progress("repair", len(table.clips)) as advance:
-        mended = prepare.repair(table, folder, max(1, config.train.workers), advance)
+        mended = mending.repair(table, folder, max(1, config.train.workers), advance)
     for name in mended:
         say("mended", str(folder / name))
     say("whole", f"{folder} (store)")

@@ -81,12 +81,12 @@ class Labelled:
 
 def store_of(folder: Path) -> Path | None:
     """The store that a folder is, or that belongs to the run in it."""
-    if (folder / artefact.MANIFEST).exists():
+    if artefact.contents_file(folder).exists():
         return folder
     places = [folder / "store"] + (
         [load_config(folder / "config.yaml").store_folder] if (folder / "config.yaml").exists() else []
     )
-    return next((place for place in places if (place / artefact.MANIFEST).exists()), None)
+    return next((place for place in places if artefact.contents_file(place).exists()), None)
 
 
 def of_store(name: str, store: Store, places: np.ndarray, split: str) -> Labelled:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from beatline.core.artefact import FolderLock, sha256_file
+from beatline.core.artefact import LISTS, FolderLock, sha256_file
 from beatline.core.console import say
 from beatline.core.errors import UserError
 from beatline.fetch import http, hub, services
@@ -19,8 +19,8 @@ from beatline.fetch.audioset import copy
 WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")
 MOST_BESIDE = 16 << 20  # bytes of a file beside the weights
-OURS = frozenset(["manifest.json", "config.json", "labels.csv", "model.safetensors"])
-"""What makes a repository one of `beatline push`."""
+OURS = frozenset(["config.json", "labels.csv", "model.safetensors"])
+"""What makes a repository one of `beatline push`, beside a list of contents."""
 CALIBRATION = "calibration/"
 FOLDER = Path("checkpoints")
 
@@ -203,7 +203,8 @@ def _weights_in(folder: Path, path: str) -> Path | None:
 
 
 def _is_ours(files: Sequence[hub.File], path: str) -> bool:
-    return not path and {file.path for file in files} >= OURS
+    there = {file.path for file in files}
+    return not path and there >= OURS and not there.isdisjoint(LISTS)
 
 
 def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
@@ -214,7 +215,8 @@ def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
         UserError: `bad-usage`.
     """
     if _is_ours(repository.files, path):
-        needed = [file for file in repository.files if file.path in OURS or file.path.startswith(CALIBRATION)]
+        ours = OURS.union(LISTS)
+        needed = [file for file in repository.files if file.path in ours or file.path.startswith(CALIBRATION)]
         return sorted(needed, key=lambda file: file.path.endswith(WEIGHTS))
     weights = [file for file in repository.files if file.path.endswith(WEIGHTS)]
     chosen = [file for file in weights if path in ("", file.path)]

@@ -15,7 +15,7 @@ from typing import NamedTuple, TextIO
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import UserError
 from beatline.data.manifest.audioset import segments
-from beatline.data.manifest.sources import Places, walk
+from beatline.data.manifest.sources import Whereabouts, walk
 from beatline.fetch import http
 
 LEDGER = "fetch-ledger.jsonl"
@@ -91,7 +91,7 @@ def present(folder: Path, wanted: Sequence[Wanted]) -> dict[Key, tuple[str, str]
     Raises:
         UserError: `missing-file`, `missing-package`.
     """
-    places = Places({row.recording for row in wanted if not row.problem})
+    places = Whereabouts({row.recording for row in wanted if not row.problem})
     places.add_tree(walk(folder), folder)
     found = {}
     for row in wanted:

@@ -75,7 +75,7 @@ def push(source: Path | str, repository: str, private: bool = False, licence: st
         return hub.upload(
             repository,
             files,
-            lambda path: path.startswith(checkpoints.CALIBRATION),
+            lambda path: path.startswith(checkpoints.CALIBRATION) or path == artefact.OLDER,
             private,
             "Model by beatline",
         )
@@ -185,7 +185,7 @@ def _score(run: Path, store: Path | None) -> tuple[Figures | None, dict[str, flo
     )
     if fresh and store is not None:
         made_from = artefact.hash_json(
-            [sha256_file(folder / artefact.MANIFEST) for folder in (run / "model", store)]
+            [sha256_file(artefact.contents_file(folder)) for folder in (run / "model", store)]
         )
         fresh = (artefact.read_manifest(run / "predictions") or {}).get("made_from") == made_from
     if not fresh:

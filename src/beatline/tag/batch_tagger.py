@@ -117,7 +117,7 @@ def state_of(model: str, calibrated: bool) -> str:
 
     if not Path(model).exists():
         return model
-    beside = place(Path(model)) / artefact.MANIFEST
+    beside = artefact.contents_file(place(Path(model)))
     return model_hash(Path(model)) + (artefact.sha256_file(beside) if calibrated and beside.exists() else "")
 
 

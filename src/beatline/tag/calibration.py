@@ -135,7 +135,7 @@ def model_hash(source: Path) -> str:
     holds.
     """
     model = _model(source)
-    manifest = model / artefact.MANIFEST
+    manifest = artefact.contents_file(model)
     if model.is_file() or manifest.exists():
         return artefact.sha256_file(manifest if manifest.exists() else model)
     return artefact.hash_json(

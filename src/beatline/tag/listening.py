@@ -149,7 +149,7 @@ class Stream:
         with audio.refusals_about("the stream"):
             source = audio.Samples(samples, self.rate)
             if source.channels != self.channels:
-                raise audio.Refused(
+                raise audio.Unusable(
                     "not-audio",
                     f"a block has {source.channels} channels, not {self.channels}",
                     "push blocks of one form",

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beatline.audio import archives
-from beatline.audio.durations import EXTENSIONS
 from beatline.audio.inputs import matches
 from beatline.audio.pool import Job
+from beatline.audio.signatures import EXTENSIONS
 from beatline.core import artefact, remote
 from beatline.core import ray as cluster
 from beatline.core.errors import UserError
 from beatline.core.ray import Task
 from beatline.core.version import __version__
-from beatline.data import prepare
 from beatline.data.manifest.sources import walk
 from beatline.data.manifest.table import as_text
+from beatline.data.plan import state
 from beatline.tag import batch_tagger
 from beatline.tag.batch_tagger import Settings
 from beatline.tag.events import EventOptions
@@ -127,9 +127,9 @@ def _below_folder(path: Path) -> Iterator[Input]:
                 *tree.archives,
                 *unread,
             ]:
-                yield name, prepare.state(Path(name))
+                yield name, state(Path(name))
         elif match.exists():
-            yield str(match.absolute()), prepare.state(match)
+            yield str(match.absolute()), state(match)
 
 
 def _below_address(address: str) -> Iterator[Input]:
@@ -182,9 +182,10 @@ def _begin(place: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
     there = remote.listing(system, root)
     done = set(_facts(place, parts, there))
     left = {name for name in there if name.split("/")[0] in (TAGS, FACTS)}
-    own = left | {LABELS, artefact.MANIFEST, f"{LABELS}.partial", f"{artefact.MANIFEST}.partial"}
+    own = left | {name + end for name in (LABELS, *artefact.LISTS) for end in ("", ".partial")}
     left -= {name for part in done for name in (_table(part), _about(part))}
-    whole = artefact.MANIFEST in there and _plan(remote.content(system, f"{root}/{artefact.MANIFEST}"))
+    listed = artefact.contents_name(there)
+    whole = listed in there and _plan(remote.content(system, f"{root}/{listed}"))
     if (
         there.keys() - own
         or (whole and whole != plan)
@@ -272,7 +273,7 @@ def _finish(
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
         (Path(scratch) / LABELS).write_text(labels, encoding="utf-8")
         artefact.seal(Path(scratch), about, known)
-        for name in (LABELS, artefact.MANIFEST):
+        for name in (LABELS, artefact.CONTENTS):
             remote.put(system, Path(scratch) / name, f"{root}/{name}")
     return about
 

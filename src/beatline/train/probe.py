@@ -293,7 +293,7 @@ def learn(
             },
         )
         if test is not None and learned.test is not None:
-            made_from = artefact.sha256_file(partial / "model" / artefact.MANIFEST)
+            made_from = artefact.sha256_file(artefact.contents_file(partial / "model"))
             test.save(partial / "predictions", {"kind": "predictions", "made_from": made_from})
             with artefact.publish(partial / "score", {"kind": "score", "made_from": made_from}) as part:
                 (part / "figures.json").write_text(

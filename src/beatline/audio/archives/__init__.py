@@ -7,13 +7,14 @@ are imported where a file needs them. Imports no torch.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from beatline.audio.archives import hdf5, parquet, tar
 from beatline.audio.archives.common import Bad, Entry, regular
+from beatline.audio.signatures import ReadAt
 from beatline.core.errors import UserError
 
 __all__ = ["Entry", "kind", "listing", "opened", "read"]
@@ -32,9 +33,6 @@ KINDS = {
 }
 READERS: dict[str, Any] = {"tar": tar, "parquet": parquet, "hdf5": hdf5}
 REMEDY = "get the archive again, or leave it out"
-
-ReadAt = Callable[[int, int], bytes]
-"""(offset, count) -> at most that many bytes."""
 
 
 def kind(name: str) -> str:
@@ -88,7 +86,7 @@ def opened(path: Path, member: str = "") -> Iterator[tuple[ReadAt, int]]:
         return
     try:
         with regular(path) as descriptor:
-            begin, size = tar.place(descriptor, member) if member else (0, os.fstat(descriptor).st_size)
+            begin, size = tar.extent(descriptor, member) if member else (0, os.fstat(descriptor).st_size)
             yield (
                 lambda offset, count: os.pread(descriptor, max(0, min(count, size - offset)), begin + offset),
                 size,

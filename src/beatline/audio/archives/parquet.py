@@ -1,6 +1,7 @@
 """Parquet files as Hugging Face stores audio: a column of `{bytes, path}` beside a column with the id.
 
-A row can be had only with its whole group, so rows are read forwards and the place is kept for the next call.
+A row can be had only with its whole group, so rows are read forwards, and the position is kept for the next
+call.
 """
 
 import os
@@ -82,7 +83,7 @@ class _Rows:
         self._batches: Iterator[Any] = iter(())
 
     def row(self, number: int) -> bytes:
-        group, first = self._place(number)
+        group, first = self._group_of(number)
         if group != self._group or first + self._next > number:
             self._open(group)
         while first + self._next <= number:
@@ -95,7 +96,7 @@ class _Rows:
         check_size(value.as_buffer().size)
         return value.as_py()
 
-    def _place(self, number: int) -> tuple[int, int]:
+    def _group_of(self, number: int) -> tuple[int, int]:
         first = 0
         for group in range(self._file.num_row_groups):
             rows = self._file.metadata.row_group(group).num_rows
@@ -130,7 +131,7 @@ _rows_lock = Lock()
 
 
 def content(path: Path, member: str) -> bytes:
-    """The audio in a row; of the file read last the place is kept."""
+    """The audio in a row; of the file read last the position is kept."""
     global _rows
     with _rows_lock:
         with regular(path) as descriptor:
@@ -140,7 +141,7 @@ def content(path: Path, member: str) -> bytes:
             facts.st_ino,
             facts.st_size,
             facts.st_mtime_ns,
-        )  # a fork must not share the place in the file
+        )  # a fork must not share the position in the file
         if _rows is None or (_rows.path, _rows.state) != (path, state):
             _rows = None
             _rows = _Rows(path, state)

@@ -1,4 +1,4 @@
-"""Tar files: their members by their place in the file.
+"""Tar files: their members by their offset in the file.
 
 Our own reader of headers, because the standard library's reads what a hostile header promises into memory and
 keeps every member. A compressed tar file gives no access to single members and is refused.
@@ -160,7 +160,7 @@ def _pax(records: bytes, name: str) -> tuple[str, int]:
     return name, size
 
 
-def place(descriptor: int, member: str) -> tuple[int, int]:
+def extent(descriptor: int, member: str) -> tuple[int, int]:
     """Where a member's content begins, and its size."""
     offset = int(member.partition(":")[0])
     header = _header(os.pread(descriptor, BLOCK, offset))
@@ -172,6 +172,6 @@ def place(descriptor: int, member: str) -> tuple[int, int]:
 def content(path: Path, member: str) -> bytes:
     """The bytes of a member."""
     with regular(path) as descriptor:
-        begin, size = place(descriptor, member)
+        begin, size = extent(descriptor, member)
         check_size(size)
         return os.pread(descriptor, size, begin)

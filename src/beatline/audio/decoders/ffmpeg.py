@@ -1,50 +1,22 @@
-"""What libsndfile does not read, opened by FFmpeg (PyAV, extra `media`) as an `audio.Source`.
+"""What libsndfile does not read, opened by FFmpeg (PyAV, extra `media`) as a `samples.Source`.
 
-In: a stream that can seek. Out: a source of frames, for `media`. The demuxer is chosen by the first bytes
-from `FORMS`, never by a name and never by FFmpeg's own guess; the codec must be in `CODECS`; every further
-address that a file could name is refused: no protocols, no playlists, no second file. Frames come in order
-from the first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
+In: a stream that can seek. Out: a source of frames, for `media`. `signatures` names the demuxer by the first
+bytes, never by a name and never by FFmpeg's own guess; the codec must be in `CODECS`. Every further address
+that a file could name is refused: no protocols, no playlists, no second file. Frames come in order from the
+first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
 """
 
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from beatline.audio.samples import BLOCK, Refused, Source, looks_like, mean_of
+from beatline.audio.samples import BLOCK, Source, Unusable, mean_of
+from beatline.audio.signatures import HEAD, form_of, looks_like, riff_chunks, tag_length
 
-HEAD = 512  # bytes that decide about a form
-MOST_PARTS = 1000  # of a RIFF file
+MOST_CHUNKS = 1000  # of a RIFF file
 MOST_PLANES = 8  # from here on PyAV 18.1 counts planes past the end of their list, and crashes
-
-# What a file begins with, by offset, and FFmpeg's demuxer for it. Forms that libsndfile reads are here where
-# it knows only some of their codecs.
-FORMS: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftyp", "mov"),
-    (4, b"moov", "mov"),
-    (4, b"mdat", "mov"),
-    (4, b"wide", "mov"),
-    (0, b"\x1a\x45\xdf\xa3", "matroska"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
-    (0, b"#!AMR", "amr"),
-    (0, b"OggS", "ogg"),
-    (0, b"FLV\x01", "flv"),
-    (0, b"caff", "caf"),
-    (0, b".RMF", "rm"),
-    (0, b".ra\xfd", "rm"),
-    (0, b"wvpk", "wv"),
-    (0, b"MAC ", "ape"),
-    (0, b"TTA1", "tta"),
-    (0, b"tBaK", "tak"),
-    (0, b"MPCK", "mpc8"),
-    (0, b"MP+", "mpc"),
-    (0, b"DSD ", "dsf"),
-    (0, b"\x7f\xfe\x80\x01", "dts"),
-    (0, b"\x00\x00\x01\xba", "mpeg"),
-    (0, b"ADIF", "aac"),
-)
 
 # Decoders of sound that may run: those of today's files and of the archives people have.
 CODECS = frozenset(
@@ -121,22 +93,22 @@ CODECS = frozenset(
 
 
 @contextmanager
-def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
+def opened(stream: BinaryIO, refused: Unusable) -> Iterator[Source]:
     """The recording in the stream.
 
     Args:
         refused: What libsndfile said; raised again where FFmpeg should not try or knows no better.
 
     Raises:
-        Refused: `not-audio`, `broken-audio`, `empty-file`, `decoder-memory`.
+        Unusable: `not-audio`, `broken-audio`, `empty-file`, `decoder-memory`.
     """
-    first, begin, demuxer = _demuxer(stream)
+    first, begin, demuxer = _form(stream)
     if not demuxer or (demuxer in ("wav", "avi") and _lies(stream)):
         raise refused
     try:
         import av
     except ImportError:
-        raise Refused(
+        raise Unusable(
             refused.code,
             refused.cause,
             "pip install 'beatline[media]' to read it, convert it to WAV or FLAC, or leave it out",
@@ -160,28 +132,29 @@ def opened(stream: BinaryIO, refused: Refused) -> Iterator[Source]:
     except (av.FFmpegError, OSError, ValueError) as error:
         if known:
             raise refused from error
-        raise Refused("broken-audio", f"it looks like {form}, but its header cannot be read") from error
+        raise Unusable("broken-audio", f"it looks like {form}, but its header cannot be read") from error
     with container:
         yield _Container(container, form)
 
 
-def too_much_memory() -> Refused:
+def too_much_memory() -> Unusable:
     """The refusal of a file whose decoder asks for more than a child process may hold."""
-    return Refused("decoder-memory", "decoding it takes more memory than a decoder may use")
+    return Unusable("decoder-memory", "decoding it takes more memory than a decoder may use")
 
 
 class _From:
-    """The stream from a place on, as PyAV wants it: without a name, which FFmpeg would take for an address;
-    and it says -1 of a place that cannot be, since PyAV prints a traceback of an exception in there.
+    """The stream from an offset on, as PyAV wants it: without a name, which FFmpeg would take for an address.
+
+    It says -1 of an offset that cannot be, since PyAV prints a traceback of an exception in there.
     """
 
     def __init__(self, stream: BinaryIO, begin: int):
         self._stream, self._begin, self.read = stream, begin, stream.read
         stream.seek(begin)
 
-    def seek(self, place: int, origin: int = 0) -> int:
+    def seek(self, offset: int, origin: int = 0) -> int:
         try:
-            return self._stream.seek(place + self._begin if origin == 0 else place, origin) - self._begin
+            return self._stream.seek(offset + self._begin if origin == 0 else offset, origin) - self._begin
         except (OSError, ValueError, OverflowError):
             return -1
 
@@ -193,60 +166,37 @@ def _nothing_else(address: str, flags: int, options: dict[str, str]) -> Any:
     raise PermissionError(f"a container may not name another file: {address}")
 
 
-def _demuxer(stream: BinaryIO) -> tuple[bytes, int, str]:
-    """The stream's first bytes, where its sound begins, and FFmpeg's demuxer for it or nothing."""
+def _form(stream: BinaryIO) -> tuple[bytes, int, str]:
+    """The stream's first bytes, the offset where its sound begins, and FFmpeg's demuxer for it or nothing.
+
+    What follows a tag decides, and FFmpeg never sees the tag: some unpack to gigabytes.
+    """
     stream.seek(0)
     first = deciding = stream.read(HEAD)
-    begin = 0
-    if (
-        first.startswith(b"ID3") and len(first) > 10
-        # what follows the tag decides; its length is four times seven bits. FFmpeg never sees it: some unpack
-        # to gigabytes
-    ):
-        begin = 10 + sum(
-            (byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True)
-        )
+    begin = tag_length(first)
+    if begin:
         stream.seek(begin)
         deciding = stream.read(HEAD)
     stream.seek(0)
-    return first, begin, _demuxer_for(deciding)
+    form = form_of(deciding)
+    return first, begin, form.ffmpeg if form else ""
 
 
 def _lies(stream: BinaryIO) -> bool:
     """Whether a RIFF file has words about itself that would end after it, for which FFmpeg takes as much
-    memory as they claim; or more parts than can be looked through.
+    memory as they claim; or more chunks than can be looked through.
     """
-    end, place = stream.seek(0, 2), 12
-    for _ in range(MOST_PARTS):
-        if place + 12 > end:
-            return False
-        stream.seek(place)
-        kind, size, form = struct.unpack("<4sI4s", stream.read(12))
-        if kind == b"LIST" and form == b"INFO" and place + 8 + size > end:
+    end = stream.seek(0, 2)
+
+    def read_at(offset: int, count: int) -> bytes:
+        stream.seek(offset)
+        return stream.read(count)
+
+    for count, (name, offset, length) in enumerate(riff_chunks(read_at), 1):
+        words = name == b"LIST" and read_at(offset, 4) == b"INFO"
+        if count == MOST_CHUNKS or (words and offset + length > end):
             return True
-        place += 8 + size + size % 2
-    return True
-
-
-def _demuxer_for(first: bytes) -> str:
-    for offset, signature, demuxer in FORMS:
-        if first[offset:].startswith(signature):
-            return demuxer
-    if first.startswith(b"RIFF"):
-        return {b"WAVE": "wav", b"AVI ": "avi"}.get(first[8:12], "")
-    if first.startswith(b"FORM"):
-        return "aiff" if first[8:12] in (b"AIFF", b"AIFC") else ""
-    if first.startswith(b"\x0b\x77") and len(first) > 5:
-        return "ac3" if first[5] >> 3 <= 10 else "eac3"
-    if len(first) > 376 and first[0] == first[188] == first[376] == 0x47:
-        return "mpegts"
-    if (
-        len(first) > 1 and first[0] == 0xFF and first[1] & 0xE0 == 0xE0
-    ):  # a frame's first eleven bits; layer 0 is AAC's
-        return "mp3" if first[1] & 0x06 else "aac" if first[1] & 0xF0 == 0xF0 else ""
-    if len(first) > 1 and first[0] == 0x56 and first[1] & 0xE0 == 0xE0:
-        return "loas"
-    return ""
+    return False
 
 
 class _Container:
@@ -259,11 +209,11 @@ class _Container:
 
         stream = container.streams.best("audio")
         if stream is None:
-            raise Refused("not-audio", f"it looks like {form} and has no sound track", "leave it out")
+            raise Unusable("not-audio", f"it looks like {form} and has no sound track", "leave it out")
         codec = stream.codec_context
         if codec is None or codec.name not in CODECS:
             name = codec.name if codec is not None else "unknown"
-            raise Refused(
+            raise Unusable(
                 "not-audio",
                 f"it looks like {form}, with a sound track that cannot be read ({name})",
                 "convert it to WAV or FLAC, or leave it out",
@@ -278,9 +228,9 @@ class _Container:
         first = next(self._frames, None)
         if first is None:
             raise (
-                Refused("broken-audio", f"nothing in it can be decoded ({self._trouble})")
+                Unusable("broken-audio", f"nothing in it can be decoded ({self._trouble})")
                 if self._trouble
-                else Refused("empty-file", "it has a header and no samples")
+                else Unusable("empty-file", "it has a header and no samples")
             )
         self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
 
@@ -356,7 +306,7 @@ def _mono(frame: Any, interleaver: Any) -> np.ndarray:
             (frame,) = interleaver.resample(frame)
         samples = frame.to_ndarray()
     except ValueError as error:
-        raise Refused(
+        raise Unusable(
             "not-audio",
             f"its form of samples cannot be read ({form})",
             "convert it to WAV or FLAC, or leave it out",

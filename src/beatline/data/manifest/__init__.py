@@ -1,9 +1,10 @@
-"""CSV -> manifest: the table of clips, whatever form the data came in.
+"""labelled audio in any form -> manifest: the table of clips.
 
 In: a `DataConfig`. Out: a `Manifest`: clips with their labels, the splits as lists of clips, and every input
-that cannot become a clip with its reason. Reads tables, folder listings, listings of archives and headers
-only; opening audio is `audio`'s, deciding what its length allows is `store`'s. `table` and `splits` serve all
-readers; `lists`, `audioset` and `named` are the readers. Imports no torch.
+that cannot become a clip with its reason. Tables, listings of folders and archives, and headers are read;
+what a clip's sound allows is decided where it is decoded, in `prepare`. The readers are `lists`, `audioset`
+and `named`, whose data sets are a file each in `sets`; `rows`, `table` and `splits` serve them all. Imports
+no torch.
 """
 
 import gc

@@ -21,7 +21,7 @@ from beatline.config import DataConfig
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet, audioset
 from beatline.data.manifest.rows import NAMED, Event, Row, Rows
-from beatline.data.manifest.sources import KINDS, Places, Tree, cut, walk
+from beatline.data.manifest.sources import KINDS, Tree, Whereabouts, cut, walk
 from beatline.data.manifest.splits import assemble
 from beatline.data.manifest.table import Manifest, judge_of, opened_table, read_labels, read_text
 
@@ -169,12 +169,12 @@ def locate(
     rows: Rows, known: LabelSet, root: Path, tree: Tree, data: DataConfig, notices: tuple[str, ...] = ()
 ) -> Manifest:
     """The manifest of rows that name recordings and their seconds, with their audio from a tree."""
-    places, judge = (
-        Places(rows.recording(number) for number in range(len(rows)) if rows.problem(number) is None),
+    whereabouts, judge = (
+        Whereabouts(rows.recording(number) for number in range(len(rows)) if rows.problem(number) is None),
         judge_of(known),
     )
-    places.add_tree(tree, root)
-    rows.files = places.files
+    whereabouts.add_tree(tree, root)
+    rows.files = whereabouts.files
     seen: set[tuple[tuple[str, ...], str, float]] = set()
     kinds: Counter[int] = Counter()
     uncut: dict[tuple[int, str], array] = defaultdict(
@@ -184,7 +184,7 @@ def locate(
     for number in range(len(rows)):
         recording, start = rows.recording(number), rows.start(number)
         problem = rows.problem(number) or judge(rows.labels(number))[1]
-        if problem is None and recording in places.repeated:
+        if problem is None and recording in whereabouts.repeated:
             excerpt = rows.splits(number)[:1], recording, start
             problem = (
                 ("duplicate-id", "an earlier row is the same excerpt of the same recording")
@@ -192,24 +192,24 @@ def locate(
                 else None
             )
             seen.add(excerpt)
-        found = places.of(recording, start) if problem is None else None
+        found = whereabouts.of(recording, start) if problem is None else None
         if found is None:
             rows.refuse(number, problem or ("missing-file", f"no audio of {NAMED} below {root}"))
             continue
-        place, stated = found
-        kind, container = places.kind(place), places.files.container(place)
+        file, stated = found
+        kind, container = whereabouts.kind(file), whereabouts.files.container(file)
         kinds[kind] += 1
-        rows.place(number, place)
+        rows.found(number, file)
         if kind == PARQUET:
-            parquet[container].append(int(places.files.member(place)) << 32 | number)
+            parquet[container].append(int(whereabouts.files.member(file)) << 32 | number)
         if stated:
             rows.uncut(number)
         else:
             uncut[kind, container].append(number)
-    if len(places) and not kinds:
+    if len(whereabouts) and not kinds:
         unread = (
-            f" ({places.problems[0].id}: {places.problems[0].problem[1]})"
-            if places.problems and places.problems[0].problem
+            f" ({whereabouts.problems[0].id}: {whereabouts.problems[0].problem[1]})"
+            if whereabouts.problems and whereabouts.problems[0].problem
             else ""
         )
         remedy = (
@@ -219,17 +219,17 @@ def locate(
         raise UserError(
             "no-clips",
             f"cannot use {root}",
-            f"of {len(places)} recordings that the tables want, the audio of none is below it{unread}",
+            f"of {len(whereabouts)} recordings that the tables want, the audio of none is below it{unread}",
             remedy,
         )
-    repeated, problems = bool(places.repeated), places.problems
-    del places  # at two million rows its names are a third of all
+    repeated, problems = bool(whereabouts.repeated), whereabouts.problems
+    del whereabouts  # at two million rows its names are a third of all
     in_order = {
         file: array("q", [key & 0xFFFFFFFF for key in sorted(keys)]) for file, keys in sorted(parquet.items())
     }
-    for file, numbers in in_order.items():
-        inside = set(uncut.pop((PARQUET, file), ()))
-        uncut[PARQUET, file] = array("q", filter(inside.__contains__, numbers))
+    for archive, numbers in in_order.items():
+        inside = set(uncut.pop((PARQUET, archive), ()))
+        uncut[PARQUET, archive] = array("q", filter(inside.__contains__, numbers))
     whole = cut(rows, uncut)
     if repeated:
         _refuse_shared(rows, sorted(number for numbers in uncut.values() for number in numbers))

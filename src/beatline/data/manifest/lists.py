@@ -20,8 +20,8 @@ from beatline.data.manifest.table import (
     SPLITS,
     Manifest,
     as_text,
+    file_in,
     listed,
-    place_in,
     read_labels,
     read_text,
 )
@@ -69,9 +69,9 @@ def csv_rows(path: Path, data: DataConfig) -> tuple[list[Row], LabelSet | None]:
     return rows, read_labels(data.labels or beside) if data.labels or beside.exists() else None
 
 
-def _csv_row(cells: dict, table: Path, place: str) -> Row:
+def _csv_row(cells: dict, table: Path, line: str) -> Row:
     if None in cells or None in cells.values():
-        return Row(id=place, problem=("bad-row", "it has more or fewer cells than the first line"))
+        return Row(id=line, problem=("bad-row", "it has more or fewer cells than the first line"))
     cells = {name: value.strip() for name, value in cells.items()}
     file, split = cells["file"], cells.get("split", "")
     labels = [label.strip() for label in cells["labels"].split(";") if label.strip()]
@@ -81,9 +81,9 @@ def _csv_row(cells: dict, table: Path, place: str) -> Row:
     except ValueError:
         start, end, good = 0.0, None, False
     stretch = f"@{cells.get('start') or 0}-{cells.get('end', '')}" if start or end is not None else ""
-    path, problem = place_in(table.parent, file)
+    path, problem = file_in(table.parent, file)
     row = Row(
-        cells.get("id") or file + stretch or place,
+        cells.get("id") or file + stretch or line,
         path,
         cells.get("recording") or os.path.normpath(file),
         labels,
@@ -117,7 +117,7 @@ def read_kaldi(folder: Path, data: DataConfig) -> Manifest:
         audio, texts = _kaldi_table(part / "wav.scp"), _kaldi_table(part / "text")
         labels = {name: text.split() for name, text in texts}
         for name, value in audio:
-            path, problem = place_in(
+            path, problem = file_in(
                 folder if os.path.exists(folder / value) else Path(), value
             )  # not Path.exists, which fails where a name is too long
             if value.endswith("|"):

@@ -1,6 +1,6 @@
 """Rows and clips, and how two million of them fit into memory.
 
-In: rows, one at a time. Out: the same rows and the clips made of them, by place. What is held are columns,
+In: rows, one at a time. Out: the same rows and the clips made of them, by index. What is held are columns,
 some 120 bytes a row; a row or a clip is an object only while somebody looks at it.
 """
 
@@ -41,8 +41,8 @@ class Clip(NamedTuple):
     end: float | None = None
     """Seconds into the file; None is its end."""
     member: str = ""
-    """What of the file it is, as `archives` names it: a place in a tar file, a row of Parquet or HDF5; empty
-    where the file is the audio itself.
+    """What of the file it is, as `archives` names it: an offset in a tar file, a row of Parquet or HDF5.
+    Empty where the file is the audio itself.
     """
     events: tuple[Event, ...] = ()
     """When its labels sound, in order of time, where the data says so; empty otherwise."""
@@ -52,7 +52,7 @@ class Rejected(NamedTuple):
     """An input that did not become a clip."""
 
     input: str
-    """The clip's id, or the place in its table."""
+    """The clip's id, or the line of its table."""
     code: str
     """A key of `errors.EXIT_CODES`."""
     reason: str
@@ -81,7 +81,7 @@ class Row:
 
 
 class View(Sequence[T], Generic[T]):
-    """Some rows, or something of them, made when it is asked for."""
+    """Rows, or a part of each, made when it is asked for."""
 
     def __init__(self, numbers: array, make: Callable[[int], T]):
         self._numbers, self._make = numbers, make
@@ -90,14 +90,14 @@ class View(Sequence[T], Generic[T]):
         return len(self._numbers)
 
     @overload
-    def __getitem__(self, place: int) -> T: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, place: slice) -> tuple[T, ...]: ...
-    def __getitem__(self, place: int | slice) -> T | tuple[T, ...]:
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
         return (
-            tuple(map(self._make, self._numbers[place]))
-            if isinstance(place, slice)
-            else self._make(self._numbers[place])
+            tuple(map(self._make, self._numbers[index]))
+            if isinstance(index, slice)
+            else self._make(self._numbers[index])
         )
 
     def __iter__(self) -> Iterator[T]:
@@ -116,15 +116,15 @@ class Texts:
         self._bytes, self._ends = bytearray(), array("q", [0])
 
     def append(self, text: str) -> None:
-        """Adds one."""
+        """Adds it at the end."""
         self._bytes += text.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, place: int) -> str:
-        return self._bytes[self._ends[place] : self._ends[place + 1]].decode("utf-8", "surrogatepass")
+    def __getitem__(self, index: int) -> str:
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogatepass")
 
 
 class Alike(Generic[V]):
@@ -134,7 +134,7 @@ class Alike(Generic[V]):
         self._numbers: dict[V, int] = {}
         self.values: list[V] = []
         """The different ones."""
-        self._places = array("i")
+        self._indices = array("i")
 
     def _number(self, value: V) -> int:
         number = self._numbers.get(value)
@@ -144,14 +144,14 @@ class Alike(Generic[V]):
         return number
 
     def append(self, value: V) -> None:
-        """Adds one."""
-        self._places.append(self._number(value))
+        """Adds it at the end."""
+        self._indices.append(self._number(value))
 
-    def __setitem__(self, place: int, value: V) -> None:
-        self._places[place] = self._number(value)
+    def __setitem__(self, index: int, value: V) -> None:
+        self._indices[index] = self._number(value)
 
-    def __getitem__(self, place: int) -> V:
-        return self.values[self._places[place]]
+    def __getitem__(self, index: int) -> V:
+        return self.values[self._indices[index]]
 
 
 class Words:
@@ -161,19 +161,19 @@ class Words:
         self._numbers: dict[str, int] = {}
         self.values: list[str] = []
         """The different ones."""
-        self._places, self._ends = array("i"), array("q", [0])
+        self._indices, self._ends = array("i"), array("q", [0])
 
     def append(self, words: Sequence[str]) -> None:
-        """Adds one."""
+        """Adds it at the end."""
         for word in words:
             if word not in self._numbers:
                 self._numbers[word] = len(self.values)
                 self.values.append(word)
-        self._places.extend(map(self._numbers.__getitem__, words))
-        self._ends.append(len(self._places))
+        self._indices.extend(map(self._numbers.__getitem__, words))
+        self._ends.append(len(self._indices))
 
-    def __getitem__(self, place: int) -> tuple[str, ...]:
-        return tuple(map(self.values.__getitem__, self._places[self._ends[place] : self._ends[place + 1]]))
+    def __getitem__(self, index: int) -> tuple[str, ...]:
+        return tuple(map(self.values.__getitem__, self._indices[self._ends[index] : self._ends[index + 1]]))
 
 
 class Files:
@@ -186,27 +186,27 @@ class Files:
         return len(self._names)
 
     def append(self, path: str, member: str = "") -> None:
-        """Adds one."""
+        """Adds it at the end."""
         cut = path.rfind("/") + 1
         self._folders.append(path[:cut])
         self._names.append(path[cut:])
         self._members.append(member)
 
-    def member(self, place: int) -> str:
+    def member(self, index: int) -> str:
         """What of the file is meant."""
-        return self._members[place]
+        return self._members[index]
 
-    def text(self, place: int) -> str:
+    def text(self, index: int) -> str:
         """A file's path as text."""
-        return self._folders[place] + self._names[place]
+        return self._folders[index] + self._names[index]
 
-    def path(self, place: int) -> Path:
+    def path(self, index: int) -> Path:
         """A file's path: from its folder it costs two thirds of one from its text."""
-        return self._folder(self._folders[place]) / self._names[place]
+        return self._folder(self._folders[index]) / self._names[index]
 
-    def container(self, place: int) -> str:
+    def container(self, index: int) -> str:
         """The archive that a member is in, or the folder of a file."""
-        return self.text(place) if self._members[place] else self._folders[place]
+        return self.text(index) if self._members[index] else self._folders[index]
 
 
 class Rows:
@@ -224,7 +224,7 @@ class Rows:
         self._events: dict[int, tuple[Event, ...]] = {}
         self.files = Files()
         """Where their audio is."""
-        self._places = array("i")  # in files, -1 where it is not known
+        self._file_of = array("i")  # index in files, -1 where it is not known
         for row in rows:
             self.append(row)
 
@@ -243,14 +243,14 @@ class Rows:
         self._ends.append(math.nan if row.end is None else row.end)
         self._problems.append(row.problem)
         if row.path is NOWHERE:
-            self._places.append(-1)
+            self._file_of.append(-1)
         else:
-            self._places.append(len(self.files))
+            self._file_of.append(len(self.files))
             self.files.append(str(row.path), row.member)
 
-    def place(self, number: int, place: int) -> None:
+    def found(self, number: int, file: int) -> None:
         """Says where in `files` a row's audio is."""
-        self._places[number] = place
+        self._file_of[number] = file
 
     def refuse(self, number: int, problem: Problem) -> None:
         """Says why a row is no clip; `NAMED` in the reason stands for the recording's name."""
@@ -278,8 +278,8 @@ class Rows:
 
     def file(self, number: int) -> tuple[str, str]:
         """`Row.path` as text, and `Row.member`."""
-        place = self._places[number]
-        return (str(NOWHERE), "") if place < 0 else (self.files.text(place), self.files.member(place))
+        file = self._file_of[number]
+        return (str(NOWHERE), "") if file < 0 else (self.files.text(file), self.files.member(file))
 
     def start(self, number: int) -> float:
         """As `Row.start`."""
@@ -299,7 +299,7 @@ class Rows:
         return any(self._splits.values)
 
     def row(self, number: int) -> Row:
-        """One of them."""
+        """A row as an object."""
         clip = self.clip(number, self.labels(number))
         return Row(
             clip.id,
@@ -316,8 +316,8 @@ class Rows:
 
     def clip(self, number: int, mids: tuple[str, ...]) -> Clip:
         """A row as a clip with these labels."""
-        place, end, events = self._places[number], self._ends[number], self._events.get(number, ())
-        path, member = (NOWHERE, "") if place < 0 else (self.files.path(place), self.files.member(place))
+        file, end, events = self._file_of[number], self._ends[number], self._events.get(number, ())
+        path, member = (NOWHERE, "") if file < 0 else (self.files.path(file), self.files.member(file))
         return Clip(
             self._ids[number],
             self._recordings[number],

@@ -5,7 +5,7 @@ it. A layout is recognised by its names matching the ids, not by what its folder
 whole recordings from excerpts by the lengths in the files' headers.
 
 Names: `<id>`, `Y<id>`, either with `_<start>`, `_<start>_<end>` or `-` instead of `_`, in seconds or start in
-milliseconds, and any extension of `headers.EXTENSIONS`, below the folder at any depth, in tar files (also
+milliseconds, and any extension of `signatures.EXTENSIONS`, below the folder at any depth, in tar files (also
 named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
 
 Which one, where an id is there twice: a file before a tar member before a row of Parquet before one of HDF5
@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beatline.audio import archives, durations
-from beatline.audio.durations import EXTENSIONS
+from beatline.audio.signatures import EXTENSIONS
 from beatline.core.errors import UserError
 from beatline.data.manifest.rows import Files, Row, Rows
-from beatline.data.manifest.table import as_text, place_in, read_text
+from beatline.data.manifest.table import as_text, file_in, read_text
 
-PREFERENCE = {extension[1:]: place for place, extension in enumerate(EXTENSIONS)}
+PREFERENCE = {extension[1:]: number for number, extension in enumerate(EXTENSIONS)}
 NAME = re.compile(r"([\w-]{11})(?:[_-](\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 KINDS = ("file", "tar", "parquet", "hdf5", "list")
 LISTED = KINDS.index("list")
@@ -120,13 +120,13 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-class Places:
-    """Where the audio of the wanted recordings is: for each a chain of places, held as columns, for there may
+class Whereabouts:
+    """Where the audio of the wanted recordings is: for each a chain of files, held as columns, for there may
     be two million.
     """
 
     def __init__(self, wanted: Iterable[str]):
-        self._last: dict[str, int] = {}  # the newest place of each, -1 where there is none yet
+        self._last: dict[str, int] = {}  # the newest file of each, -1 where there is none yet
         self.repeated: set[str] = set()
         """Recordings that are wanted more than once."""
         for recording in wanted:
@@ -135,11 +135,11 @@ class Places:
             self._last[recording] = -1
         self._kinds, self._extensions = bytearray(), bytearray()  # indices of KINDS and of EXTENSIONS
         self.files = Files()
-        """Every place that was found."""
+        """Every file or member that was found."""
         self._starts, self._before = (
             array("d"),
             array("i"),
-        )  # NaN where the name states no start; the place that was found before
+        )  # NaN where the name states no start; the file that was found before
         self.problems: list[Row] = []
         """What could not be looked at, as rows for the ledger."""
 
@@ -193,7 +193,7 @@ class Places:
         return (best[2], best[1]) if (best := min(found, default=None)) else None
 
     def kind(self, number: int) -> int:
-        """Index of `KINDS` of a place in `files`."""
+        """Index of `KINDS` of a file in `files`."""
         return self._kinds[number]
 
     def _add_archive(self, path: Path, root: Path) -> None:
@@ -229,10 +229,10 @@ class Places:
 
 
 def _parts(name: str) -> tuple[str, int]:
-    """A name without its extension, and the extension's place in the order of preference."""
+    """A name without its extension, and the extension's index in the order of preference."""
     stem, _, extension = name.rpartition(".")
-    place = PREFERENCE.get(extension.lower())
-    return (name, len(EXTENSIONS)) if place is None else (stem, place)
+    number = PREFERENCE.get(extension.lower())
+    return (name, len(EXTENSIONS)) if number is None else (stem, number)
 
 
 def _reading(stem: str, wanted: Container[str]) -> re.Match | None:
@@ -264,7 +264,7 @@ def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
     folder = folder if folder.is_dir() else table.parent
     files, problems = [], []
     for number, line in enumerate(lines[1:], 2):
-        path, problem = place_in(folder, line.partition("\t")[0])
+        path, problem = file_in(folder, line.partition("\t")[0])
         if problem:
             problems.append(Row(f"{as_text(table.name)} line {number}", problem=problem))
         else:
@@ -291,25 +291,25 @@ def cut(rows: Rows, containers: dict[tuple[int, str], array]) -> int:
     return sum(_cut_alike(rows, KINDS[kind], some) for (kind, _), some in containers.items())
 
 
-def _cut_alike(rows: Rows, kind: str, places: array) -> int:
+def _cut_alike(rows: Rows, kind: str, numbers: array) -> int:
     """As `cut`, for the rows of one folder or archive."""
     most = (
         0
         if kind == "hdf5"
         else FIRST_ROWS
         if kind == "parquet"
-        else len(places)
-        if len(places) <= EVERY_FILE
+        else len(numbers)
+        if len(numbers) <= EVERY_FILE
         else SPREAD
     )
-    step = 1 if kind == "parquet" else max(1, len(places) // max(1, most))
-    sample = places[: most * step : step]
-    whole = {place for place in sample if _is_whole(rows.row(place))}
-    if whole and len(sample) < len(places):
-        whole = {place for place in places if _is_whole(rows.row(place))}
-    for place in places:
-        if place not in whole:
-            rows.uncut(place)
+    step = 1 if kind == "parquet" else max(1, len(numbers) // max(1, most))
+    sample = numbers[: most * step : step]
+    whole = {number for number in sample if _is_whole(rows.row(number))}
+    if whole and len(sample) < len(numbers):
+        whole = {number for number in numbers if _is_whole(rows.row(number))}
+    for number in numbers:
+        if number not in whole:
+            rows.uncut(number)
     return len(whole)
 
 

@@ -69,7 +69,7 @@ def assemble(
 
 
 def _splits(table: Sorted, data: DataConfig, rows: Rows) -> tuple[dict[str, tuple[int, ...]], str]:
-    """Places of the clips of each split, and how validation was made."""
+    """Indices of the clips of each split, and how validation was made."""
     given = {name: tuple(i for i, homes in enumerate(table.homes) if name in homes) for name in SPLITS}
     made = not any(given.values())
     if made:
@@ -82,7 +82,7 @@ def _splits(table: Sorted, data: DataConfig, rows: Rows) -> tuple[dict[str, tupl
             given,
             table,
             data.validation_list,
-            {name for place in range(len(rows)) for name in (rows.id(place), rows.recording(place))},
+            {name for index in range(len(rows)) for name in (rows.id(index), rows.recording(index))},
         )
     if data.validation == "clean" and given["val"]:
         raise UserError(
@@ -166,11 +166,11 @@ def _listed_validation(
 def carve(
     recordings: Sequence[str],
     labels: Sequence[tuple[str, ...]],
-    places: Sequence[int],
+    indices: Sequence[int],
     share: float,
     seed: int,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """`places` as (kept, taken): about `share` of the recordings of every label taken, and at least one of
+    """`indices` as (kept, taken): about `share` of the recordings of every label taken, and at least one of
     every label kept.
 
     Recordings move whole, in the order of their rarest label, those of one label in the order of a hash of
@@ -181,7 +181,7 @@ def carve(
     """
     first: dict[str, int] = {}
     several: dict[str, tuple[str, ...]] = {}
-    for i in places:
+    for i in indices:
         name = recordings[i]
         if first.setdefault(name, i) != i:
             several[name] = tuple(sorted({*several.get(name, labels[first[name]]), *labels[i]}))
@@ -191,7 +191,7 @@ def carve(
 
     total = Counter(label for name in first for label in labels_of(name))
     rank = {
-        label: place for place, label in enumerate(sorted(total, key=lambda label: (total[label], label)))
+        label: index for index, label in enumerate(sorted(total, key=lambda label: (total[label], label)))
     }
     order = sorted(
         first,
@@ -225,8 +225,8 @@ def carve(
                 1,
             )
         )
-    leaves = [recordings[i] in taken for i in places]
-    return tuple(compress(places, map(not_, leaves))), tuple(compress(places, leaves))
+    leaves = [recordings[i] in taken for i in indices]
+    return tuple(compress(indices, map(not_, leaves))), tuple(compress(indices, leaves))
 
 
 def check_overlap(table: Sorted, splits: dict[str, tuple[int, ...]], allow: tuple[str, str] | None) -> None:

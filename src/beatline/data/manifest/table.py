@@ -40,7 +40,7 @@ class Manifest:
     clips: Sequence[Clip]
     """In the order of the data."""
     splits: dict[str, tuple[int, ...]]
-    """Places in `clips` of `train`, `val` and `test`; a clip may be in val and in test under the recipe's
+    """Indices in `clips` of `train`, `val` and `test`; a clip may be in val and in test under the recipe's
     rule.
     """
     rejected: Sequence[Rejected]
@@ -96,31 +96,31 @@ def sort_rows(
     """
     judge, good, bad, any_split = judge or judge_of(labels), array("q"), array("q"), rows.any_splits()
     first: dict[str, int] = {}
-    for place in range(len(rows)) if order is None else order:
-        problem = rows.problem(place)
-        if problem is None and any_split and not rows.splits(place):
+    for number in range(len(rows)) if order is None else order:
+        problem = rows.problem(number)
+        if problem is None and any_split and not rows.splits(number):
             problem = ("bad-row", "it names no split, and other rows do")
-        problem = problem or judge(rows.labels(place))[1]
-        if problem is None and (earlier := first.setdefault(rows.id(place), place)) != place:
+        problem = problem or judge(rows.labels(number))[1]
+        if problem is None and (earlier := first.setdefault(rows.id(number), number)) != number:
             problem = ("duplicate-id", "an earlier input has the same id")
-            one, other = rows.row(earlier), rows.row(place)
+            one, other = rows.row(earlier), rows.row(number)
             if (one.path, one.member) == (other.path, other.member) and one.splits != other.splits:
                 raise overlap(f"clip {one.id}", one.splits[0], other.splits[0], "it is listed in both")
         if problem is None:
-            good.append(place)
+            good.append(number)
         else:
-            rows.refuse(place, problem)
-            bad.append(place)
+            rows.refuse(number, problem)
+            bad.append(number)
 
-    def mids(place: int) -> tuple[str, ...]:
-        return judge(rows.labels(place))[0]
+    def mids(number: int) -> tuple[str, ...]:
+        return judge(rows.labels(number))[0]
 
-    def rejected(place: int) -> Rejected:
-        code, reason = rows.problem(place) or ("", "")
-        return Rejected(rows.id(place), code, reason, mids(place), next(iter(rows.splits(place)), ""))
+    def rejected(number: int) -> Rejected:
+        code, reason = rows.problem(number) or ("", "")
+        return Rejected(rows.id(number), code, reason, mids(number), next(iter(rows.splits(number)), ""))
 
     return Sorted(
-        clips=View(good, lambda place: rows.clip(place, mids(place))),
+        clips=View(good, lambda number: rows.clip(number, mids(number))),
         recordings=View(good, rows.recording),
         labels=View(good, mids),
         files=View(good, rows.file),
@@ -186,7 +186,7 @@ def overlap(what: str, one: str, other: str, cause: str) -> UserError:
 # --- what tables may say
 
 
-def place_in(folder: Path, file: str) -> tuple[Path, Problem | None]:
+def file_in(folder: Path, file: str) -> tuple[Path, Problem | None]:
     """The path that a table in `folder` names, and the problem with it, if any.
 
     An absolute path is taken as the user's own. A relative one that goes up by `..` must end inside the

@@ -95,7 +95,7 @@ def find(path: Path) -> Path | None:
     """
     around = [path.parent] if path.name == WEIGHTS else []
     for folder in (path, path / "model", *around):
-        if (folder / artefact.MANIFEST).exists() and (folder / ABOUT).exists():
+        if artefact.contents_file(folder).exists() and (folder / ABOUT).exists():
             return folder
     return None
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from beatline.audio import samples
+from beatline.audio import media, samples
 from beatline.config import to_dict
 from beatline.core import artefact
 from beatline.core.errors import UserError
@@ -192,9 +192,7 @@ def quiet() -> Iterator[None]:
 def check_clips() -> list[np.ndarray]:
     """Real clips of `CHECK_SECONDS`, float32: joined and cut from embedded clips."""
     folder = Path(str(files("beatline") / "assets/mini-audioset/audio"))
-    sound = np.concatenate(
-        [samples.to_waveform(samples.decode(folder / name).samples) for name in CHECK_FILES]
-    )
+    sound = np.concatenate([samples.to_waveform(media.decode(folder / name).samples) for name in CHECK_FILES])
     ends = np.cumsum([round(seconds * SAMPLE_RATE) for seconds in CHECK_SECONDS])
     return [np.ascontiguousarray(part) for part in np.split(sound, ends)[:-1]]
 

@@ -110,7 +110,7 @@ def cached(source: Path, int8: bool) -> Path:
     """Where the export of a checkpoint lies in the user's cache, named by what the checkpoint holds; it may
     not be there yet.
     """
-    about = source / artefact.MANIFEST
+    about = artefact.contents_file(source)
     content = (
         artefact.sha256_file(about if about.exists() else source)
         if source.is_file() or about.exists()
