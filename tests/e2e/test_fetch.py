@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from beatline.fetch import audioset, checkpoints, clips, http, youtube
+from tests.helpers.audioset_files import EVAL, TRAIN, WEIGHTS, rows, table, tables, tar, write
 from tests.helpers.servers import Server
 from tests.helpers.sounds import chord, contained
 from tests.helpers.stores import in_child
-from tests.unit.test_fetch_clips import EVAL, TRAIN, rows, table, tar, write
-from tests.unit.test_fetch_tables import WEIGHTS, tables
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS, PARTS = 100, 4

@@ -15,9 +15,10 @@ import pytest
 from beatline.core.limits import ServeLimits
 from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag.tagger import AudioTagger
-from tests.e2e.test_serve import LABELS, LIMITS, SHORT, head, serving, until, wav
 from tests.helpers.bombs import bombs
 from tests.helpers.models import make_tagger
+from tests.helpers.processes import until
+from tests.helpers.serving import LABELS, LIMITS, SHORT, head, serving, wav
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -1,5 +1,7 @@
 """A tagger small enough for every test, and its exports."""
 
+from pathlib import Path
+
 import torch
 
 from beatline.config import EncoderConfig
@@ -8,6 +10,7 @@ from beatline.model.engines import export
 from beatline.model.engines.onnx import INT8
 from beatline.model.tagger import Tagger, initialise_tagger
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 LABELS = LabelSet(tuple(Label(f"/m/{name}", name.title()) for name in ("bark", "rain", "speech")))
 CONFIG = EncoderConfig(
     embed_dim=16,
