@@ -245,13 +245,13 @@ import sys, time
 from contextlib import suppress
 from pathlib import Path
 from beatline.audio.pool import Decoders, Job
+from tests.helpers.processes import children, until
 decoders = Decoders(2)  # without a guard for the main module, as people write it
 with decoders:
     futures = [decoders.submit(Job(Path(sys.argv[1]), max_seconds=1e6)) for _ in range(4)]
-    while len(decoders._children) < 2:
-        time.sleep(0.01)
+    until(lambda: len(children()) == 2)
     time.sleep(0.5)
-    print(*[child._process.pid for child in decoders._children], flush=True)
+    print(*children(), flush=True)
     for future in futures:
         future.result()
 """
@@ -331,7 +331,7 @@ from beatline.audio import child as decoder
 from beatline.core.limits import Limits
 
 decoder.LIMITS = Limits(max_row_group_bytes=100 << 20)  # the reader's own stays: it believes the file's word
-((answer, _),) = decoder._answers(json.loads(sys.argv[1]), 20 << 20)
+((answer, _),) = decoder.answers(json.loads(sys.argv[1]), 20 << 20)
 print(answer["code"])
 """
 

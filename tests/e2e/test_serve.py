@@ -412,12 +412,12 @@ def test_a_client_that_leaves_frees_its_place():
             until(lambda: len(client.service.batcher) == 1)
             link.close()
             until(lambda: not len(client.service.batcher) and not client.service.running, 1.0)
-            assert not list(client.service._folder.iterdir())
+            assert not list(client.service.folder.iterdir())
         link = client.raw(head(1000) + form(("x", SHORT))[:500])
-        until(lambda: client.service._uploads == 1)
+        until(lambda: client.service.uploads == 1)
         link.close()
-        until(lambda: not client.service._uploads and not client.service.running, 1.0)
-        assert not list(client.service._folder.iterdir()) and not client.service.spool.used
+        until(lambda: not client.service.uploads and not client.service.running, 1.0)
+        assert not list(client.service.folder.iterdir()) and not client.service.spool.used
 
 
 def test_slow_clients_are_cut_and_hold_nothing():
@@ -426,14 +426,14 @@ def test_slow_clients_are_cut_and_hold_nothing():
         links = [client.raw(head(len(body)) + body[:100]) for _ in range(20)]  # a body that never ends
         links += [client.raw(b"POST /v1/tag HTTP/1.1\r\nHos") for _ in range(20)]  # a head that never ends
         links += [client.raw() for _ in range(5)]  # and nothing at all
-        until(lambda: client.service._uploads == 20)
+        until(lambda: client.service.uploads == 20)
         assert client.tag(("x", SHORT))[0] == 200
         answers = [link.recv(1 << 16) for link in links]
         assert all(b" 408 " in answer for answer in answers[:20]) and not any(answers[20:])
         until(lambda: client.service.connections() == 0, 10)
         for link in links:
             link.close()
-        assert not list(client.service._folder.iterdir())
+        assert not list(client.service.folder.iterdir())
 
 
 # --- long answers
@@ -494,13 +494,13 @@ def test_who_does_not_take_a_long_answer_is_cut_and_holds_no_place(wordy, slow):
     with serving(replace(LIMITS, answer_grace=1.0, min_answer_rate=1_000_000), tagger=wordy) as client:
         link, answer = ask_much(client)
         with link:
-            assert client.service.running == 1 and client.service._files == 1
+            assert client.service.running == 1 and client.service.files == 1
             begun = time.monotonic()
             while client.service.running and time.monotonic() - begun < 15:
                 time.sleep(0.2)
                 if slow != "takes nothing":
                     answer.read1(60_000)
-            assert not client.service.running and not client.service._files
+            assert not client.service.running and not client.service.files
             until(lambda: client.service.connections() == 0)
             with pytest.raises((OSError, http.client.HTTPException)):
                 answer.read()
@@ -526,7 +526,7 @@ def test_an_answer_on_its_way_is_taken_to_its_end_before_the_server_stops(wordy)
 def test_too_many_connections_and_uploads_are_turned_away():
     with serving(replace(LIMITS, max_connections=6, max_uploads=2, upload_grace=60.0)) as client:
         links = [client.raw(head(1000)) for _ in range(2)]
-        until(lambda: client.service._uploads == 2)
+        until(lambda: client.service.uploads == 2)
         assert client.tag(("x", SHORT))[0] == 429
         links += [client.raw() for _ in range(4)]
         until(lambda: client.service.connections() == 6)

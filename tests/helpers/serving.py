@@ -51,9 +51,9 @@ class SlowEngine(TorchEngine):
 
     seconds = 0.0
 
-    def _pass(self, waveforms, lengths, names):
+    def run_pass(self, waveforms, lengths, names):
         time.sleep(self.seconds)
-        return super()._pass(waveforms, lengths, names)
+        return super().run_pass(waveforms, lengths, names)
 
 
 @contextlib.contextmanager

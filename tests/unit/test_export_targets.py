@@ -134,7 +134,7 @@ def test_the_label_table_is_audiosets_and_sherpas():
     labels = LabelSet(
         (Label("/m/05zppz", "Male speech, man speaking"), Label("quote", 'A "loud" one'), Label("a, b", "c"))
     )
-    text = export._label_table(labels)
+    text = export.label_table(labels)
     assert text.splitlines()[0] == "index,mid,display_name"
     assert text.splitlines()[1].endswith(',"Male speech, man speaking"')
     assert LabelSet.from_csv(text) == labels

@@ -9,21 +9,21 @@ from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
 from beatline.model.attention import KEPT_WEIGHTS, Attention, RelativeBias, _Recomputed
-from beatline.model.cpu import _by_onednn, on_cpu_in_float32, product, product_into
+from beatline.model.cpu import by_onednn, on_cpu_in_float32, product, product_into
 from beatline.model.linear import Linear, _FeedForward, feed_forward
 
 
 @pytest.fixture(params=["onednn", "mkl"], autouse=True)
 def library(request, monkeypatch):
     """Every test by both, whatever the CPU."""
-    monkeypatch.setattr("beatline.model.cpu._by_onednn", lambda: request.param == "onednn")
+    monkeypatch.setattr("beatline.model.cpu.by_onednn", lambda: request.param == "onednn")
 
 
 def test_mkl_is_asked_where_it_is_at_full_rate(monkeypatch):
     of_intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    for capability, by_onednn in (("AVX2", False), ("AVX512", not of_intel)):
+    for capability, expected in (("AVX2", False), ("AVX512", not of_intel)):
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda capability=capability: capability)
-        assert _by_onednn.__wrapped__() == by_onednn
+        assert by_onednn.__wrapped__() == expected
 
 
 @pytest.mark.parametrize("shape", [(7, 16), (2, 5, 16), (2, 0, 16)])

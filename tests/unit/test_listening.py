@@ -49,7 +49,7 @@ class Meter(Engine):
         super().__init__()
         self.seconds = seconds
 
-    def _pass(self, waveforms, lengths, names):
+    def run_pass(self, waveforms, lengths, names):
         time.sleep(self.seconds)
         scores = np.stack(
             [

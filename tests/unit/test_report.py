@@ -208,12 +208,12 @@ def test_clips_are_ranked_by_their_own_average_precision():
 
 def test_clips_with_the_same_labels_do_not_fill_the_page():
     targets = np.array([[1, 0], [1, 0], [0, 1], [1, 0], [1, 1]], bool)
-    assert report_page._different(np.array([3, 1, 0, 4, 2]), targets) == [3, 1, 4, 2]
+    assert report_page.of_different_labels(np.array([3, 1, 0, 4, 2]), targets) == [3, 1, 4, 2]
 
 
 def test_precision_recall_curve_is_bounded_and_ends_where_all_is_found():
     scores, targets = rng().random(50_000), np.arange(50_000) % 3 == 0
-    recall, precision = report_page._curve(scores, targets)
+    recall, precision = report_page.precision_recall_curve(scores, targets)
     assert (
         len(recall) <= 500
         and recall[-1] == 1.0
