@@ -187,7 +187,8 @@ def test_sigterm_saves_at_the_next_step_and_exits_143(data, tmp_path):
 
 TOLD = """
 import os, signal, sys
-from beatline import cli, train
+from beatline import cli
+from beatline.train import loop as train
 
 whole = getattr(train.Trainer, sys.argv[1])
 
