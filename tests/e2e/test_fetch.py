@@ -263,6 +263,7 @@ def test_the_readmes_lines_lead_from_an_empty_disk_to_a_verified_store(server, t
     assert "missing-file" in page and not re.search(r'(src|href)="?(https?:)?//', page)
 
 
+@pytest.mark.slow
 def test_without_a_network_each_step_says_what_to_put_where(tmp_path):
     nobody = {
         "HF_ENDPOINT": "http://127.0.0.1:9",

@@ -234,6 +234,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp
     assert result(config.out) == expected
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(data, tmp_path):
     """torchrun with two gloo processes on the same global batches; sums in another order, so 1e-4. The first
     does alone what is not training.
@@ -299,6 +300,7 @@ def test_bfloat16_trains_near_float32(data, tmp_path):
     assert {t.dtype for t in load_tensors(config.out / "model/model.safetensors").values()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch.compile itself
 def test_compiled_layers_train_alike(data, monkeypatch):
     """As torch.compile takes the layers apart, forward and backward; its code generator needs a minute of g++
@@ -369,6 +371,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(data, tmp_path, monkeypa
     artefact.verify(newest(config.out))
 
 
+@pytest.mark.slow
 def test_of_two_processes_the_clips_of_both_are_named(data, tmp_path):
     _, csv, _, _, _ = data
     config = tiny(csv, tmp_path / "run", optim__lr="1e38", optim__warmup_steps="0")

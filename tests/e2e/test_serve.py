@@ -179,10 +179,10 @@ def test_a_window_is_sent_before_the_next_is_scored():
         with client.raw(
             head(len(body := form(("x", wav(8.0)))), "Accept: application/x-ndjson\r\n") + body
         ) as link:
-            got, begun = b"", time.monotonic()
+            got = b""
             while b'"window"' not in got:
                 got += link.recv(1 << 16)
-            assert b'"result"' not in got and time.monotonic() - begun < 2.0
+            assert b'"result"' not in got
 
 
 def test_labels_are_chosen_by_name_mid_and_branch(client):
@@ -369,7 +369,6 @@ def test_a_full_queue_turns_away_at_once_and_health_answers():
         running = [pool.submit(client.tag, ("x", wav(2.0))) for _ in range(3)]
         until(lambda: client.service.metrics.text().find("beatline_queue_files 3") > 0)
         for _ in range(5):
-            begun = time.monotonic()
             with client.raw(head(4 << 20)) as link:  # not a byte of the body
                 answer = http.client.HTTPResponse(link)
                 answer.begin()
@@ -378,8 +377,7 @@ def test_a_full_queue_turns_away_at_once_and_health_answers():
                     and int(answer.headers["Retry-After"]) >= 1
                     and json.loads(answer.read())["error"]["code"] == "server-busy"
                 )
-            assert client.get("/healthz")[0] == 200
-            assert time.monotonic() - begun < 0.3
+            assert client.get("/healthz")[0] == 200 and not all(future.done() for future in running)
         assert [future.result()[0] for future in running] == [200] * 3
         assert client.tag(("x", SHORT))[0] == 200
 
@@ -398,9 +396,8 @@ def test_an_hour_does_not_hold_up_a_second():
     with serving(seconds=0.1) as client, concurrent.futures.ThreadPoolExecutor(3) as pool:
         long = [pool.submit(client.tag, ("x", wav(39.0))) for _ in range(2)]
         until(lambda: len(client.service.batcher) == 2)
-        begun = time.monotonic()
         assert client.tag(("x", SHORT))[0] == 200
-        assert time.monotonic() - begun < 1.5 and not any(future.done() for future in long)
+        assert not any(future.done() for future in long)
         assert [future.result()[0] for future in long] == [200, 200]
 
 

@@ -1,5 +1,6 @@
 """What a test costs, by the names that it uses: a new test is marked without being told so."""
 
+import re
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
 
@@ -19,7 +20,7 @@ SIGNS = {
     },
     "browser": {"Browser", "browser", "CHROMIUM"},
     "ray": {"cluster", "rays", "assassin"},
-    "kill": {"SIGKILL", "SIGTERM", "SIGINT", "in_child", "die_at"},
+    "kill": {"SIGKILL", "SIGTERM", "SIGINT", "kill", "terminate", "in_child", "die_at"},
 }  # fixtures, classes and functions of tests/helpers and of libraries
 GROUPS = {"ray": "ray", "page": "browser", "load": "network", "hub": "network"}
 
@@ -43,6 +44,8 @@ def names(function: FunctionType, seen: set[object]) -> Iterator[str]:
     for name in code_names(function.__code__):
         yield name
         found = function.__globals__.get(name)
+        if isinstance(found, str):  # a program
+            yield from re.findall(r"\w+", found)
         for called in vars(found).values() if isinstance(found, type) else (found,):
             if str(getattr(called, "__module__", "")).startswith("tests."):
                 yield from names(getattr(called, "__wrapped__", called), seen)

@@ -1,12 +1,14 @@
 """The tests themselves: free to move, and bound to public names only."""
 
 import ast
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+CLOCK = re.compile(r"\btime\.(monotonic|perf_counter|process_time|time)\(")
 TESTS = Path(__file__).parents[1]
 FILES = sorted(path for path in TESTS.rglob("*.py") if path.name != "__init__.py")
 
@@ -30,6 +32,19 @@ def imported(tree: ast.Module) -> Iterator[str]:
 def test_no_test_uses_a_private_name(path):
     tree = ast.parse(path.read_text())
     assert list(private_names(tree)) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(TESTS).as_posix())
+def test_no_test_asserts_how_long_something_took(path):
+    """Waiting until a deadline for what must happen is fine: `assert time.monotonic() < deadline`."""
+    asserts = [node.test for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+    spans = [
+        ast.unparse(node)
+        for test in asserts
+        for node in ast.walk(test)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and CLOCK.search(ast.unparse(node))
+    ]
+    assert spans == []
 
 
 def private_names(tree: ast.Module) -> Iterator[str]:

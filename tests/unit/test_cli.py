@@ -51,6 +51,7 @@ def test_a_full_disk_is_one_line():
     assert line.endswith("[disk-full]") and code == "5"
 
 
+@pytest.mark.slow
 def test_tagging_into_a_pipe_that_closes(tmp_path):
     save(tmp_path / "model", make_tagger(), LABELS, {})
     for number in range(40):

@@ -301,6 +301,7 @@ def test_a_model_is_scored_on_the_labels_that_it_and_the_clips_know(models):
     )
 
 
+@pytest.mark.slow
 def test_the_program_scores_models_and_writes_a_page(models, tmp_path, capsys):
     command = [
         "compare",
