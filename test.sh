@@ -1,12 +1,25 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs them all: unit, parity with live peers, end to end, kills and faults, and the checks of style and layers.
-#   ./test.sh [pytest arguments]
+# Installs what the tests need and runs them, with the checks of style and layers.
+#   ./test.sh [pytest arguments]         all: unit, parity with live peers, end to end, kills and faults, types
+#   ./test.sh fast [pytest arguments]    no network, browser, Ray, kill or peer, and nothing slow: for every change
 set -euo pipefail
 cd "$(dirname "$0")"
 source ./environment.sh
 unset PYTHONDONTWRITEBYTECODE # or every program that a test starts compiles all it imports
-export BEATLINE_PEERS=${BEATLINE_PEERS:-$PWD/.venv-peers}
+export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
+
+check() {
+  "$venv/bin/ruff" check src tests benchmarks examples/python
+  "$venv/bin/ruff" format --check src tests benchmarks examples/python
+  "$venv/bin/lint-imports" --no-cache
+}
+
 make_environment dev
+if [ "${1:-}" = fast ]; then
+  check
+  exec "$venv/bin/python" -m pytest -n 2 --dist loadgroup -m "not (network or browser or ray or kill or peers or slow)" "${@:2}"
+fi
+export BEATLINE_PEERS=${BEATLINE_PEERS:-$PWD/.venv-peers}
 "$venv/bin/mypy" src/beatline & # beside what waits for a network or a disk
 types=$!
 PYTHON=$venv/bin/python bash tests/parity/peers.sh "$BEATLINE_PEERS"
@@ -21,9 +34,6 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "test.sh: not installed: ${missing[*]} (Debian's names); tests that need them are skipped" >&2
   fi
 fi
-export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
 wait "$types"
-"$venv/bin/ruff" check src tests benchmarks examples/python
-"$venv/bin/ruff" format --check src tests benchmarks examples/python
-"$venv/bin/lint-imports" --no-cache
+check
 exec "$venv/bin/python" -m pytest -n 2 --dist loadgroup "$@"

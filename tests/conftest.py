@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers import costs
+
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(
@@ -23,6 +25,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     )  # a shell's background job does not hear it, nor would the programs that tests start
 
 pytest_plugins = ["tests.helpers.stores"]  # its fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by what it costs."""
+    for item in items:
+        for mark in costs.marks(item):
+            item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True)

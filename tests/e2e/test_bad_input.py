@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from beatline.data.store import Store
@@ -106,6 +107,7 @@ def make(folder: Path) -> None:
     (folder / "folder.wav").mkdir()
 
 
+@pytest.mark.slow
 def test_bad_files_cost_a_line_each_and_nothing_else(tmp_path):
     make(tmp_path)
     names = [*BAD, *GOOD]
@@ -151,6 +153,7 @@ def test_bad_files_cost_a_line_each_and_nothing_else(tmp_path):
     ] == {"train": 3, "val": 0, "test": 2}
 
 
+@pytest.mark.slow
 def test_mutated_files_are_tagged_or_refused():
     """`benchmarks/fuzz_tag.json` has fifty thousand of them."""
     run = subprocess.run(

@@ -117,6 +117,7 @@ def run(name: str, tmp_path: Path) -> dict:
     return json.loads((tmp_path / "results.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["metrics", "filter_bank", "communication", "store", "decode", "gpu_train", "gpu_infer", "gpu_agreement"],

@@ -64,7 +64,7 @@ def test_one_of_two_workers_killed_at_verifying_hides_nothing(cluster, tmp_path,
     with (tmp_path / "4").open("r+b") as file:
         file.write(b"x")
     monkeypatch.setattr(bulk, "HASHED_TOGETHER", 1)  # a task for each file
-    with rays.assassin(b"_hash_files") as killed:
+    with rays.assassin(b"hash_files") as killed:
         found = list(bulk.damage(str(tmp_path), 2))
     assert killed and found == [("4", artefact.CHANGED)]
 

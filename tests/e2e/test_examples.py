@@ -17,7 +17,7 @@ from beatline.tag import tagger as tag
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.models import tiny_export
 
-pytestmark = pytest.mark.xdist_group("export")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 CLIP = ROOT / "src/beatline/assets/mini-audioset/audio/test_bird_01.ogg"

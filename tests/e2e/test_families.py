@@ -20,6 +20,7 @@ from beatline import cli
 from beatline.serve.app import create_app
 from beatline.serve.program import Server
 from beatline.tag.events import EventOptions
+from beatline.tag.tagger import AudioTagger
 
 pytestmark = pytest.mark.xdist_group("export")
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def model(request, tmp_path: Path) -> Path:
     return place
 
 
-def served(tagger: beatline.tag.tagger.tagger.AudioTagger) -> dict:
+def served(tagger: AudioTagger) -> dict:
     """The server's answer to the clip."""
     running = Server(create_app(tagger), "127.0.0.1", 0)
     thread = threading.Thread(target=running.listen)

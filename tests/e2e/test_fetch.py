@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from beatline.fetch import audioset, checkpoints, clips, http, youtube
+from tests.helpers.audioset_files import EVAL, TRAIN, WEIGHTS, rows, table, tables, tar, write
 from tests.helpers.servers import Server
 from tests.helpers.sounds import chord, contained
 from tests.helpers.stores import in_child
-from tests.unit.test_fetch_clips import EVAL, TRAIN, rows, table, tar, write
-from tests.unit.test_fetch_tables import WEIGHTS, tables
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS, PARTS = 100, 4
@@ -264,6 +263,7 @@ def test_the_readmes_lines_lead_from_an_empty_disk_to_a_verified_store(server, t
     assert "missing-file" in page and not re.search(r'(src|href)="?(https?:)?//', page)
 
 
+@pytest.mark.slow
 def test_without_a_network_each_step_says_what_to_put_where(tmp_path):
     nobody = {
         "HF_ENDPOINT": "http://127.0.0.1:9",

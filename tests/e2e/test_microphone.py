@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ np.save(sys.argv[1], np.concatenate([next(blocks) for _ in range(20 * int(sys.ar
 """
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("microphone"),
     pytest.mark.skipif(
         not shutil.which("pulseaudio") or not ctypes.util.find_library("portaudio"),
@@ -120,11 +120,10 @@ def test_the_program_hears_it_until_it_goes_away(sound, clip, tmp_path):
             heard = [json.loads(program.stdout.readline())["tags"] for _ in range(4)]
             assert silence[0] == silence[1] and any(tags != silence[0] for tags in heard)
             server.kill()
-            begun = time.monotonic()
             out, errors = program.communicate(timeout=60)
         finally:
             program.kill()
-    assert program.returncode == 3 and time.monotonic() - begun < 20, errors
+    assert program.returncode == 3, errors
     lines = errors.decode().splitlines()
     assert (
         all(json.loads(line)["tags"] for line in out.splitlines())

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from beatline import config
@@ -43,6 +44,7 @@ def encoder(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_few_real_clips_become_a_tagger(tmp_path):
     model = encoder(tmp_path / "model")
     for name, stem in KINDS.items():

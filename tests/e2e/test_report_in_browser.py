@@ -7,7 +7,7 @@ import pytest
 from beatline.evaluate import report
 from tests.helpers import browser as browsers
 from tests.helpers.browser import Browser
-from tests.unit.test_report import make
+from tests.helpers.reports import make
 
 pytestmark = [
     pytest.mark.xdist_group("page"),

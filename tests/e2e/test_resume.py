@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -188,7 +187,8 @@ def test_sigterm_saves_at_the_next_step_and_exits_143(data, tmp_path):
 
 TOLD = """
 import os, signal, sys
-from beatline import cli, train
+from beatline import cli
+from beatline.train import loop as train
 
 whole = getattr(train.Trainer, sys.argv[1])
 
@@ -234,6 +234,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(data, tmp
     assert result(config.out) == expected
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(data, tmp_path):
     """torchrun with two gloo processes on the same global batches; sums in another order, so 1e-4. The first
     does alone what is not training.
@@ -299,16 +300,20 @@ def test_bfloat16_trains_near_float32(data, tmp_path):
     assert {t.dtype for t in load_tensors(config.out / "model/model.safetensors").values()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch.compile itself
 def test_compiled_layers_train_alike(data, monkeypatch):
     """As torch.compile takes the layers apart, forward and backward; its code generator needs a minute of g++
     here, `./bench.sh --smoke gpu_train` asks it.
     """
     folder, csv, _, _, _ = data
+    compiled, results = [], []
+    compile_module = torch.nn.Module.compile
     monkeypatch.setattr(
-        torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager")
+        torch.nn.Module,
+        "compile",
+        lambda layer: compiled.append(layer) or compile_module(layer, backend="aot_eager"),
     )
-    results = []
     for name in ("false", "true"):
         config = tiny(csv, folder / "compiled", train__compile=name, model__encoder__dropout="0.0")
         tagger = train.new_tagger(config, Store.open(config.store_folder).labels)
@@ -317,9 +322,7 @@ def test_compiled_layers_train_alike(data, monkeypatch):
             torch.arange(24) >= torch.tensor([24, 16, 8])[:, None],
         )
         logits.square().sum().backward()
-        assert all(
-            (layer._compiled_call_impl is not None) == (name == "true") for layer in tagger.encoder.layers
-        )
+        assert compiled == (list(tagger.encoder.layers) if name == "true" else [])
         results.append([logits, *(parameter.grad for parameter in tagger.parameters())])
     for plain, compiled in zip(*results, strict=True):
         assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-6)
@@ -368,6 +371,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(data, tmp_path, monkeypa
     artefact.verify(newest(config.out))
 
 
+@pytest.mark.slow
 def test_of_two_processes_the_clips_of_both_are_named(data, tmp_path):
     _, csv, _, _, _ = data
     config = tiny(csv, tmp_path / "run", optim__lr="1e38", optim__warmup_steps="0")

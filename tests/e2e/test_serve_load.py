@@ -15,9 +15,10 @@ import pytest
 from beatline.core.limits import ServeLimits
 from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag.tagger import AudioTagger
-from tests.e2e.test_serve import LABELS, LIMITS, SHORT, head, serving, until, wav
 from tests.helpers.bombs import bombs
 from tests.helpers.models import make_tagger
+from tests.helpers.processes import until
+from tests.helpers.serving import LABELS, LIMITS, SHORT, head, serving, wav
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -85,19 +86,19 @@ def test_places_in_the_queue_are_kept_for_bodies_on_their_way_but_not_for_slow_o
     monkeypatch.setattr("beatline.serve.service.FAST_SECONDS", 2.0)
     with serving(replace(LIMITS, max_queue=slow, upload_grace=20.0)) as client:
         links = [client.raw(head(1000)) for _ in range(slow)]
-        until(lambda: client.service._uploads == slow)
-        assert client.service._kept == slow
+        until(lambda: client.service.uploads == slow)
+        assert client.service.kept == slow
         status, headers, answer = client.tag(("x", SHORT))
         if slow == 1:
             assert status == 429 and headers["retry-after"] and answer["error"]["code"] == "server-busy"
         else:
             assert status == 200
-        until(lambda: not client.service._kept)
-        assert client.tag(("x", SHORT))[0] == 200 and client.service._uploads == slow
+        until(lambda: not client.service.kept)
+        assert client.tag(("x", SHORT))[0] == 200 and client.service.uploads == slow
         for link in links:
             link.close()
-        until(lambda: not client.service._uploads)
-        assert client.service._kept == client.service._files == 0
+        until(lambda: not client.service.uploads)
+        assert client.service.kept == client.service.files == 0
 
 
 def test_who_sends_much_and_is_turned_away_still_hears_why():

@@ -1,5 +1,9 @@
 """A tagger small enough for every test, and its exports."""
 
+import fcntl
+import os
+from pathlib import Path
+
 import torch
 
 from beatline.config import EncoderConfig
@@ -8,6 +12,7 @@ from beatline.model.engines import export
 from beatline.model.engines.onnx import INT8
 from beatline.model.tagger import Tagger, initialise_tagger
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 LABELS = LabelSet(tuple(Label(f"/m/{name}", name.title()) for name in ("bark", "rain", "speech")))
 CONFIG = EncoderConfig(
     embed_dim=16,
@@ -34,13 +39,16 @@ def make_tagger(config: EncoderConfig = CONFIG) -> Tagger:
 
 
 def tiny_export(tmp_path_factory, to="onnx"):
-    """The tiny tagger's export in this form, made once for each worker."""
-    folder = tmp_path_factory.getbasetemp() / "exports" / to
-    if not folder.exists():
-        for file, difference in export.export(
-            make_tagger(), LABELS, folder, int8=to == "onnx", to=to
-        ).items():
-            assert (folder / file).exists() and difference["mean"] <= difference["worst"] < (
-                0.02 if file == INT8 else 1e-5
-            )
+    """The tiny tagger's export in this form, made once for all workers of pytest-xdist."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "exports"
+    root.mkdir(exist_ok=True)
+    folder = root / to
+    with open(root / f"{to}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second waits, and finds it there
+        if not folder.exists():
+            made = export.export(make_tagger(), LABELS, folder, int8=to == "onnx", to=to)
+            for file, difference in made.items():
+                allowed = 0.02 if file == INT8 else 1e-5
+                assert (folder / file).exists() and difference["mean"] <= difference["worst"] < allowed
     return folder

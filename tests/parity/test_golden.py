@@ -1,7 +1,5 @@
 """Golden vectors of the reference implementations: same weights, same input, same numbers, same training."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,8 +13,8 @@ from beatline.model.checkpoints.release import load_tokenizer
 from beatline.model.fbank import log_mel
 from beatline.model.tagger import Tagger, token_padding
 from beatline.train.optim import adamw, clip_gradients, learning_rate
+from tests.helpers.models import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 OUTPUT = 1e-5  # float32 sums in another order
 LOG_MEL = 1e-3  # the references' own distance from float64 in the quietest bins; ours is 1.7e-4 there
 

@@ -67,7 +67,7 @@ def test_the_interval_is_that_of_differences_on_the_same_resamples():
     a, b = make(0, 120, 0.2), make(0, 120, 0.25, 1)
     intervals, by_label = metrics.difference_intervals(a.scores, b.scores, a.targets, 100, seed=3)
     drawn, drawn_by_label = [], []
-    for weights in metrics._resamples(120, 100, 3):
+    for weights in metrics.resample_counts(120, 100, 3):
         for column in weights.T:
             again = np.repeat(np.arange(120), column)
             pair = [metrics.average_precision(p.scores[again], p.targets[again]) for p in (a, b)]
@@ -301,6 +301,7 @@ def test_a_model_is_scored_on_the_labels_that_it_and_the_clips_know(models):
     )
 
 
+@pytest.mark.slow
 def test_the_program_scores_models_and_writes_a_page(models, tmp_path, capsys):
     command = [
         "compare",

@@ -16,7 +16,7 @@ from beatline.model.checkpoints.own import save
 from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag import embeddings, recordings
 from beatline.tag import tagger as tag
-from tests.helpers.models import LABELS, make_tagger
+from tests.helpers.models import GOLDEN, LABELS, make_tagger
 from tests.helpers.stores import contents, die_at, in_child
 
 SECONDS = (0.05, 0.5, 3.0, 12.0, 16.0, 5.3)
@@ -157,8 +157,6 @@ def test_a_recording_that_breaks_off_leaves_no_row(place, tmp_path, capsys, monk
 
 
 def test_a_model_without_a_head_embeds(place, tmp_path, capsys):
-    from tests.parity.test_golden import GOLDEN
-
     model = str(GOLDEN / "unilm_pretrained.pt")
     assert (
         main(["tag", str(place / "sounds/1.wav"), "--model", model]) == 3

@@ -102,6 +102,7 @@ def test_bfloat16_where_only_onnxruntime_runs_is_refused(exported, monkeypatch, 
         load_export(exported, name, "bfloat16")
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_filter_bank_and_narrow_convolutions_in_float32(exported, tmp_path):
     wide = make_tagger(replace(CONFIG, encoder_embed_dim=64))
     export.export(wide, LABELS, tmp_path / "wide")
@@ -147,6 +148,7 @@ def test_a_damaged_export_is_named(exported, tmp_path):
     assert caught.value.code == "corrupt-artefact"
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_is_not_published(tmp_path, monkeypatch):
     monkeypatch.setitem(export.BOUNDS, "float32", -1.0)
     with pytest.raises(UserError, match="differ") as caught:
@@ -188,6 +190,7 @@ def test_pytorch_takes_as_many_threads_as_it_is_told(tmp_path):
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_exported_once_into_the_cache_and_then_used(tmp_path, monkeypatch, clips):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     save(tmp_path / "model", make_tagger(), LABELS, {})

@@ -44,6 +44,7 @@ def program(tmp_path_factory):
     return tiny_export(tmp_path_factory, "torch-export")
 
 
+@pytest.mark.slow
 def test_a_program_runs_where_beatline_is_not(program, tmp_path):
     batches = [clips(*shape) for shape in SHAPES]
     np.savez(tmp_path / "in.npz", *[array for pair in batches for array in pair])
@@ -89,6 +90,7 @@ def test_a_program_is_not_for_tag(program):
         assert caught.value.code == "bad-config"
 
 
+@pytest.mark.slow
 def test_an_openvino_export_is_written_by_the_program_and_tags(tmp_path, capsys):
     import openvino
 
@@ -134,12 +136,13 @@ def test_the_label_table_is_audiosets_and_sherpas():
     labels = LabelSet(
         (Label("/m/05zppz", "Male speech, man speaking"), Label("quote", 'A "loud" one'), Label("a, b", "c"))
     )
-    text = export._label_table(labels)
+    text = export.label_table(labels)
     assert text.splitlines()[0] == "index,mid,display_name"
     assert text.splitlines()[1].endswith(',"Male speech, man speaking"')
     assert LabelSet.from_csv(text) == labels
 
 
+@pytest.mark.slow
 def test_tagging_by_an_export_imports_and_leaves_no_more_than_it_must(tmp_path_factory, tmp_path):
     """As after the installation that docs/export.md tells of; nor may onnxruntime report to anyone."""
     required = {"numpy", "soundfile", "soxr", "onnxruntime"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from beatline.model.fbank import FFT, FLOOR, _frame_to_spectrum, _mel_weights, log_mel
+from beatline.model.fbank import FFT, FLOOR, frame_to_spectrum, log_mel, mel_weights
 from beatline.model.geometry import FRAME_HOP, FRAME_SAMPLES, MELS, frame_count
 
 
@@ -46,9 +46,9 @@ def test_equals_kaldi(samples):
 
 def in_float64(waveform: np.ndarray) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(waveform.astype(np.float64), FRAME_SAMPLES)[::FRAME_HOP]
-    spectrum = (frames - frames.mean(axis=1, keepdims=True)) @ _frame_to_spectrum()
+    spectrum = (frames - frames.mean(axis=1, keepdims=True)) @ frame_to_spectrum()
     power = spectrum[:, : FFT // 2] ** 2 + spectrum[:, FFT // 2 :] ** 2
-    return np.log(np.maximum(power @ _mel_weights(), FLOOR))
+    return np.log(np.maximum(power @ mel_weights(), FLOOR))
 
 
 def test_the_way_of_a_cpu_and_the_way_of_a_graph_agree():

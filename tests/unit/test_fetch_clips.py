@@ -1,21 +1,16 @@
 """One ledger over folders, Hugging Face copies and YouTube."""
 
 import gc
-import io
 import json
 import os
 import resource
 import signal
-import tarfile
 
-import numpy as np
-import pyarrow
 import pytest
-import soundfile
-from pyarrow import parquet
 
 from beatline.core.errors import UserError
 from beatline.fetch import clips, http, ledger, youtube
+from tests.helpers.audioset_files import EVAL, TRAIN, rows, table, tar, wav, write
 from tests.helpers.servers import Server
 from tests.helpers.sounds import chord, contained
 from tests.helpers.stores import in_child
@@ -25,63 +20,15 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <s:pytest.PytestUnraisableExceptionWarning"
 )
 QUICK = http.Policy(tries=5, first_wait=0.001, longest_wait=0.01, timeout=5)
-HEAD = (
-    "# a test\n# num_ytids={0}, num_segs={0}, num_unique_labels=1, num_positive_labels=1\n# YTID, "
-    "start_seconds, end_seconds, positive_labels\n"
-)
-TRAIN = [f"{'-Y'[number % 2]}train_{number:04}" for number in range(12)]
-EVAL = [f"Yeval__{number:04}" for number in range(8)]
-
-
-def table(ids):
-    return HEAD.format(len(ids)) + "".join(f'{name}, 30.000, 40.000, "/m/09x0r"\n' for name in ids)
-
-
-def wav(seconds=0.2) -> bytes:
-    out = io.BytesIO()
-    soundfile.write(out, np.zeros(round(16_000 * seconds), np.int16), 16_000, format="WAV")
-    return out.getvalue()
-
-
-def tar(ids) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name in ids:
-            info = tarfile.TarInfo(f"{name}.wav")
-            info.size = len(wav())
-            archive.addfile(info, io.BytesIO(wav()))
-    return out.getvalue()
-
-
-def rows(ids) -> bytes:
-    out = pyarrow.BufferOutputStream()
-    parquet.write_table(
-        pyarrow.table(
-            {
-                "video_id": ids,
-                "audio": [
-                    {"bytes": np.random.default_rng(0).bytes(200_000), "path": f"{name}.flac"} for name in ids
-                ],
-            }
-        ),
-        out,
-        row_group_size=2,
-        compression="none",
-    )
-    return out.getvalue().to_pybytes()
-
-
-def write(folder, files):
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
 
 
 @pytest.fixture(autouse=True)
 def collected():
-    """Such connections end within the test."""
+    """Such connections end within the test; what was there before is not searched."""
+    gc.freeze()
     yield
     gc.collect()
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ told.
 """
 
 import hashlib
-import json
 import shutil
 
 import pytest
@@ -12,36 +11,11 @@ from beatline.core import ontology
 from beatline.core.errors import UserError
 from beatline.core.labels import audioset as labels
 from beatline.fetch import audioset, checkpoints, http, services
+from tests.helpers.audioset_files import SEGMENTS, WEIGHTS, tables
 from tests.helpers.servers import COMMIT, TOKEN, Server
 
 QUICK = http.Policy(tries=3, first_wait=0.001, longest_wait=0.01, timeout=5)
 DEAD = "http://127.0.0.1:9/"
-SEGMENTS = (
-    "# made for a test\n# num_ytids=2, num_segs=2, num_unique_labels=1, num_positive_labels=2\n# "
-    "YTID, start_seconds, end_seconds, positive_labels\n--aaaaaaaaa, 30.000, 40.000, "
-    '"/m/09x0r"\nYbbbbbbbbbb, 0.000, 10.000, "/m/09x0r"\n'
-)
-
-
-def tables(folder):
-    """Small files in the official forms."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("balanced_train_segments.csv", "eval_segments.csv", "unbalanced_train_segments.csv"):
-        (folder / name).write_text(SEGMENTS)
-    (folder / "ontology.json").write_text(
-        json.dumps(
-            [
-                {"id": node.mid, "name": node.name, "child_ids": node.children}
-                for node in ontology.ontology().values()
-            ]
-        )
-    )
-    (folder / "qa_true_counts.csv").write_text("mid,num_rated,num_true\n/m/09x0r,10,9\n")
-    for name in ("audioset_train_strong.tsv", "audioset_eval_strong.tsv"):
-        (folder / name).write_text(
-            "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n--aaaaaaaaa_30000\t0.0\t1.0\t/m/09x0r\n"
-        )
-    (folder / "mid_to_display_name.tsv").write_text("/m/09x0r\tSpeech\n")
 
 
 @pytest.fixture
@@ -156,7 +130,6 @@ def test_the_ontology_in_the_package():
 
 # --- checkpoints
 
-WEIGHTS = bytes(range(256)) * 400
 NAME = "BEATs_iter3_plus_AS20K"
 
 

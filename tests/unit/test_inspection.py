@@ -23,8 +23,8 @@ from beatline.data.inspection import inspect, open_store
 from beatline.data.inspection_page import console, page
 from beatline.data.prepare import prepare
 from beatline.data.store import Store
+from tests.helpers.reports import Page
 from tests.helpers.stores import copy_of, flip, refused
-from tests.unit.test_report import Page
 
 KINDS = ("speech", "bird", "train", "guitar", "water", "sawing", "thunder", "flute")
 EVIL = "<script>alert(1)</script>"

@@ -8,22 +8,22 @@ import torch
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
-from beatline.model.attention import KEPT_WEIGHTS, Attention, RelativeBias, _Recomputed
-from beatline.model.cpu import _by_onednn, on_cpu_in_float32, product, product_into
-from beatline.model.linear import Linear, _FeedForward, feed_forward
+from beatline.model.attention import KEPT_WEIGHTS, Attention, Recomputed, RelativeBias
+from beatline.model.cpu import by_onednn, on_cpu_in_float32, product, product_into
+from beatline.model.linear import FeedForward, Linear, feed_forward
 
 
 @pytest.fixture(params=["onednn", "mkl"], autouse=True)
 def library(request, monkeypatch):
     """Every test by both, whatever the CPU."""
-    monkeypatch.setattr("beatline.model.cpu._by_onednn", lambda: request.param == "onednn")
+    monkeypatch.setattr("beatline.model.cpu.by_onednn", lambda: request.param == "onednn")
 
 
 def test_mkl_is_asked_where_it_is_at_full_rate(monkeypatch):
     of_intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    for capability, by_onednn in (("AVX2", False), ("AVX512", not of_intel)):
+    for capability, expected in (("AVX2", False), ("AVX512", not of_intel)):
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda capability=capability: capability)
-        assert _by_onednn.__wrapped__() == by_onednn
+        assert by_onednn.__wrapped__() == expected
 
 
 @pytest.mark.parametrize("shape", [(7, 16), (2, 5, 16), (2, 0, 16)])
@@ -49,9 +49,7 @@ def test_a_feed_forward_part_and_its_gradients_are_those_of_pytorch(rate, monkey
     torch.manual_seed(0)
     up, down, dropout, features = Linear(8, 32), Linear(32, 8), torch.nn.Dropout(rate), torch.randn(2, 5, 8)
     used = []
-    monkeypatch.setattr(
-        _FeedForward, "apply", lambda *a, apply=_FeedForward.apply: used.append(a) or apply(*a)
-    )
+    monkeypatch.setattr(FeedForward, "apply", lambda *a, apply=FeedForward.apply: used.append(a) or apply(*a))
     found = []
     for function in (
         feed_forward,
@@ -107,7 +105,7 @@ def test_recomputing_attention_has_the_gradients_of_the_formula(gated, biased, p
     ]
     is_padding = torch.arange(10)[None] >= torch.tensor([[10], [6]]) if padded else None
     ours, theirs = ([None if t is None else t.clone().requires_grad_() for t in inputs] for _ in range(2))
-    got, wanted = _Recomputed.apply(*ours, is_padding, 3, 0.0), reference(*theirs, is_padding)
+    got, wanted = Recomputed.apply(*ours, is_padding, 3, 0.0), reference(*theirs, is_padding)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
     gradient = torch.randn_like(wanted)
     got.backward(gradient)
@@ -128,7 +126,7 @@ def test_dropout_drops_weights_and_its_gradient_sees_the_same_ones():
         F.pad(t, (0, tokens - 4)) * (tokens / 4) ** 0.25 for t in (query, key)
     ]  # the scale is that of the padded width
     qkv = torch.cat([*wide, torch.eye(tokens)], dim=1)[None].requires_grad_()
-    used = _Recomputed.apply(qkv, None, None, None, 1, rate)[0]
+    used = Recomputed.apply(qkv, None, None, None, 1, rate)[0]
     plain = (query @ key.mT / 2).softmax(-1)
     kept = used != 0
     assert 0.15 < 1 - kept.float().mean() < 0.35

@@ -241,7 +241,7 @@ def test_a_leading_y_is_part_of_the_id_where_the_ids_say_so():
         "abcdefghijkl.wav": None,
     }
     for name, expected in names.items():
-        found = sources._reading(sources._parts(name)[0], wanted)
+        found = sources.match_id(sources.split_name(name)[0], wanted)
         assert (found and found[1]) == expected
 
 

@@ -197,7 +197,7 @@ def test_a_reference_inside_a_film_is_not_followed(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(
         ffmpeg,
-        "_nothing_else",
+        "nothing_else",
         lambda address, flags, options: (
             opened.append(address) or (_ for _ in ()).throw(PermissionError(address))
         ),

@@ -69,8 +69,8 @@ def test_weighted_figures_equal_scikit_learn_on_the_repeated_rows(case, seed):
         .multinomial(len(scores), np.full(len(scores), 1 / len(scores)), size=3)
         .T.astype(np.uint8)
     )
-    for i, ranking in enumerate(metrics._rankings(scores, targets)):
-        ap, auc = metrics._ap_auc(ranking, weights)
+    for i, ranking in enumerate(metrics.rank(scores, targets)):
+        ap, auc = metrics.ap_and_auc(ranking, weights)
         expected = np.array([reference(scores[:, i], targets[:, i], column) for column in weights.T])
         close(ap, expected[:, 0])
         close(auc, expected[:, 1])
@@ -202,7 +202,7 @@ def test_intervals_are_percentiles_over_resampled_clips_about_the_value():
     order = np.array([5, 3, 0, 1, 2, 4])
     result = metrics.figures(scores, targets, order=order, resamples=70, seed=3)
     assert set(result.intervals) == {"mAP", "mean_auc", "d_prime", "mean_acc", "top1_hit_rate"}
-    weights = np.concatenate(list(metrics._resamples(60, 70, 3)), axis=1)
+    weights = np.concatenate(list(metrics.resample_counts(60, 70, 3)), axis=1)
     assert weights.shape == (60, 70) and (weights.sum(axis=0) == 60).all()
     drawn = {name: [] for name in ("mAP", "mean_auc", "mean_acc", "top1_hit_rate")}
     for column in weights.T:

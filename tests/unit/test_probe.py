@@ -241,6 +241,7 @@ def test_it_is_a_tagger_like_any_other(place, made, tmp_path, capsys):
     assert (code, (tmp_path / "espnet").exists()) == ((0, True) if made.kind == "linear" else (2, False))
 
 
+@pytest.mark.slow
 def test_stored_examples_are_exported_and_stay_float32(place, tmp_path):
     some = examples(50, 32, 5)
     loaded = load_checkpoint(place / "run")

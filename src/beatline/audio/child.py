@@ -39,7 +39,7 @@ def serve(max_bytes: int) -> None:
     _send(replies, {})
     with suppress(BrokenPipeError):
         for line in requests:
-            for message, samples in _answers(json.loads(line), max_bytes):
+            for message, samples in answers(json.loads(line), max_bytes):
                 _send(replies, message, samples)
 
 
@@ -62,7 +62,7 @@ def _send(replies: BinaryIO, message: dict[str, Any], samples: np.ndarray | None
         left = left[replies.write(left) :]
 
 
-def _answers(request: dict[str, Any], max_bytes: int) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
+def answers(request: dict[str, Any], max_bytes: int) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
     """Messages and their samples: one with the facts of the whole, or one for each block and one with the
     note; or one refusal.
     """

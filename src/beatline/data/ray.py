@@ -164,7 +164,7 @@ def damage(address: str, workers: int = 1) -> Iterator[tuple[str, str]]:
         {"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": address}
         for i in range(0, len(names), HASHED_TOGETHER)
     ]
-    for row in cluster.each(tasks, _hash_files, workers):
+    for row in cluster.each(tasks, hash_files, workers):
         for name, hash_or_cause in json.loads(row["hashes"]).items():
             if hash_or_cause != files[name]["sha256"]:
                 found[name] = artefact.CHANGED if len(hash_or_cause) == 64 else hash_or_cause
@@ -227,7 +227,7 @@ class _Fetch:
         return replace(job, path=self._kept[relative])
 
 
-def _hash_files(row: Task) -> dict[str, Any]:
+def hash_files(row: Task) -> dict[str, Any]:
     """SHA-256 of files, or why there is none."""
     (system, root), hashes = remote.system(row["place"]), {}
     for name in json.loads(row["names"]):

@@ -85,12 +85,13 @@ def _rank(scores: np.ndarray, targets: np.ndarray) -> _Ranking:
     )
 
 
-def _rankings(scores: np.ndarray, targets: np.ndarray) -> list[_Ranking]:
+def rank(scores: np.ndarray, targets: np.ndarray) -> list[_Ranking]:
+    """The ranking of the clips by each label, of `(clips, labels)`."""
     check(scores, targets)
     return [_rank(scores[:, i], targets[:, i]) for i in range(scores.shape[1])]
 
 
-def _ap_auc(ranking: _Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ap_and_auc(ranking: _Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AP and AUC of one label for each column of clip weights `(clips, resamples)`; NaN where they are not
     defined.
     """
@@ -117,7 +118,7 @@ def _ap_auc(ranking: _Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _per_label(rankings: list[_Ranking]) -> tuple[np.ndarray, np.ndarray]:
     once = np.ones((len(rankings[0].order), 1), np.uint8)
-    pairs = [_ap_auc(ranking, once) for ranking in rankings]
+    pairs = [ap_and_auc(ranking, once) for ranking in rankings]
     return np.array([ap[0] for ap, _ in pairs]), np.array([auc[0] for _, auc in pairs])
 
 
@@ -129,7 +130,7 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Raises:
         UserError: `bad-scores`.
     """
-    return _per_label(_rankings(scores, targets))[0]
+    return _per_label(rank(scores, targets))[0]
 
 
 def roc_auc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -140,7 +141,7 @@ def roc_auc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Raises:
         UserError: `bad-scores`.
     """
-    return _per_label(_rankings(scores, targets))[1]
+    return _per_label(rank(scores, targets))[1]
 
 
 def d_prime(auc: float) -> float:
@@ -268,7 +269,7 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _resamples(clips: int, count: int, seed: int) -> Iterator[np.ndarray]:
+def resample_counts(clips: int, count: int, seed: int) -> Iterator[np.ndarray]:
     """Weights `(clips, up to BOOTSTRAP_CHUNK)` uint8: how often each clip is drawn in each resample."""
     rng = np.random.Generator(np.random.Philox(seed))
     for begin in range(0, count, BOOTSTRAP_CHUNK):
@@ -290,8 +291,8 @@ def _draws(
     clips = len(rankings[0].order)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("ap", "mAP", "mean_auc", *hits)}
     with ThreadPoolExecutor(THREADS) as pool, np.errstate(invalid="ignore"):
-        for weights in _resamples(clips, resamples, seed):
-            pairs = list(pool.map(lambda ranking, weights=weights: _ap_auc(ranking, weights), rankings))
+        for weights in resample_counts(clips, resamples, seed):
+            pairs = list(pool.map(lambda ranking, weights=weights: ap_and_auc(ranking, weights), rankings))
             for k, name in enumerate(("mAP", "mean_auc")):
                 table = np.stack([pair[k] for pair in pairs])
                 parts[name].append(np.nansum(table, axis=0) / (~np.isnan(table)).sum(axis=0))
@@ -350,7 +351,7 @@ def difference_intervals(
     """
     values, draws, aps = [], [], []
     for table in (scores, others):
-        rankings, hit = _rankings(table, targets), top1_hits(table, targets)
+        rankings, hit = rank(table, targets), top1_hits(table, targets)
         ap, auc = _per_label(rankings)
         drawn = _draws(rankings, {"top1_hit_rate": hit}, resamples, seed)
         values.append(
@@ -400,7 +401,7 @@ def figures(
     Raises:
         UserError: `bad-scores`.
     """
-    rankings = _rankings(scores, targets)
+    rankings = rank(scores, targets)
     own_order = np.arange(scores.shape[1])
     order = own_order if order is None else order
     if not np.array_equal(np.sort(order), own_order):

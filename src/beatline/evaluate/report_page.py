@@ -283,10 +283,12 @@ def precision_recall(inputs: ReportInputs) -> str:
         else {"label": ranked[0]}
     )
     curves = {
-        f"{role}: {p.labels.names[i]} (AP {number(f.ap[i], 1, 100)})": _curve(p.scores[:, i], p.targets[:, i])
+        f"{role}: {p.labels.names[i]} (AP {number(f.ap[i], 1, 100)})": precision_recall_curve(
+            p.scores[:, i], p.targets[:, i]
+        )
         for role, i in chosen.items()
     }
-    curves["all decisions together (micro)"] = _curve(p.scores.ravel(), p.targets.ravel())
+    curves["all decisions together (micro)"] = precision_recall_curve(p.scores.ravel(), p.targets.ravel())
 
     def whole(axes: Any) -> None:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
@@ -301,7 +303,7 @@ def precision_recall(inputs: ReportInputs) -> str:
     )
 
 
-def _curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Recall, evenly spaced as far as it goes, and the highest precision at each."""
     precision, recall = metrics.precision_recall(scores, targets)
     keep = np.unique(np.searchsorted(recall, np.linspace(0, 1, POINTS)))
@@ -400,7 +402,7 @@ def clips(inputs: ReportInputs) -> str:
         return ""
     half = len(order) // 2
     worst, best = (
-        "".join(_clip(inputs, i, float(ap[i])) for i in _different(some, p.targets)[:shown])
+        "".join(_clip(inputs, i, float(ap[i])) for i in of_different_labels(some, p.targets)[:shown])
         for some in (order[:half], order[::-1][:half])
     )
     note = (
@@ -415,7 +417,7 @@ def clips(inputs: ReportInputs) -> str:
     )
 
 
-def _different(order: np.ndarray, targets: np.ndarray) -> list[int]:
+def of_different_labels(order: np.ndarray, targets: np.ndarray) -> list[int]:
     """The clips in this order, of those with the same labels the first `ALIKE_SHOWN`."""
     seen: Counter[bytes] = Counter()
     chosen = []

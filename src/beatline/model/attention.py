@@ -64,7 +64,7 @@ class RelativeBias(nn.Embedding):
         return super().forward(self.buckets).T[:, distance + self.max_distance]
 
 
-class _Recomputed(torch.autograd.Function):
+class Recomputed(torch.autograd.Function):
     """Attention on a CPU, a head of a clip at a time, so that its weights stay in the cache; the backward
     pass makes them again.
     """
@@ -111,7 +111,7 @@ class _Recomputed(torch.autograd.Function):
         heads: int,
         dropout: float,
     ) -> Tensor:
-        query, key, value = _Recomputed.heads(qkv, heads)
+        query, key, value = Recomputed.heads(qkv, heads)
         clips, _, tokens, _ = query.shape
         dropped = (
             torch.empty(clips, heads, tokens, tokens, dtype=torch.bool).bernoulli_(dropout)
@@ -124,7 +124,7 @@ class _Recomputed(torch.autograd.Function):
         attended = qkv.new_empty(clips, tokens, qkv.shape[-1] // 3)
         by_head = attended.unflatten(-1, (heads, -1)).transpose(1, 2)
         for at in itertools.product(range(clips), range(heads)):
-            weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
+            weights = Recomputed.weights(at, query, key, gate, bias, is_padding)
             if dropped is not None:
                 weights.masked_fill_(dropped[at], 0.0)
             product_into(by_head[at], weights, value[at].t())
@@ -138,10 +138,10 @@ class _Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         qkv, gate, bias, is_padding, packed, attended = ctx.saved_tensors
-        query, key, value = _Recomputed.heads(qkv, ctx.heads)
+        query, key, value = Recomputed.heads(qkv, ctx.heads)
         scale = query.shape[-1] ** -0.5
         to_qkv = torch.empty_like(qkv)
-        to_query, to_key, to_value = _Recomputed.heads(to_qkv, ctx.heads)
+        to_query, to_key, to_value = Recomputed.heads(to_qkv, ctx.heads)
         to_gate = None if gate is None else torch.empty_like(gate)
         to_bias = None if bias is None else torch.zeros_like(bias)
         gradient, attended = (
@@ -151,11 +151,11 @@ class _Recomputed(torch.autograd.Function):
         if ctx.dropout:
             gradient = gradient / (1 - ctx.dropout)
         for at in itertools.product(range(query.shape[0]), range(query.shape[1])):
-            weights = _Recomputed.weights(at, query, key, gate, bias, is_padding)
+            weights = Recomputed.weights(at, query, key, gate, bias, is_padding)
             to_weights = product(gradient[at], value[at])
             used = weights
             if packed is not None:
-                dropped = _Recomputed.dropped(packed, at, query.shape[2])
+                dropped = Recomputed.dropped(packed, at, query.shape[2])
                 used = weights.masked_fill(dropped, 0.0)
                 to_weights.masked_fill_(dropped, 0.0)
             product_into(to_value[at].t(), gradient[at].t(), used.t())
@@ -214,7 +214,7 @@ class Attention(nn.Module):
             is_padding: `(batch, tokens)` bool, or None when nothing is padded.
         """
         qkv = self.qkv(tokens)
-        query, key, value = _Recomputed.heads(qkv, self.heads)
+        query, key, value = Recomputed.heads(qkv, self.heads)
         gate = self.gate_values(tokens) if bias is not None and self.gated else None
         dropout = self.dropout if self.training else 0.0
         # sizes are asked last: an exported graph leaves them open
@@ -223,7 +223,7 @@ class Attention(nn.Module):
             and on_cpu_in_float32(query)
             and query.shape[:3].numel() * query.shape[2] > KEPT_WEIGHTS
         ):
-            return self.out(_Recomputed.apply(qkv, gate, bias, is_padding, self.heads, dropout))
+            return self.out(Recomputed.apply(qkv, gate, bias, is_padding, self.heads, dropout))
         mask = None
         if bias is not None:
             bias = bias.to(query.dtype)[None]

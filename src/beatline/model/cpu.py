@@ -45,7 +45,7 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     """`left @ right.T + bias` of `(..., k)` and `(n, k)` for what `on_cpu_in_float32` allows; has no
     gradient.
     """
-    return steady_product(left, right, bias) if _by_onednn() else F.linear(left, right, bias)
+    return steady_product(left, right, bias) if by_onednn() else F.linear(left, right, bias)
 
 
 def steady_product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -57,14 +57,15 @@ def steady_product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
 
 def product_into(out: Tensor, left: Tensor, right: Tensor) -> None:
     """`out = left @ right.T` of matrices, as `product`."""
-    if _by_onednn():
+    if by_onednn():
         out.copy_(product(left, right))
     else:
         torch.mm(left, right.t(), out=out)
 
 
 @cache
-def _by_onednn() -> bool:
+def by_onednn() -> bool:
+    """Whether oneDNN multiplies here; MKL is slow on AVX-512 that Intel did not make."""
     facts = Path("/proc/cpuinfo")
     of_intel = "GenuineIntel" in (facts.read_text() if facts.exists() else platform.processor())
     return (

@@ -32,7 +32,7 @@ def _mel(hertz: np.ndarray | float) -> np.ndarray:
     return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
 
 
-def _mel_weights() -> np.ndarray:
+def mel_weights() -> np.ndarray:
     """Triangles on the mel scale, `(256 bins, 128 mels)` float64; the Nyquist bin has no weight and is left
     out.
     """
@@ -51,7 +51,7 @@ def _window() -> np.ndarray:
     )
 
 
-def _frame_to_spectrum() -> np.ndarray:
+def frame_to_spectrum() -> np.ndarray:
     """Scale, pre-emphasis, Povey window and Fourier transform as one matrix, `(400 samples, 256 cosines + 256
     sines)` float64.
     """
@@ -64,9 +64,7 @@ def _frame_to_spectrum() -> np.ndarray:
 @cache
 @torch.inference_mode(False)  # what is kept must serve gradients too
 def _matrices(device: torch.device) -> tuple[Tensor, Tensor]:
-    return tuple(
-        torch.from_numpy(m).to(device, torch.float32) for m in (_frame_to_spectrum(), _mel_weights())
-    )  # type: ignore[return-value]
+    return tuple(torch.from_numpy(m).to(device, torch.float32) for m in (frame_to_spectrum(), mel_weights()))  # type: ignore[return-value]
 
 
 def log_mel(waveforms: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class _Linear(torch.autograd.Function):
         )
 
 
-class _FeedForward(torch.autograd.Function):
+class FeedForward(torch.autograd.Function):
     """Two linear layers with a GELU between, of which nothing but the input is kept: what lies between is
     four times as wide, and made again.
     """
@@ -82,5 +82,5 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def feed_forward(features: Tensor, up: Linear, down: Linear, dropout: nn.Dropout) -> Tensor:
     """`down(dropout(gelu(up(features))))`."""
     if torch.is_grad_enabled() and on_cpu_in_float32(features) and not (dropout.training and dropout.p):
-        return _FeedForward.apply(features, up.weight, up.bias, down.weight, down.bias)
+        return FeedForward.apply(features, up.weight, up.bias, down.weight, down.bias)
     return down(dropout(F.gelu(up(features))))

@@ -111,10 +111,10 @@ class Batcher:
         """Recordings that are in the queue."""
         return len(self._lanes)
 
-    def add(self, lane: Lane) -> None:
-        """Queues a recording."""
+    def add(self, *lanes: Lane) -> None:
+        """Queues recordings, all before the next pass."""
         with self._change:
-            self._lanes.append(lane)
+            self._lanes.extend(lanes)
             self._change.notify()
 
     def drop(self, lane: Lane) -> None:

@@ -43,9 +43,9 @@ class Service:
         self.connections: Callable[[], int] = lambda: 0
         """How many are open; the program that listens knows."""
         self.spool = Spool(limits.max_spool_bytes)
-        self.metrics = Metrics(lambda: self._files, lambda: self._uploads, lambda: self.connections())
+        self.metrics = Metrics(lambda: self.files, lambda: self.uploads, lambda: self.connections())
         self._running: set[asyncio.Task[None]] = set()
-        self._files = self._kept = self._uploads = 0
+        self.files = self.kept = self.uploads = 0
         self._pass_seconds = 0.0
 
     @asynccontextmanager
@@ -53,7 +53,7 @@ class Service:
         """Starts the model's thread and makes room for uploads, until the block ends."""
         limits = self.limits
         with (
-            _folder() as self._folder,
+            _folder() as self.folder,
             Decoders(limits.decoders, limits.max_decode_wait, limits.max_decoder_bytes) as self.decoders,
         ):
             with Batcher(self.tagger.engine, self.window, limits.batch_wait, self._seen) as self.batcher:
@@ -91,12 +91,12 @@ class Service:
         if self.stopping:
             raise stopping()
         kept = min(
-            self._kept, -(-self.limits.max_queue // 2)
+            self.kept, -(-self.limits.max_queue // 2)
         )  # not more than half, or slow clients could shut the others out
-        if self._files + kept >= self.limits.max_queue:
-            raise _busy(f"{self._files + kept} files are waiting already")
-        if self._uploads >= self.limits.max_uploads:
-            raise _busy(f"{self._uploads} other requests are still arriving")
+        if self.files + kept >= self.limits.max_queue:
+            raise _busy(f"{self.files + kept} files are waiting already")
+        if self.uploads >= self.limits.max_uploads:
+            raise _busy(f"{self.uploads} other requests are still arriving")
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class Service:
     @contextmanager
     def room(self) -> Iterator[Path]:
         """A folder for the files of a request, until the block ends."""
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
         try:
             yield folder
         finally:
@@ -133,18 +133,18 @@ class Service:
 
         def give_up() -> None:
             nonlocal kept
-            self._kept -= kept
+            self.kept -= kept
             kept = False
 
-        self._uploads += 1
-        self._kept += 1
+        self.uploads += 1
+        self.kept += 1
         timer = asyncio.get_running_loop().call_later(FAST_SECONDS, give_up)
         try:
             yield
         finally:
             timer.cancel()
             give_up()
-            self._uploads -= 1
+            self.uploads -= 1
 
     @contextmanager
     def queued(self, count: int) -> Iterator[None]:
@@ -153,13 +153,13 @@ class Service:
         Raises:
             UserError: `server-busy`; never where none are, however many come.
         """
-        if self._files and self._files + count > self.limits.max_queue:
-            raise _busy(f"{self._files} files are waiting already")
-        self._files += count
+        if self.files and self.files + count > self.limits.max_queue:
+            raise _busy(f"{self.files} files are waiting already")
+        self.files += count
         try:
             yield
         finally:
-            self._files -= count
+            self.files -= count
 
     def _seen(self, count: int, seconds: float) -> None:
         self._pass_seconds += 0.1 * (seconds - self._pass_seconds)

@@ -125,7 +125,7 @@ def opened(stream: BinaryIO, refused: Unusable) -> Iterator[Source]:
                 "protocol_whitelist": "none",
             },
             metadata_errors="replace",
-            io_open=_nothing_else,
+            io_open=nothing_else,
         )
     except MemoryError as error:
         raise too_much_memory() from error
@@ -162,7 +162,8 @@ class _From:
         return self._stream.tell() - self._begin
 
 
-def _nothing_else(address: str, flags: int, options: dict[str, str]) -> Any:
+def nothing_else(address: str, flags: int, options: dict[str, str]) -> Any:
+    """Refuses to open whatever a container names."""
     raise PermissionError(f"a container may not name another file: {address}")
 
 

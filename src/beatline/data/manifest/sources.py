@@ -215,8 +215,8 @@ class Whereabouts:
     def _add(self, names: Iterable[tuple[str, str, str]], kind: str) -> None:
         number = KINDS.index(kind)
         for name, path, member in names:
-            stem, extension = _parts(name)
-            found = _reading(stem, self._last)
+            stem, extension = split_name(name)
+            found = match_id(stem, self._last)
             if found is None:
                 continue
             recording, start = found.groups()
@@ -228,14 +228,14 @@ class Whereabouts:
             self._last[recording] = len(self._before) - 1
 
 
-def _parts(name: str) -> tuple[str, int]:
+def split_name(name: str) -> tuple[str, int]:
     """A name without its extension, and the extension's index in the order of preference."""
     stem, _, extension = name.rpartition(".")
     number = PREFERENCE.get(extension.lower())
     return (name, len(EXTENSIONS)) if number is None else (stem, number)
 
 
-def _reading(stem: str, wanted: Container[str]) -> re.Match | None:
+def match_id(stem: str, wanted: Container[str]) -> re.Match | None:
     """A name read as id and start, as it stands or without a leading Y; ids have 11 characters, so no name
     can be read both ways.
     """

@@ -118,7 +118,7 @@ class Engine(ABC):
         size, names = self.clips_at_once, NAMES if detail else NAMES[:3]
         with self._one_at_a_time:
             parts = [
-                self._pass(waveforms[i : i + size], whole[i : i + size], names)
+                self.run_pass(waveforms[i : i + size], whole[i : i + size], names)
                 for i in range(0, len(waveforms), size)
             ]
         return Outputs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -136,7 +136,9 @@ class Engine(ABC):
         return score(logits, self.task)
 
     @abstractmethod
-    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+    def run_pass(
+        self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]
+    ) -> list[np.ndarray]:
         """The named outputs of at most `clips_at_once` clips."""
 
 

@@ -125,7 +125,7 @@ def export(
         artefact.publish(folder, {"kind": "export", "labels_hash": labels.hash}) as partial,
         artefact.disk_errors(folder),
     ):
-        (partial / LABELS).write_text(_label_table(labels), encoding="utf-8", newline="")
+        (partial / LABELS).write_text(label_table(labels), encoding="utf-8", newline="")
         (partial / "config.json").write_text(json.dumps(facts))  # an engine asks it
         texts = {
             key: value if isinstance(value, str) else json.dumps(value)
@@ -144,7 +144,7 @@ def export(
     return differences
 
 
-def _label_table(labels: LabelSet) -> str:
+def label_table(labels: LabelSet) -> str:
     """`LabelSet.to_csv` as sherpa-onnx wants it: every name in quotes."""
     out = io.StringIO("index,mid,display_name\n")
     out.seek(0, io.SEEK_END)

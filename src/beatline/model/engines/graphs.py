@@ -118,7 +118,9 @@ class GraphEngine(Engine):
         self._step = chosen.step
         self._call = chosen.open(self.file, precision, threads)
 
-    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+    def run_pass(
+        self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]
+    ) -> list[np.ndarray]:
         padding = -waveforms.shape[1] % self._step
         padded = np.pad(waveforms.astype(np.float32, copy=False), ((0, 0), (0, padding)))
         got = self._call(padded, lengths, names)

@@ -57,7 +57,9 @@ class TorchEngine(Engine):
             self.clips_at_once = sys.maxsize
             self.seconds_at_once = BULK_SECONDS[self.device.type]
 
-    def _pass(self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+    def run_pass(
+        self, waveforms: np.ndarray, lengths: np.ndarray, names: tuple[str, ...]
+    ) -> list[np.ndarray]:
         clips = torch.from_numpy(waveforms).to(self.device)
         ends = torch.from_numpy(lengths).to(self.device)
         with (
