@@ -110,7 +110,7 @@ def test_many_clients_at_once_get_the_bits_of_each_alone(client, offline):
         assert status == 200 and scores(answer["results"][0]["tags"]) == {
             label.mid: np.float32(score) for label, score in wanted.top()
         }
-    assert re.search(r'beatline_pass_windows_bucket{le="1"} (\d+)', client.get("/metrics")[2].decode())
+    assert re.search(r'beatline_pass_windows_bucket{le="1.0"} (\d+)', client.get("/metrics")[2].decode())
 
 
 def test_a_refused_file_costs_the_others_nothing(client):

@@ -1,10 +1,11 @@
 """The server under load and under bad input, in short; the long versions are `benchmarks/serve_load.py` and
-`benchmarks/serve_fuzz.py`.
+`benchmarks/serve_fuzz.py`. How fast they are is measured there, not here.
 """
 
 import os
 import sys
-import time
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +28,28 @@ import serve_clients as clients
 import serve_fuzz
 
 pytestmark = pytest.mark.xdist_group("load")
-# how many times longer than the goal something of milliseconds may take here, where other tests run beside it
-GRACE = 10.0
 
 
-def crowding() -> float:
-    """How many programs a core has to run."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+class HeldEngine(TorchEngine):
+    """A tagger whose passes wait until they are let go."""
+
+    def __init__(self):
+        super().__init__(make_tagger(), LABELS)
+        self.go = threading.Event()
+        self.hold(False)
+
+    def hold(self, held: bool) -> None:
+        """Lets passes begin and not end, or end all."""
+        self.go.set()
+        self.go = threading.Event()
+        self.inside = threading.Event()
+        if not held:
+            self.go.set()
+
+    def run_pass(self, waveforms, lengths, names):
+        self.inside.set()
+        assert self.go.wait(60)
+        return super().run_pass(waveforms, lengths, names)
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +63,10 @@ def files(tmp_path_factory):
 def test_a_crowd_is_served_with_the_offline_bits_or_told_at_once_to_come_again(files):
     offline = AudioTagger(TorchEngine(make_tagger(), LABELS), window=1.0, hop=0.5)
     with serving(ServeLimits(), seconds=0.05) as client:
-        port = client.place[1]
-        crowd = clients.start("crowd", port, 4.0, "256", str(files))
-        time.sleep(1.0)
-        health = clients.said(clients.start("probe", port, 2.5, "/healthz"))
-        found = clients.said(crowd)
+        found = clients.said(clients.start("crowd", client.place[1], 4.0, "256", str(files)))
     assert found["trouble"] == []
-    waits = {status: [wait for _, wait, got in found["asked"] if got == status] for status in (200, 429, 503)}
-    assert len(waits[200]) >= 64 and len(waits[429]) >= 64 and not waits[503]
-    assert (
-        np.percentile(health, 99) < crowding() * GRACE * 0.1
-        and np.percentile(waits[429], 99) < crowding() * GRACE * 0.1
-    )
+    answered = Counter(status for _, _, status in found["asked"])
+    assert answered[200] >= 64 and answered[429] >= 64 and not answered[503]
     assert sum(map(len, found["tags"].values())) == 6
     for name, (answer,) in found["tags"].items():
         assert {mid: np.float32(score) for mid, score in answer} == {
@@ -66,17 +74,33 @@ def test_a_crowd_is_served_with_the_offline_bits_or_told_at_once_to_come_again(f
         }
 
 
-def test_slow_clients_do_not_slow_the_others(files):
+def test_health_and_refusals_do_not_wait_for_the_model():
+    engine = HeldEngine()
+    limits = replace(LIMITS, max_queue=1)
+    with (
+        serving(limits, tagger=AudioTagger(engine, window=1.0, hop=0.5)) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        engine.hold(True)
+        try:
+            running = pool.submit(client.tag, ("x", SHORT))
+            until(engine.inside.is_set)
+            assert client.get("/healthz")[0] == client.get("/readyz")[0] == client.get("/metrics")[0] == 200
+            assert client.tag(("y", SHORT))[0] == 429
+            assert not running.done()
+        finally:
+            engine.hold(False)
+        assert running.result()[0] == 200
+
+
+def test_all_others_are_served_while_slow_clients_trickle(files):
     with serving(ServeLimits(), seconds=0.02) as client:
-        port, medians = client.place[1], []
-        for count in (0, 200):
-            slow = clients.start("slow", port, 4.0, str(count))
-            until(lambda count=count: client.service.connections() >= count)
-            found = clients.said(clients.start("crowd", port, 2.0, "4", str(files)))
-            assert found["trouble"] == [] and {status for _, _, status in found["asked"]} == {200}
-            medians.append(np.median([wait for _, wait, _ in found["asked"]]))
-            clients.said(slow)
-    assert medians[1] < GRACE * 1.2 * medians[0]
+        port = client.place[1]
+        slow = clients.start("slow", port, 4.0, "200")
+        until(lambda: client.service.connections() >= 200)
+        found = clients.said(clients.start("crowd", port, 2.0, "4", str(files)))
+        clients.said(slow)
+    assert found["trouble"] == [] and {status for _, _, status in found["asked"]} == {200}
 
 
 @pytest.mark.parametrize("slow", [1, 8])
@@ -119,9 +143,7 @@ def test_mutated_files_are_tagged_or_refused():
                 range(120),
             )
         )
-    assert [one["wrong"] for one in found if one["wrong"]] == [] and max(
-        one["seconds"] for one in found
-    ) < crowding() * 10
+    assert [one["wrong"] for one in found if one["wrong"]] == []
     assert len({one["outcome"] for one in found}) > 2
 
 
@@ -132,9 +154,7 @@ def test_eight_bombs_at_once_stay_within_their_memory():
         with serve_fuzz.Watch(os.getpid()) as watch:
             found = list(pool.map(lambda bomb: serve_fuzz.tried(client.place[1], *bomb), made.items()))
         assert client.tag(("x", SHORT))[0] == 200
-    assert [one["wrong"] for one in found if one["wrong"]] == [] and max(
-        one["seconds"] for one in found
-    ) < crowding() * 10
+    assert [one["wrong"] for one in found if one["wrong"]] == []
     assert len(found) >= 12 and 0 < watch.most < 256 << 20
 
 

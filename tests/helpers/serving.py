@@ -8,12 +8,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import soundfile
+from fastapi import APIRouter
 
 from beatline.core.labels import Label, LabelSet
 from beatline.core.limits import ServeLimits
@@ -58,11 +59,15 @@ class SlowEngine(TorchEngine):
 
 @contextlib.contextmanager
 def serving(
-    limits: ServeLimits = LIMITS, seconds: float = 0.0, window: float = 1.0, tagger: AudioTagger | None = None
+    limits: ServeLimits = LIMITS,
+    seconds: float = 0.0,
+    window: float = 1.0,
+    tagger: AudioTagger | None = None,
+    routes: Sequence[APIRouter] = (),
 ) -> Iterator["Client"]:
     engine, before = SlowEngine(make_tagger(), LABELS), set(children())
     server = Server(
-        apps.create_app(tagger or AudioTagger(engine, window, window / 2), limits), "127.0.0.1", 0
+        apps.create_app(tagger or AudioTagger(engine, window, window / 2), limits, routes), "127.0.0.1", 0
     )
     thread = threading.Thread(target=server.listen)
     thread.start()

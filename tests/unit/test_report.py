@@ -14,6 +14,7 @@ import soundfile
 from beatline.core import artefact
 from beatline.core.labels import Label, LabelSet, audioset
 from beatline.evaluate import metrics, report, report_page
+from tests.helpers.markup import macros, section
 from tests.helpers.reports import EVIL, SUMMARY, Page, make, rng
 
 
@@ -137,7 +138,7 @@ def test_players_hold_the_clips_they_are_named_after():
 
 @pytest.mark.parametrize("count", [0, 1, 399, 16_000])
 def test_any_length_has_a_spectrogram(count):
-    assert report_page.spectrogram(np.zeros(count, np.int16), "silence").startswith("<img")
+    assert macros().picture(report_page.spectrogram(np.zeros(count, np.int16)), "silence").startswith("<img")
 
 
 def test_a_long_clip_is_cut_and_says_so():
@@ -223,11 +224,16 @@ def test_precision_recall_curve_is_bounded_and_ends_where_all_is_found():
 
 
 def test_published_results_stand_apart_on_other_data_and_rank_on_audioset():
-    text = report_page.published(make(figures=dataclasses.replace(make().figures, mAP=0.999)))
+    text = section(
+        report_page.page(make(figures=dataclasses.replace(make().figures, mAP=0.999))), "Published results"
+    )
     assert "do not compare" in text and text.index("34.70") < text.index(
         "This model on mini-audioset (embedded)"
     )
-    text = report_page.published(make(label_set=audioset(), clips=5, config={"data": {"audioset": "/x"}}))
+    text = section(
+        report_page.page(make(label_set=audioset(), clips=5, config={"data": {"audioset": "/x"}})),
+        "Published results",
+    )
     assert "do not compare" not in text and "This model on AudioSet<" in text
     for figure in ("37.46", "20\u202f123", "19\u202f536", "38.90", "18\u202f987", "44.00"):
         assert figure in text
@@ -250,15 +256,15 @@ def test_every_source_of_data_has_its_name(data, name):
 
 
 def test_data_section_accounts_for_every_input():
-    text = report_page.data(make())
+    text = section(report_page.page(make()), "Data")
     assert "45 inputs = 43 clips accepted + 2 rejected" in text and "train 20, val 3, test 20" in text
     assert (
         "Labels that lost clips: 2 of 3" in text
         and text.index("Half") < text.index("Few")
         and "Kept" not in text
     )
-    assert "No label lost a clip" in report_page.data(
-        make(data_summary=SUMMARY | {"labels": SUMMARY["labels"][:1]})
+    assert "No label lost a clip" in section(
+        report_page.page(make(data_summary=SUMMARY | {"labels": SUMMARY["labels"][:1]})), "Data"
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from beatline.audio import media, windows
 from beatline.audio.pool import Decoders
@@ -16,8 +17,8 @@ from beatline.core.errors import EXIT_CODES, UserError
 from beatline.core.labels import audioset
 from beatline.core.limits import LIMITS, ServeLimits
 from beatline.serve import answers
-from beatline.serve.decoding import Decoded, decode
-from beatline.serve.prometheus import Counter, Histogram, Metrics
+from beatline.serve.metrics import Metrics
+from beatline.serve.uploads.decoding import Decoded, decode
 from tests.helpers.processes import children
 from tests.helpers.sounds import chord, plain
 
@@ -52,25 +53,45 @@ def test_the_label_table_is_a_closed_part_of_the_ontology():
     answers.Labels.model_validate(table)
 
 
-def test_counts_read_as_prometheus_writes_them():
-    counter, histogram = Counter("c_total", "Things.", "code"), Histogram("h", "Seconds.", (1, 10))
-    counter.add("a", 1234567890)
+def test_counts_read_as_prometheus_reads_them():
+    metrics = Metrics(lambda: 3, lambda: 0, lambda: 0)
+    metrics.rejections.labels("server-busy").inc(1234567890)
     for value in (0.5, 1, 3, 100):
-        histogram.add(value)
-    assert counter.lines() == ['c_total{code="a"} 1234567890']
-    assert histogram.lines() == [
-        'h_bucket{le="1"} 2',
-        'h_bucket{le="10"} 3',
-        'h_bucket{le="+Inf"} 4',
-        "h_sum 104.5",
-        "h_count 4",
-    ]
-    text = Metrics(lambda: 3, lambda: 0, lambda: 0).text()
-    assert (
-        "# TYPE beatline_queue_files gauge\nbeatline_queue_files 3\n" in text
-        and text.endswith("\n")
-        and text.count("# HELP") == text.count("# TYPE") == 11
-    )
+        metrics.pass_windows.observe(value)
+    found = {family.name: family for family in text_string_to_metric_families(metrics.text())}
+    kinds = {name: family.type for name, family in found.items()}
+    assert kinds == {
+        "beatline_requests": "counter",
+        "beatline_files": "counter",
+        "beatline_rejections": "counter",
+        "beatline_audio_seconds": "counter",
+        "beatline_request_seconds": "histogram",
+        "beatline_decode_seconds": "histogram",
+        "beatline_pass_seconds": "histogram",
+        "beatline_pass_windows": "histogram",
+        "beatline_queue_files": "gauge",
+        "beatline_uploads": "gauge",
+        "beatline_connections": "gauge",
+    }
+    values = {
+        (sample.name, *sample.labels.items()): sample.value
+        for family in found.values()
+        for sample in family.samples
+    }
+    assert values["beatline_rejections_total", ("code", "server-busy")] == 1234567890
+    assert values["beatline_pass_windows_bucket", ("le", "1.0")] == 2
+    assert values["beatline_pass_windows_bucket", ("le", "4.0")] == 3
+    assert values["beatline_pass_windows_bucket", ("le", "+Inf")] == 4
+    assert values["beatline_pass_windows_sum",] == 104.5 and values["beatline_pass_windows_count",] == 4
+    assert values["beatline_queue_files",] == 3
+    assert all(family.documentation for family in found.values()) and "_created" not in metrics.text()
+
+
+def test_two_applications_in_a_process_count_apart():
+    first, second = (Metrics(lambda: 0, lambda: 0, lambda: 0) for _ in range(2))
+    first.audio.inc(7)
+    assert "beatline_audio_seconds_total 7.0" in first.text()
+    assert "beatline_audio_seconds_total 0.0" in second.text()
 
 
 def test_bounds_of_decoding_are_those_of_the_decoders():

@@ -10,8 +10,8 @@ import pytest
 
 from beatline.core.errors import UserError
 from beatline.core.limits import ServeLimits
-from beatline.serve.spool import Share, Spool
-from beatline.serve.uploads import Left, Upload, receive
+from beatline.serve.uploads.multipart import Left, Upload, receive
+from beatline.serve.uploads.spool import Share, Spool
 
 LIMITS = ServeLimits(
     max_file_bytes=1000, max_request_bytes=5000, max_files=3, upload_grace=0.3, min_upload_rate=10_000

@@ -2,17 +2,18 @@
 
 In: what `inspection.inspect` found, and for the page a way to a clip's samples. Out: text, or one HTML file
 that needs nothing else. Nothing is measured here. Names that come from files are shown so that they can
-neither break the page nor drive a terminal.
+not drive a terminal. The template is `assets/pages/inspection.html`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from beatline.audio.samples import SAMPLE_RATE
-from beatline.core.html import bar, cell, frame, histogram, number, picture, player, table, text
+from beatline.core import html
+from beatline.core.html import Sound, histogram
 from beatline.data import fingerprint
 
 ROWS = 10  # of a list on the console
@@ -20,17 +21,12 @@ PAGE_ROWS = 100
 PAIRS_HEARD, DOUBTS_HEARD = 3, 6  # on the page, with sound
 SECONDS_HEARD = 20  # of a clip, at most: bounds the page
 DYNAMIC_RANGE = 60.0  # dB below the loudest point of a picture
-
-DOUBT = (
-    "Agreement is the share of a clip's ten nearest neighbours, by plain statistics of its sound, that "
-    "carry its label too; neighbours from the same recording or "
-    "of the same sound do not count. It is not a rate of errors: a label of varied sounds agrees as little "
-    "as a wrong one. Listen to these first."
-)
-DUPLICATES = (
-    "Found by fingerprints that ignore gain, coding, resampling, faint noise and small shifts; a "
-    "recording that occurs many times is linked as a chain, not each with each."
-)
+KINDS = {
+    "seconds": ("Duration", "seconds"),
+    "peak_db": ("Peak", "dB of full scale"),
+    "rms_db": ("RMS", "dB of full scale"),
+}
+"""Title and unit of what is measured of a clip, by its name in `formats`."""
 
 
 def plain(value: object) -> str:
@@ -210,314 +206,38 @@ def page(found: Mapping[str, Any], samples_of: Callable[[str], np.ndarray] | Non
     Raises:
         UserError: `corrupt-artefact` where a clip's audio cannot be read.
     """
-    sections = {
-        "Overview": _overview(found),
-        "Missing": _missing(found),
-        "Loss per label": _loss(found),
-        "Levels and formats": _formats(found),
-        "Silence": _silence(found),
-        "Near-duplicates": _duplicates(found, samples_of),
-        "Labels together": _together(found),
-        "Labels to doubt": _doubt(found, samples_of),
-    }
-    name = str(found["store"]).rstrip("/").rsplit("/", 1)[-1]
-    return frame(
-        name,
-        "inspection",
-        f"Inspection of a store: {found['clips']} clips, {found['hours']:.2f} hours",
-        sections,
-        f"Content: <code>{text(found['content'])}</code>",
-    )
-
-
-def _card(title: str, value: str, about: str) -> str:
-    return (
-        f'<div class="card"><dt>{title}</dt><dd class="figure">{value}</dd><dd '
-        f'class="about">{about}</dd></div>'
-    )
-
-
-def _first(rows: list[str], of: Sequence[object]) -> str:
-    return f"; the first {len(rows)}" if len(rows) < len(of) else ""
-
-
-def _overview(found: Mapping[str, Any]) -> str:
-    missing, twins, silence = found["missing"]["clips"], found["duplicates"], found["silence"]
-    cards = [
-        _card("Clips", str(found["clips"]), f"of {found['inputs']} inputs"),
-        _card("Hours", f"{found['hours']:.2f}", "of sound"),
-        _card("Missing", str(missing), f"{100 * missing / max(1, found['inputs']):.1f} % of the inputs"),
-        _card("Silent", str(len(silence["silent"])), f"and {len(silence['half_empty'])} at least half empty"),
-        _card(
-            "Near-duplicates",
-            str(twins["clips"]),
-            f"clips in {len(twins['groups'])} groups; {twins['across']} pairs across splits",
-        ),
-    ]
-    rows = []
-    for name, split in found["splits"].items():
-        counts = (
-            cell(split["clips"])
-            + cell(split["hours"], 2)
-            + cell(split["labels"])
-            + cell(split["labels_per_clip"], 2)
-        )
-        rows.append(
-            f'<th scope="row">{text(name)}</th>{bar(split["clips"] / max(1, found["clips"]))}{counts}'
-        )
-    splits = table(
-        ["Split", "", "#Clips", "#Hours", "#Labels", "#Per clip"],
-        rows,
-        "Clips by split; a clip may be in two",
-    )
-    return (
-        f'<dl class="cards">{"".join(cards)}</dl>{splits}<p class="note">Validation clips: '
-        f"{text(found['validation'])}.</p>"
-    )
-
-
-def _missing(found: Mapping[str, Any]) -> str:
-    missing = found["missing"]
-    note = (
-        f'<p class="note">{missing["noted"]} clips came with a note, such as a file that breaks off; '
-        f"<code>ledger.jsonl</code> names each input.</p>"
-    )
-    rows = []
-    for row in missing["reasons"]:
-        examples = "<br>".join(text(plain(example)) for example in row["examples"])
-        rows.append(
-            f'<th scope="row"><code>{text(row["code"])}</code></th>'
-            f"{bar(row['clips'] / max(1, found['inputs']), series=1)}{cell(row['clips'])}<td>{examples}</td>"
-        )
-    return (
-        table(["Reason", "", "#Inputs", "For example"], rows, "Inputs without a clip, by reason")
-        if rows
-        else "<p>Nothing is missing.</p>"
-    ) + note
-
-
-def _loss(found: Mapping[str, Any]) -> str:
-    rated = any("rated" in row for row in found["labels"])
-    rows = []
-    for row in found["labels"]:
-        quality = cell(row["true"] / row["rated"] if row.get("rated") else None, 1, 100) if rated else ""
-        counts = cell(row["lost_share"], 1, 100) + cell(row["lost"]) + cell(row["present"])
-        rows.append(
-            f'<th scope="row">{text(row["name"])}</th>{bar(row["lost_share"], series=1)}{counts}{quality}'
-        )
-    lost = sum(row["lost"] > 0 for row in found["labels"])
-    headings = ["Label", "", "#% lost", "#Lost", "#Left", *(["#% right, rated"] if rated else [])]
-    return table(
-        headings,
-        rows,
-        f"{lost} of {len(rows)} labels lost clips; a click on a heading sorts",
-        sortable=True,
-        tall=len(rows) > 20,
-    )
-
-
-def _formats(found: Mapping[str, Any]) -> str:
     formats = found["formats"]
-    kinds = {
-        "seconds": ("Duration", "seconds"),
-        "peak_db": ("Peak", "dB of full scale"),
-        "rms_db": ("RMS", "dB of full scale"),
-    }
-    plots = [
-        histogram(title, formats[key]["edges"], formats[key]["clips"], unit, "clips")
-        for key, (title, unit) in kinds.items()
-    ]
-    rows = [
-        f'<th scope="row">{title}, '
-        f"{unit}</th>{''.join(cell(value, 2) for value in formats[key]['quantiles'].values())}"
-        for key, (title, unit) in kinds.items()
-    ]
-    headings = ["", "#Least", "#5 %", "#Median", "#95 %", "#Most"]
-    most = max(1, found["clips"])
-
-    def counts(kind: str, unit: str) -> list[str]:
-        return [
-            f'<th scope="row">{row[kind]} {unit}</th>{bar(row["clips"] / most)}{cell(row["clips"])}'
-            for row in formats[f"{'rate' if kind == 'hertz' else kind}_in"]
-        ]
-
-    return (
-        f'<div class="plots">{"".join(plots)}</div>'
-        + (table(headings, rows, "Quantiles over clips") if found["clips"] else "")
-        + f'<p class="note">What lies outside a plot is counted in its outermost bin. {formats["clipped"]} '
-        f"clips touch full scale.</p>" + f'<div class="plots">'
-        f"{table(['Sample rate', '', '#Clips'], counts('hertz', 'Hz'), 'Sample rate of the sources')}"
-        + f"{table(['Channels', '', '#Clips'], counts('channels', ''), 'Channels of the sources')}</div>"
-    )
-
-
-def _silence(found: Mapping[str, Any]) -> str:
     silence = found["silence"]
-    quiet = [(name, 1.0) for name in silence["silent"]] + [
-        (row["clip"], row["quiet"]) for row in silence["half_empty"]
-    ]
-    meaning = (
-        f"Quiet means a frame of {1000 * silence['frame_seconds']:.0f} ms with an RMS below "
-        f"{silence['quiet_below_db']} dB of full scale."
-    )
-    if not quiet:
-        return f'<p>No clip is silent or half empty.</p><p class="note">{meaning}</p>'
-    rows = [
-        f'<th scope="row"><code>{text(plain(name))}</code></th>{bar(share, series=1)}{cell(share, 0, 100)}'
-        for name, share in quiet[:PAGE_ROWS]
-    ]
-    counts = (
-        f"{len(silence['silent'])} silent clips and {len(silence['half_empty'])} at least half "
-        f"empty{_first(rows, quiet)}"
-    )
-    return (
-        table(["Clip", "", "#% quiet"], rows, counts, tall=len(rows) > 20) + f'<p class="note">{meaning}</p>'
+    pairs = sorted(found["duplicates"]["pairs"], key=lambda row: not row["across"])
+    doubted = found["doubt"]["clips"]
+    return html.page(
+        "inspection.html",
+        title=str(found["store"]).rstrip("/").rsplit("/", 1)[-1],
+        found=found,
+        measured=KINDS,
+        plots=[
+            histogram(title, formats[key]["edges"], formats[key]["clips"], unit, "clips")
+            for key, (title, unit) in KINDS.items()
+        ],
+        quiet=[(name, 1.0) for name in silence["silent"]]
+        + [(row["clip"], row["quiet"]) for row in silence["half_empty"]],
+        pairs=pairs,
+        most=PAGE_ROWS,
+        plain=plain,
+        pairs_heard=[
+            row | {"sounds": [heard(samples_of(name)) for name in row["clips"]]}
+            for row in pairs[:PAIRS_HEARD]
+            if samples_of
+        ],
+        doubts_heard=[
+            row | {"sound": heard(samples_of(row["clip"]))} for row in doubted[:DOUBTS_HEARD] if samples_of
+        ],
     )
 
 
-def _duplicates(found: Mapping[str, Any], samples_of: Callable[[str], np.ndarray] | None) -> str:
-    twins = found["duplicates"]
-    unheard = (
-        f"{twins['without_fingerprint']} clips have too few features to be compared. "
-        if twins["without_fingerprint"]
-        else ""
-    )
-    note = (
-        f'<p class="note">{unheard}{DUPLICATES} Similarity is the correlation where two clips fit best, '
-        f"from {twins['similarity_from']:g} on.</p>"
-    )
-    if not twins["pairs"]:
-        return f"<p>No two clips hold the same sound.</p>{note}"
-    between = table(
-        ["Splits", "#Pairs"],
-        [f'<th scope="row">{text(name)}</th>{cell(count)}' for name, count in twins["between"].items()],
-        "Pairs by the splits of their clips",
-    )
-    ordered = sorted(twins["pairs"], key=lambda row: not row["across"])
-    rows = []
-    for row in ordered[:PAGE_ROWS]:
-        clips = "".join(
-            f"<td><code>{text(plain(name))}</code> {text(split)}</td>"
-            for name, split in zip(row["clips"], row["splits"], strict=True)
-        )
-        rows.append(f"{clips}<td>{'across' if row['across'] else 'within'}</td>{cell(row['similarity'], 3)}")
-    listed = table(
-        ["Clip", "Same sound", "Splits", "#Similarity"],
-        rows,
-        f"{len(twins['pairs'])} pairs, those across splits first{_first(rows, ordered)}",
-        sortable=True,
-        tall=len(rows) > 20,
-    )
-    heard = (
-        "".join(
-            _article(
-                zip(row["clips"], row["splits"], strict=True),
-                f"<p>Similarity {row['similarity']:.3f}</p>",
-                samples_of,
-            )
-            for row in ordered[:PAIRS_HEARD]
-        )
-        if samples_of
-        else ""
-    )
-    return f'{between}<h3>Pairs</h3>{listed}{note}<div class="clips">{heard}</div>'
-
-
-def _together(found: Mapping[str, Any]) -> str:
-    pairs = found["together"]
-    titles = {
-        "by_count": "Most frequent pairs",
-        "by_lift": f"Pairs that meet most above chance, from {pairs['least_clips']} clips",
-    }
-    parts = []
-    for key, title in titles.items():
-        rows = []
-        for row in pairs[key]:
-            names = f'<th scope="row">{text(row["labels"][0])}</th><td>{text(row["labels"][1])}</td>'
-            rows.append(
-                f"{names}{cell(row['clips'])}{cell(row['of'][0])}{cell(row['of'][1])}{cell(row['lift'], 1)}"
-            )
-        if rows:
-            parts.append(
-                table(
-                    ["Label", "With", "#Clips", "#Of", "#And", "#Lift"],
-                    rows,
-                    title,
-                    sortable=True,
-                    tall=len(rows) > 20,
-                )
-            )
-    note = (
-        '<p class="note">Lift: clips with both labels over those expected if the labels were independent.</p>'
-    )
-    return "".join(parts) + note if parts else "<p>No clip has two labels.</p>"
-
-
-def _doubt(found: Mapping[str, Any], samples_of: Callable[[str], np.ndarray] | None) -> str:
-    doubt, parts = found["doubt"], [f'<p class="note">{DOUBT}</p>']
-    if rated := doubt.get("rated"):
-        parts.insert(
-            0,
-            f"<p>People rated {rated['labels']} of these labels again: "
-            f"{number(rated['wrong_share'], 1, 100)} % of the store's clips that carry them are expected "
-            f"not to have them.</p>",
-        )
-    rows = [
-        f'<th scope="row">{text(row["name"])}</th>{bar(row["agreement"])}{cell(row["agreement"], 0, 100)}'
-        f"{cell(row['chance'], 0, 100)}{cell(row['alone'], 0, 100)}{cell(row['alone_chance'], 0, 100)}"
-        f"{cell(row['clips'])}"
-        for row in doubt["labels"]
-    ]
-    if rows:
-        headings = ["Label", "", "#% agree", "#by chance", "#% alone", "#by chance", "#Clips"]
-        parts.append(
-            table(
-                headings,
-                rows,
-                f"Agreement of neighbours, least above chance first; alone: not one neighbour carries the "
-                f"label; {doubt['compared']} clips compared",
-                sortable=True,
-                tall=len(rows) > 20,
-            )
-        )
-    rows = [
-        f'<th scope="row"><code>{text(plain(row["clip"]))}</code></th><td>{text(", ".join(row["labels"]))}'
-        f"</td><td>{text(row['neighbours'])}</td>{cell(row['share'], 0, 100)}"
-        for row in doubt["clips"][:PAGE_ROWS]
-    ]
-    if rows:
-        parts.append(
-            table(
-                ["Clip", "Its labels", "Its neighbours'", "#% of them"],
-                rows,
-                f"Clips that their neighbours contradict most{_first(rows, doubt['clips'])}",
-                sortable=True,
-                tall=len(rows) > 20,
-            )
-        )
-    if samples_of and rows:
-        heard = (
-            _article(
-                [(row["clip"], ", ".join(row["labels"]))],
-                f"<p>Its neighbours: {text(row['neighbours'])}</p>",
-                samples_of,
-            )
-            for row in doubt["clips"][:DOUBTS_HEARD]
-        )
-        parts.append(f'<div class="clips">{"".join(heard)}</div>')
-    return "".join(parts)
-
-
-def _article(clips: Iterable[tuple[str, str]], facts: str, samples_of: Callable[[str], np.ndarray]) -> str:
-    """Clips, each with a word about it, to look at and to listen to."""
-    shown = []
-    for name, about in clips:
-        samples = samples_of(name)[: SECONDS_HEARD * SAMPLE_RATE]
-        level = 10 * np.log10(fingerprint.band_power(samples).T + 1e-12)
-        loudest = max(float(level.max()), -DYNAMIC_RANGE)  # silence is dark
-        image = picture(level, f"Spectrogram of {plain(name)}", loudest - DYNAMIC_RANGE, loudest)
-        shown.append(
-            f"<h4><code>{text(plain(name))}</code> "
-            f"{text(about)}</h4>{image}{player(samples, SAMPLE_RATE, f'Sound of {plain(name)}')}"
-        )
-    return f"<article>{''.join(shown)}{facts}</article>"
+def heard(samples: np.ndarray) -> Sound:
+    """The first `SECONDS_HEARD` of a clip, int16 at 16 kHz, to look at and to listen to."""
+    samples = samples[: SECONDS_HEARD * SAMPLE_RATE]
+    level = 10 * np.log10(fingerprint.band_power(samples).T + 1e-12)
+    loudest = max(float(level.max()), -DYNAMIC_RANGE)  # silence is dark
+    return Sound(html.picture(level, loudest - DYNAMIC_RANGE, loudest), html.flac(samples, SAMPLE_RATE))

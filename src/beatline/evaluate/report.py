@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from beatline.core import artefact
-from beatline.core.html import number
+from beatline.core.html import markdown_cell, number
 from beatline.evaluate import metrics
 from beatline.evaluate.report_page import HEADLINES, ReportInputs, page
 
@@ -75,20 +75,17 @@ def results_md(inputs: ReportInputs) -> str:
     """The results in the recipe's form: environment, the recipe's table, then what it leaves out."""
     f = inputs.figures
 
-    def plain(value: object) -> str:
-        return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
-
     def interval(name: str, scale: float) -> str:
         return " to ".join(number(v, 2, scale) for v in f.intervals[name]) if name in f.intervals else "–"
 
     lines = [
         "# RESULTS",
         "## Environments",
-        *(f"- {plain(name)}: `{plain(value)}`" for name, value in inputs.environment.items()),
+        *(f"- {markdown_cell(name)}: `{markdown_cell(value)}`" for name, value in inputs.environment.items()),
         "",
     ]
     lines += [
-        f"## {plain(inputs.title)}",
+        f"## {markdown_cell(inputs.title)}",
         "|Split|mean_acc|mAP|mean_auc|n_labels|n_instances|",
         "|---|---|---|---|---|---|",
     ]
@@ -103,7 +100,9 @@ def results_md(inputs: ReportInputs) -> str:
         for name, (_, scale, _) in HEADLINES.items()
     ]
     lines += [f"|chance (mAP)|{number(f.chance, 2, 100)}|–|"]
-    lines += [f"|{plain(name)} (mAP)|{number(value, 2, 100)}|–|" for name, value in inputs.baseline.items()]
+    lines += [
+        f"|{markdown_cell(name)} (mAP)|{number(value, 2, 100)}|–|" for name, value in inputs.baseline.items()
+    ]
     lines += ["", "|Fact|Value|", "|---|---|", f"|labels scored|{f.n_labels_scored} of {f.n_labels}|"]
     lines += [
         f"|mAP by the reference's convention (AP 0 without a positive)|{number(f.mAP_reference, 2, 100)}|"
@@ -114,7 +113,7 @@ def results_md(inputs: ReportInputs) -> str:
     ]
     lines += [
         f"|clip list|{f.n_instances} clips, SHA-256 `{f.clips_hash}`|",
-        f"|validation|{plain(inputs.validation_rule)}|",
+        f"|validation|{markdown_cell(inputs.validation_rule)}|",
         "",
     ]
     lines += [

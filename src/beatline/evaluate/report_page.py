@@ -1,8 +1,7 @@
 """What a run ends with, as one page: curves, labels, mistakes, the best and the worst clips to listen to.
 
 In: `ReportInputs`. Out: the text of `report.html`, which needs nothing else and asks no server for anything.
-No score is made here. The published results are in `assets/report`; the page's frame and its pieces come from
-`markup`.
+The template is `assets/pages/report.html`; functions give the values of its sections. No score is made.
 """
 
 import csv
@@ -12,25 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from beatline.core.html import (
-    POINTS,
-    bar,
-    cell,
-    frame,
-    line_plot,
-    number,
-    picture,
-    player,
-    resource,
-    table,
-    text,
-    thin,
-)
+from beatline.core import html
+from beatline.core.html import POINTS, Plot, Sound, line_plot, number, thin
 from beatline.core.labels import audioset
 from beatline.evaluate import metrics
 from beatline.evaluate.metrics import Figures
@@ -40,17 +27,28 @@ from beatline.model.geometry import FRAME_SAMPLES, SAMPLE_RATE
 
 CLIPS_SHOWN = 6  # best, and as many worst
 ALIKE_SHOWN = 2  # of them with the same labels: the rest says nothing new
+SCORES_SHOWN = 5  # of a clip, the highest
 SECONDS_SHOWN = 20  # of a clip, at most: bounds the page
 MATRIX_LABELS = 60  # a matrix of more labels cannot be read
 PAIRS_SHOWN = 40
 LOSERS_SHOWN = 40
 DYNAMIC_RANGE = 14.0  # nats below the loudest point of a spectrogram, 60 dB
+
+
+class Headline(NamedTuple):
+    """A figure as the report shows it."""
+
+    title: str
+    scale: int
+    meaning: str
+
+
 HEADLINES = {
-    "mAP": ("mAP", 100, "mean over labels of the average precision"),
-    "mean_auc": ("Mean AUC", 100, "mean over labels of the area under the ROC curve"),
-    "d_prime": ("d′", 1, "the mean AUC as a distance of two normal distributions"),
-    "top1_hit_rate": ("Top-1 hit rate", 100, "clips whose highest score is one of their labels"),
-    "mean_acc": (
+    "mAP": Headline("mAP", 100, "mean over labels of the average precision"),
+    "mean_auc": Headline("Mean AUC", 100, "mean over labels of the area under the ROC curve"),
+    "d_prime": Headline("d′", 1, "the mean AUC as a distance of two normal distributions"),
+    "top1_hit_rate": Headline("Top-1 hit rate", 100, "clips whose highest score is one of their labels"),
+    "mean_acc": Headline(
         "mean_acc",
         100,
         "as ESPnet counts it: the highest score is the clip's first label, most frequent label first",
@@ -90,36 +88,31 @@ class ReportInputs:
     """Further facts for the folder's manifest."""
 
 
-SECTIONS: dict[str, Callable[[ReportInputs], str]] = {}
-
-
-def _section(title: str) -> Callable[[Callable[[ReportInputs], str]], Callable[[ReportInputs], str]]:
-    """Registers a part of the page; one that returns nothing is left out."""
-
-    def register(function: Callable[[ReportInputs], str]) -> Callable[[ReportInputs], str]:
-        SECTIONS[title] = function
-        return function
-
-    return register
-
-
 def page(inputs: ReportInputs) -> str:
     """The report as one HTML file."""
-    f, ran = inputs.figures, inputs.environment
-    facts = [f"{dataset_name(inputs.config)}: {f.n_instances} test clips, {f.n_labels} labels"]
-    facts += [f"beatline {text(ran.get('beatline version', ''))}", text(ran.get("date", ""))]
-    footer = " · ".join(f"{text(name)}: <code>{text(value)}</code>" for name, value in ran.items())
-    return frame(
-        inputs.title,
-        "report",
-        " · ".join(facts),
-        {title: make(inputs) for title, make in SECTIONS.items()},
-        footer,
+    return html.page(
+        "report.html",
+        inputs=inputs,
+        figures=inputs.figures,
+        names=inputs.predictions.labels.names,
+        dataset=dataset_name(inputs.config),
+        headlines=HEADLINES,
+        published=published(inputs),
+        curves=learning_curves(inputs),
+        best_first=best_first(inputs.figures.ap),
+        precision_recall=precision_recall(inputs),
+        confusion=confusion(inputs.predictions),
+        clips=clips(inputs),
+        alike_shown=ALIKE_SHOWN,
+        data=inputs.data_summary,
+        losers=losers(inputs.data_summary),
+        losers_shown=LOSERS_SHOWN,
+        settings=list(settings(inputs.config)),
     )
 
 
 def dataset_name(config: Mapping[str, Any]) -> str:
-    """The data set's name as HTML, from the configuration's source."""
+    """The data set's name, from the configuration's source."""
     data = config.get("data", {})
     source = next(
         (name for name in ("audioset", "dataset", "kaldi", "csv", "folder") if data.get(name) is not None),
@@ -130,101 +123,41 @@ def dataset_name(config: Mapping[str, Any]) -> str:
     if source == "audioset":
         return "AudioSet"
     if source == "dataset":
-        return text(data["dataset"]) + (f", fold {data['fold']}" if data.get("fold") is not None else "")
-    return "mini-audioset (embedded)" if str(data[source]) == "mini" else text(Path(str(data[source])).name)
+        return str(data["dataset"]) + (f", fold {data['fold']}" if data.get("fold") is not None else "")
+    return "mini-audioset (embedded)" if str(data[source]) == "mini" else Path(str(data[source])).name
 
 
-@_section("Figures")
-def headline(inputs: ReportInputs) -> str:
-    """The figures with their intervals, and mAP beside chance and the baselines."""
-    f, cards = inputs.figures, []
-    for name, (title, scale, meaning) in HEADLINES.items():
-        interval = f.intervals.get(name)
-        span = (
-            f"95 %: {number(interval[0], 2, scale)} to {number(interval[1], 2, scale)}<br>"
-            if interval
-            else ""
-        )
-        cards.append(
-            f'<div class="card"><dt>{title}</dt><dd '
-            f'class="figure">{number(getattr(f, name), 2, scale)}</dd><dd '
-            f'class="about">{span}{meaning}</dd></div>'
-        )
-    rows = [f'<th scope="row">Chance</th>{bar(f.chance, series=4)}{cell(f.chance, 2, 100)}<td></td>']
-    rows += [
-        f'<th scope="row">{text(name)}</th>{bar(value, series=4)}{cell(value, 2, 100)}<td></td>'
-        for name, value in inputs.baseline.items()
+def published(inputs: ReportInputs) -> dict[str, Any]:
+    """The published AS-20K results with this run among them.
+
+    It is ranked by mAP where its labels are AudioSet's. Else it stands last: a figure on other data has no
+    rank.
+    """
+    ours = {
+        "system": f"This model on {dataset_name(inputs.config)}",
+        "mAP": inputs.figures.mAP,
+        "train": inputs.data_summary.get("splits", {}).get("train"),
+        "test": inputs.figures.n_instances,
+        "ours": True,
+    }
+    rows = [
+        {
+            "system": row["system"],
+            "mAP": float(row["mAP"]) / 100,
+            "train": int(row["train_clips"]) if row["train_clips"] else None,
+            "test": int(row["eval_clips"]) if row["eval_clips"] else None,
+            "ours": False,
+        }
+        for row in csv.DictReader(io.StringIO(html.resource("published.csv")))
     ]
-    interval = f.intervals.get("mAP")
-    span = f"{number(interval[0], 2, 100)} to {number(interval[1], 2, 100)}" if interval else ""
-    rows.append(
-        f'<tr class="ours"><th scope="row">This model</th>{bar(f.mAP, interval)}{cell(f.mAP, 2, 100)}<td '
-        f'class="n">{span}</td></tr>'
-    )
-    unscored = f.n_labels - f.n_labels_scored
-    without = (
-        f" {unscored} of {f.n_labels} labels have no positive test clip and are left out of the means."
-        if unscored
-        else ""
-    )
-    return (
-        f'<dl class="cards">{"".join(cards)}</dl>'
-        + table(["", "", "#mAP", "#95 % interval"], rows, "mAP on the same test clips")
-        + f'<p class="note">{f.n_labels_scored} labels scored on {f.n_instances} clips.{without} '
-        + "Chance is what scores without any knowledge of the clips reach. Intervals are a bootstrap over "
-        "clips. " + f"Clip list: SHA-256 <code>{text(f.clips_hash)}</code>. Validation clips: "
-        f"{text(inputs.validation_rule)}.</p>"
-    )
+    rows.append(ours)
+    comparable = set(inputs.predictions.labels.mids) == set(audioset().mids)
+    if comparable:
+        rows.sort(key=lambda row: -row["mAP"])
+    return {"rows": rows, "comparable": comparable}
 
 
-@_section("Published results")
-def published(inputs: ReportInputs) -> str:
-    """The published AS-20K results with this run among them."""
-    f = inputs.figures
-
-    def line(
-        name: str, value: float, train: int | None, test: int | None, own: bool = False
-    ) -> tuple[float, str]:
-        drawn = bar(value, f.intervals.get("mAP"), series=0) if own else bar(value, series=4)
-        row = f'<th scope="row">{name}</th>{drawn}{cell(value, 2, 100)}{cell(train)}{cell(test)}'
-        return value, f'<tr class="ours">{row}</tr>' if own else row
-
-    def count(field: str) -> int | None:
-        return int(field) if field else None
-
-    table_of_others = csv.DictReader(io.StringIO(resource("published.csv")))
-    others = [
-        line(text(o["system"]), float(o["mAP"]) / 100, count(o["train_clips"]), count(o["eval_clips"]))
-        for o in table_of_others
-    ]
-    train_clips = inputs.data_summary.get("splits", {}).get("train")
-    ours = line(f"This model on {dataset_name(inputs.config)}", f.mAP, train_clips, f.n_instances, own=True)
-    same = set(inputs.predictions.labels.mids) == set(audioset().mids)
-    # a figure on other data takes no place in the ranking
-    rows = sorted([*others, ours], key=lambda pair: -pair[0]) if same else [*others, ours]
-    if same:
-        warning = (
-            "Everybody's copy of AudioSet differs: evaluation sets differ by up to 15 %, and the same model "
-            "scores differently on them. "
-            "Compare with the clip counts in hand."
-        )
-    else:
-        warning = (
-            "<strong>These figures do not compare with this run's:</strong> they were measured on "
-            "AudioSet's evaluation clips with 527 labels, "
-            f"this run's on {dataset_name(inputs.config)} with {f.n_labels} labels and {f.n_instances} "
-            f"clips. They stand here to show where the recipe belongs."
-        )
-    caption = (
-        "AudioSet-20K: single models, audio only, as published; a dash where the count is not known here"
-    )
-    return f"<p>{warning}</p>" + table(
-        ["System", "", "#mAP", "#Training clips", "#Test clips"], [row for _, row in rows], caption
-    )
-
-
-@_section("Learning curves")
-def learning_curves(inputs: ReportInputs) -> str:
+def learning_curves(inputs: ReportInputs) -> list[Plot]:
     """Loss, learning rate, gradient norm and validation figures over steps."""
 
     def line(event: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -247,43 +180,26 @@ def learning_curves(inputs: ReportInputs) -> str:
         known = {name: points for name, points in lines.items() if len(points[0])}
         if known:
             drawn.append(line_plot(title, known, "step", y_name))
-    note = '<p class="note">A long curve is drawn as the means of neighbouring steps.</p>'
-    return f'<div class="plots">{"".join(drawn)}</div>{note}' if drawn else ""
+    return drawn
 
 
-@_section("Average precision per label")
-def per_label(inputs: ReportInputs) -> str:
-    """AP of each label as bars, best first, with its counts."""
-    f, labels = inputs.figures, inputs.predictions.labels
-    rows = []
-    for i in sorted(
-        range(len(labels)), key=lambda i: (np.isnan(f.ap[i]), -f.ap[i] if not np.isnan(f.ap[i]) else 0.0, i)
-    ):
-        counts = cell(int(f.positives[i])) + cell(int(inputs.train_positives[i]))
-        rows.append(
-            f'<th scope="row">{text(labels.names[i])}</th>{bar(f.ap[i])}{cell(f.ap[i], 1, 100)}'
-            f"{cell(f.auc[i], 1, 100)}{counts}"
-        )
-    caption = f"{len(labels)} labels: average precision and counts of clips; a click on a heading sorts"
-    return table(
-        ["Label", "", "#AP", "#AUC", "#Test", "#Train"], rows, caption, sortable=True, tall=len(labels) > 30
-    )
+def best_first(ap: np.ndarray) -> list[int]:
+    """Indices of the labels, `(labels,)`, by falling AP; those without one last."""
+    return [int(i) for i in np.argsort(np.where(np.isnan(ap), np.inf, -ap), kind="stable")]
 
 
-@_section("Precision and recall")
-def precision_recall(inputs: ReportInputs) -> str:
+def precision_recall(inputs: ReportInputs) -> Plot | None:
     """Curves of the best, the middle and the worst label, and of all decisions together."""
-    f, p = inputs.figures, inputs.predictions
-    ranked = [int(i) for i in np.argsort(-f.ap, kind="stable") if not np.isnan(f.ap[i])]
+    p = inputs.predictions
+    ap = inputs.figures.ap
+    ranked = [i for i in best_first(ap) if not np.isnan(ap[i])]
     if not ranked:
-        return ""
-    chosen = (
-        {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
-        if len(ranked) > 2
-        else {"label": ranked[0]}
-    )
+        return None
+    chosen = {"label": ranked[0]}
+    if len(ranked) > 2:
+        chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
     curves = {
-        f"{role}: {p.labels.names[i]} (AP {number(f.ap[i], 1, 100)})": precision_recall_curve(
+        f"{role}: {p.labels.names[i]} (AP {number(ap[i], 1, 100)})": precision_recall_curve(
             p.scores[:, i], p.targets[:, i]
         )
         for role, i in chosen.items()
@@ -293,14 +209,7 @@ def precision_recall(inputs: ReportInputs) -> str:
     def whole(axes: Any) -> None:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
 
-    note = (
-        "A curve that stays at the top is a label found without false alarms. Micro: every pair of clip "
-        "and label is one decision, at one common threshold."
-    )
-    return (
-        f'<div class="plots">{line_plot("Precision over recall", curves, "recall", "precision", whole)}'
-        f'<p class="note">{note}</p></div>'
-    )
+    return line_plot("Precision over recall", curves, "recall", "precision", whole)
 
 
 def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -310,42 +219,21 @@ def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.
     return recall[keep], precision[keep]
 
 
-@_section("What is scored instead of what")
-def confusion(inputs: ReportInputs) -> str:
-    """Mean scores of every label on the clips of every label, and which wrong label comes first."""
-    p = inputs.predictions
+def confusion(p: Predictions) -> dict[str, Any]:
+    """Mean scores of every label on the clips of every label, and which wrong labels come first most often.
+
+    `matrix` has the indices of the rows, or None where there are too many labels to read one.
+    """
     mass, first = confusion_mass(p.scores, p.targets)
-    pairs = _pairs_table(p, mass, first)
-    if len(p.labels) > MATRIX_LABELS:
-        return pairs
-    heads = "".join(
-        f'<th scope="col" title="{text(name)}"><span>{text(name)}</span></th>' for name in p.labels.names
-    )
-    rows = []
-    for i, name in enumerate(p.labels.names):
-        if p.targets[:, i].any():
-            cells = "".join(_matrix_cell(float(v), own=i == j) for j, v in enumerate(mass[i]))
-            rows.append(f'<tr><th scope="row" title="{text(name)}">{text(name)}</th>{cells}</tr>')
-    caption = (
-        "Row: clips with this label. Column: mean score, times 100, of that label on those clips that "
-        "do not have it; framed: of the label itself."
-    )
-    matrix = (
-        f'<table class="matrix"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        f"</table>"
-    )
-    scroller = (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Matrix of mean scores">{matrix}</div>'
-    )
-    return f'<p class="note">{caption}</p>{scroller}<h3>Most frequent wrong first places</h3>{pairs}'
-
-
-def _matrix_cell(score: float, own: bool) -> str:
-    return (
-        "<td></td>"
-        if np.isnan(score)
-        else f'<td{" class=own" if own else ""} style="--v:{100 * score:.0f}%">{100 * score:.0f}</td>'
-    )
+    readable = len(p.labels) <= MATRIX_LABELS
+    pairs = sorted(zip(*np.nonzero(first), strict=True), key=lambda pair: (-first[pair], -mass[pair], pair))
+    return {
+        "mass": mass,
+        "matrix": np.flatnonzero(p.targets.any(axis=0)).tolist() if readable else None,
+        "first": first,
+        "pairs": pairs[:PAIRS_SHOWN],
+        "clips": p.targets.sum(axis=0),
+    }
 
 
 def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -367,54 +255,17 @@ def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray,
     return mass, first
 
 
-def _pairs_table(p: Predictions, mass: np.ndarray, first: np.ndarray) -> str:
-    pairs = sorted(zip(*np.nonzero(first), strict=True), key=lambda pair: (-first[pair], -mass[pair], pair))[
-        :PAIRS_SHOWN
-    ]
-    if not pairs:
-        return "<p>The highest score is one of the clip's labels on every clip.</p>"
-    count, names = p.targets.sum(axis=0), p.labels.names
-    rows = [
-        f'<th scope="row">{text(names[i])}</th><td>{text(names[j])}</td>{cell(first[i, j])}{cell(count[i])}'
-        f"{cell(float(mass[i, j]), 1, 100)}"
-        for i, j in pairs
-    ]
-    caption = (
-        f"Clips of a label on which a label they do not have gets the highest score; the {len(pairs)} "
-        f"most frequent pairs"
-    )
-    return table(
-        ["True label", "Scored first instead", "#On clips", "#Of its clips", "#Mean score"],
-        rows,
-        caption,
-        sortable=True,
-        tall=len(rows) > 20,
-    )
-
-
-@_section("Best and worst clips")
-def clips(inputs: ReportInputs) -> str:
-    """The clips with the best and the worst order of scores, to look at and to listen to."""
+def clips(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:
+    """The clips with the worst and the best order of scores, to look at and to listen to."""
     p = inputs.predictions
     order, ap = rank_clips(p.scores, p.targets)
-    shown = min(CLIPS_SHOWN, len(order) // 2)
-    if not shown:
-        return ""
     half = len(order) // 2
-    worst, best = (
-        "".join(_clip(inputs, i, float(ap[i])) for i in of_different_labels(some, p.targets)[:shown])
-        for some in (order[:half], order[::-1][:half])
-    )
-    note = (
-        "By the average precision of one clip over the labels: 100 where every label it has is scored above "
-        "every label it has not; equals are ordered by "
-        f"the distance between the two. At most {ALIKE_SHOWN} clips with the same labels are shown. "
-        f"Pictures: log-mel energies, 20 Hz to 8 kHz upwards, down to 60 dB below the loudest point."
-    )
-    return (
-        f'<p class="note">{note}</p><h3>Worst</h3><div class="clips">{worst}</div><h3>Best</h3><div '
-        f'class="clips">{best}</div>'
-    )
+    halves = {"Worst": order[:half], "Best": order[::-1][:half]}
+    return {
+        title: [clip(inputs, i, float(ap[i])) for i in of_different_labels(part, p.targets)[:CLIPS_SHOWN]]
+        for title, part in halves.items()
+        if half
+    }
 
 
 def of_different_labels(order: np.ndarray, targets: np.ndarray) -> list[int]:
@@ -440,115 +291,55 @@ def rank_clips(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
     return order[targets[order].any(axis=1)], ap
 
 
-def _clip(inputs: ReportInputs, index: int, ap: float) -> str:
+def clip(inputs: ReportInputs, index: int, ap: float) -> dict[str, Any]:
+    """A clip with its highest scores."""
     p = inputs.predictions
-    name, names, true = p.ids[index], p.labels.names, p.targets[index]
-    media = ""
-    if inputs.samples_of is not None:
-        samples = np.asarray(inputs.samples_of(name), dtype=np.int16)
-        cut = (
-            f", first {SECONDS_SHOWN} s of {len(samples) / SAMPLE_RATE:.0f}"
-            if len(samples) > SECONDS_SHOWN * SAMPLE_RATE
-            else ""
-        )
-        samples = samples[: SECONDS_SHOWN * SAMPLE_RATE]
-        media = spectrogram(samples, f"Log-mel spectrogram of {name}{cut}") + player(
-            samples, SAMPLE_RATE, f"Sound of {name}{cut}"
-        )
-    rows = []
-    for j in np.argsort(-p.scores[index], kind="stable")[:5]:
-        mark = (
-            f'<span class="true" title="a label of this clip">✓ {text(names[j])}</span>'
-            if true[j]
-            else text(names[j])
-        )
-        rows.append(
-            f'<tr><th scope="row">{mark}</th>{bar(float(p.scores[index, j]), series=2 if true[j] else 4)}'
-            f"{cell(float(p.scores[index, j]), 1, 100)}</tr>"
-        )
-    labels = ", ".join(text(names[j]) for j in np.flatnonzero(true))
-    facts = f'<p>True: <span class="true">{labels}</span> · AP {number(ap, 1, 100)}</p>'
-    return (
-        f'<article><h4><code>{text(name)}</code></h4>{media}{facts}<table aria-label="Five highest '
-        f'scores">{"".join(rows)}</table></article>'
-    )
+    names = p.labels.names
+    true = p.targets[index]
+    scores = p.scores[index]
+    return {
+        "name": p.ids[index],
+        "ap": ap,
+        "sound": heard(np.asarray(inputs.samples_of(p.ids[index]))) if inputs.samples_of else None,
+        "true": [names[j] for j in np.flatnonzero(true)],
+        "scores": [
+            (names[j], bool(true[j]), float(scores[j]))
+            for j in np.argsort(-scores, kind="stable")[:SCORES_SHOWN]
+        ],
+    }
 
 
-def spectrogram(samples: np.ndarray, described: str) -> str:
-    """The clip's log-mel energies as a picture: time to the right, 20 Hz to 8 kHz upwards."""
+def heard(samples: np.ndarray) -> Sound:
+    """The first `SECONDS_SHOWN` of a clip, int16 at 16 kHz, to look at and to listen to."""
+    cut = ""
+    if len(samples) > SECONDS_SHOWN * SAMPLE_RATE:
+        cut = f", first {SECONDS_SHOWN} s of {len(samples) / SAMPLE_RATE:.0f}"
+    samples = samples[: SECONDS_SHOWN * SAMPLE_RATE].astype(np.int16)
+    return Sound(spectrogram(samples), html.flac(samples, SAMPLE_RATE), cut)
+
+
+def spectrogram(samples: np.ndarray) -> str:
+    """The clip's log-mel energies as a picture, a data URI: time to the right, 20 Hz to 8 kHz upwards."""
     waveform = torch.zeros(1, max(FRAME_SAMPLES, len(samples)))
     waveform[0, : len(samples)] = torch.from_numpy(samples.astype(np.float32) / 2**15)
     energies = log_mel(waveform)[0].T.numpy()
-    return picture(energies, described, float(energies.max()) - DYNAMIC_RANGE, float(energies.max()))
+    return html.picture(energies, float(energies.max()) - DYNAMIC_RANGE, float(energies.max()))
 
 
-@_section("Data")
-def data(inputs: ReportInputs) -> str:
-    """What became of the inputs, and which labels lost most clips."""
-    summary = inputs.data_summary
-    if not summary:
-        return ""
-    rejected, splits = summary.get("rejected", {}), summary.get("splits", {})
-    sizes = ", ".join(f"{text(name)} {int(count)}" for name, count in splits.items())
-    counted = (
-        f"{summary['inputs']} inputs = {summary['ok']} clips accepted + {sum(rejected.values())} rejected"
-    )
-    parts = [f"<p>{counted}; {summary['hours']:.2f} hours. Clips: {sizes}.</p>"]
-    if rejected:
-        rows = []
-        for code, count in sorted(rejected.items(), key=lambda item: -item[1]):
-            rows.append(
-                f'<th scope="row"><code>{text(code)}</code></th>{bar(count / summary["inputs"], series=1)}'
-                f"{cell(count)}"
-            )
-        parts.append(
-            table(
-                ["Reason", "", "#Inputs"],
-                rows,
-                "Rejected inputs by reason; the store's ledger.jsonl names each",
-            )
-        )
-    losers = sorted(
-        (row for row in summary.get("labels", []) if row["lost"]),
-        key=lambda row: (-row["lost"] / (row["lost"] + row["present"]), -row["lost"]),
-    )
-    if losers:
-        rows = []
-        for row in losers[:LOSERS_SHOWN]:
-            share = row["lost"] / (row["lost"] + row["present"])
-            rows.append(
-                f'<th scope="row">{text(row["name"])}</th>{bar(share, series=1)}{cell(share, 1, 100)}'
-                f"{cell(row['lost'])}{cell(row['present'])}"
-            )
-        caption = (
-            f"Labels that lost clips: {len(losers)} of {len(summary['labels'])}; the largest shares first"
-        )
-        parts.append(
-            table(
-                ["Label", "", "#% lost", "#Lost", "#Left"], rows, caption, sortable=True, tall=len(rows) > 20
-            )
-        )
+def losers(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The labels that lost clips, with the `share` they lost, the largest first."""
+    rows = [
+        row | {"share": row["lost"] / (row["lost"] + row["present"])}
+        for row in summary.get("labels", [])
+        if row["lost"]
+    ]
+    return sorted(rows, key=lambda row: (-row["share"], -row["lost"]))
+
+
+def settings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every setting of a configuration by its dotted name, as JSON."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from settings(inner, f"{name}.{key}" if name else str(key))
     else:
-        parts.append("<p>No label lost a clip.</p>")
-    return "".join(parts)
-
-
-@_section("Configuration")
-def configuration(inputs: ReportInputs) -> str:
-    """Every setting of the run, by its dotted name."""
-
-    def flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                yield from flat(inner, f"{name}.{key}" if name else str(key))
-        else:
-            yield name, value
-
-    rows = []
-    for name, value in flat(inputs.config, ""):
-        shown = json.dumps(value, default=str, ensure_ascii=False)
-        rows.append(f'<th scope="row"><code>{text(name)}</code></th><td><code>{text(shown)}</code></td>')
-    listed = table(
-        ["Setting", "Value"], rows, "Resolved configuration: every setting with the value this run had"
-    )
-    return f"<details><summary>{len(rows)} settings</summary>{listed}</details>" if rows else ""
+        yield name, json.dumps(value, default=str, ensure_ascii=False)

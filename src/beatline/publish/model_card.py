@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from beatline.core.html import markdown
 from beatline.core.labels import LabelSet
 from beatline.core.version import __version__
 from beatline.evaluate.metrics import Figures
@@ -121,14 +122,14 @@ def _title(facts: Facts) -> str:
         if isinstance(tagger.head, Neighbours)
         else "a linear head"
     )
-    names = "; ".join(plain(name) for name in facts.labels.names[:MOST_LABELS])
+    names = "; ".join(markdown(name) for name in facts.labels.names[:MOST_LABELS])
     more = (
         f"; and {len(facts.labels) - MOST_LABELS} more (`labels.csv`)"
         if len(facts.labels) > MOST_LABELS
         else ""
     )
     return (
-        f"# {plain(facts.name.split('/')[-1])}\n\nTags sound: a BEATs encoder "
+        f"# {markdown(facts.name.split('/')[-1])}\n\nTags sound: a BEATs encoder "
         f"({tagger.config.encoder_layers} layers of {tagger.config.encoder_embed_dim}) with {head}, "
         f"{size / 1e6:.1f} million parameters, "
         f"{len(facts.labels)} labels, {several}. Written by beatline {__version__}.\n\nLabels: {names}{more}."
@@ -186,7 +187,7 @@ def _results(facts: Facts) -> str:
             )
         lines.append(f"| chance (mAP) | {number(figures.chance, 100)} | |")
         lines += [
-            f"| {plain(name)} (mAP) | {number(value, 100)} | |" for name, value in facts.baselines.items()
+            f"| {markdown(name)} (mAP) | {number(value, 100)} | |" for name, value in facts.baselines.items()
         ]
         lines += ["", f"Clip list: SHA-256 `{figures.clips_hash}`."]
     if _is_audioset(facts) and _config(facts)["data"].get("audioset_train") == ["balanced"]:
@@ -216,7 +217,7 @@ def _data(facts: Facts) -> str:
             f"hours), {data['inputs'] - data['ok']} were missing or refused."
         )
         lines += (
-            [f"Why: {', '.join(f'{plain(code)} {count}' for code, count in data['rejected'].items())}."]
+            [f"Why: {', '.join(f'{markdown(code)} {count}' for code, count in data['rejected'].items())}."]
             if data["rejected"]
             else []
         )
@@ -225,12 +226,12 @@ def _data(facts: Facts) -> str:
         )
         if lost:
             shown = "; ".join(
-                f"{plain(row['name'])} {row['lost']} of {row['expected']}" for row in lost[:WORST]
+                f"{markdown(row['name'])} {row['lost']} of {row['expected']}" for row in lost[:WORST]
             )
             lines.append(f"{len(lost)} labels lost clips; the largest shares: {shown}.")
-        lines.append(f"Validation: {plain(data['validation'])}.")
+        lines.append(f"Validation: {markdown(data['validation'])}.")
     lines.append(
-        f"Licence of the weights, as stated by who published them: {plain(facts.licence)}."
+        f"Licence of the weights, as stated by who published them: {markdown(facts.licence)}."
         if facts.licence
         else "Licence of the weights: not stated by who published them."
     )
@@ -243,16 +244,18 @@ def _source(facts: Facts) -> str:
         clips = ", ".join(f"{count} {split}" for split, count in probe["clips"].items() if count)
         return (
             f"The head was fitted to clips of who made it ({clips}; their licence is not stated), on the "
-            f"encoder of {plain(probe['encoder'])} ({plain(probe['encoder_family'])}), which stayed as it "
-            f"was."
+            f"encoder of {markdown(probe['encoder'])} ({markdown(probe['encoder_family'])}), which stayed "
+            "as it was."
         )
     if not _config(facts):
-        return f"Not known here: the weights were read from a file of another kind ({plain(facts.family)})."
+        return (
+            f"Not known here: the weights were read from a file of another kind ({markdown(facts.family)})."
+        )
     data = _config(facts)["data"]
     if data.get("audioset"):
-        tables = " and ".join(plain(table) for table in data["audioset_train"])
+        tables = " and ".join(markdown(table) for table in data["audioset_train"])
         return (
-            f"AudioSet: trained on its table {tables}, tested on {plain(data['audioset_eval'])}. Its "
+            f"AudioSet: trained on its table {tables}, tested on {markdown(data['audioset_eval'])}. Its "
             f"labels are CC BY 4.0; the sound is that of videos, under the terms of those who published them."
         )
     if data.get("csv") == "mini":
@@ -261,7 +264,7 @@ def _source(facts: Facts) -> str:
             "BY-SA 4.0 as a collection, each clip under the licence in its row."
         )
     if data.get("dataset"):
-        return f"{plain(data['dataset'])}. Its licence is for its own page to say."
+        return f"{markdown(data['dataset'])}. Its licence is for its own page to say."
     return "Clips of who trained it. Their licence is not stated."
 
 
@@ -274,7 +277,7 @@ def _training(facts: Facts) -> str:
         )
     train, optim, model, augment = config["train"], config["optim"], config["model"], config["augment"]
     rows = {
-        "start": plain(model["init"]) if model["init"] else "random weights",
+        "start": markdown(model["init"]) if model["init"] else "random weights",
         "epochs, batch": f"{train['epochs']}, {train['batch']}"
         + (f" in {train['accumulate']} parts" if train["accumulate"] > 1 else ""),
         "steps": facts.about.get("steps"),
@@ -312,7 +315,7 @@ def _limits(facts: Facts) -> str:
         )
         known = [i for i in figures.ap.argsort() if not math.isnan(figures.ap[i])]
         worst = "; ".join(
-            f"{plain(facts.labels.names[i])} {number(float(figures.ap[i]), 100)}" for i in known[:WORST]
+            f"{markdown(facts.labels.names[i])} {number(float(figures.ap[i]), 100)}" for i in known[:WORST]
         )
         lines += [f"Labels with the lowest AP: {worst}."] if len(known) > 2 * WORST else []
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
@@ -336,11 +339,3 @@ def _citation(facts: Facts) -> str:
 def number(value: float, scale: float) -> str:
     """Two digits after the point; a dash for what is not defined."""
     return f"{scale * value:.2f}" if math.isfinite(value) else "–"
-
-
-def plain(value: object) -> str:
-    """Text without meaning in Markdown, on one line: labels and settings are a stranger's words."""
-    text = " ".join(str(value).split())
-    for sign in "\\`*_[]|#":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("<", "&lt;")

@@ -2,7 +2,7 @@
 is turned away.
 
 In: a tagger and limits. Out: room for a request, or the reason why there is none. What becomes of a request
-is in `request`. Imports no torch.
+is in `uploads.intake`. Imports no torch.
 """
 
 import asyncio
@@ -20,9 +20,10 @@ from beatline.audio.samples import SAMPLE_RATE
 from beatline.core.artefact import FolderLock
 from beatline.core.errors import UserError
 from beatline.core.limits import ServeLimits
+from beatline.serve import answers
 from beatline.serve.batcher import Batcher
-from beatline.serve.prometheus import Metrics
-from beatline.serve.spool import Spool
+from beatline.serve.metrics import Metrics
+from beatline.serve.uploads.spool import Spool
 from beatline.tag.tagger import AudioTagger
 
 PREFIX = "beatline-serve-"
@@ -31,7 +32,7 @@ FAST_SECONDS = 0.5  # in which a body has arrived, or does not keep a place in t
 
 
 class Service:
-    """What all requests share; its attributes are for `request`."""
+    """What all requests share; routes ask for it with `routes.service_of`."""
 
     def __init__(self, tagger: AudioTagger, limits: ServeLimits):
         self.tagger, self.limits = tagger, limits
@@ -47,6 +48,7 @@ class Service:
         self._running: set[asyncio.Task[None]] = set()
         self.files = self.kept = self.uploads = 0
         self._pass_seconds = 0.0
+        self.label_table = answers.label_table(tagger.labels)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -113,7 +115,7 @@ class Service:
             yield
         finally:
             self._running.discard(task)
-            self.metrics.request_seconds.add(time.monotonic() - begun)
+            self.metrics.request_seconds.observe(time.monotonic() - begun)
 
     @contextmanager
     def room(self) -> Iterator[Path]:
@@ -163,8 +165,8 @@ class Service:
 
     def _seen(self, count: int, seconds: float) -> None:
         self._pass_seconds += 0.1 * (seconds - self._pass_seconds)
-        self.metrics.pass_windows.add(count)
-        self.metrics.pass_seconds.add(seconds)
+        self.metrics.pass_windows.observe(count)
+        self.metrics.pass_seconds.observe(seconds)
 
 
 def stopping() -> UserError:

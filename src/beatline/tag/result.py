@@ -1,10 +1,9 @@
 """What a tagger says of a recording, for programs and people.
 
-Outside the straight line: `tag` makes these, `formats` writes them. Imports no torch, and pandas only for who
-asks for its table.
+Outside the straight line: `tag` makes these, `formats` writes them. Imports no torch; pandas and jinja2
+only for who asks for a table.
 """
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -182,32 +181,9 @@ class Tagged:
         """As a notebook shows it: the best labels of the recording, and its first events where they were
         asked for.
         """
-        rows = "".join(
-            f"<tr><td>{html.escape(label.name)}</td><td>{score:.3f}</td><td><meter "
-            f"value='{score:.3f}'></meter></td></tr>"
-            for label, score in self.top(SHOWN)
-        )
-        about = f"{html.escape(self.source)}, {self.seconds:.1f} s" + (
-            f": {html.escape(self.note)}" if self.note else ""
-        )
-        page = (
-            f"<table><caption>{about}</caption><thead><tr><th>label</th><th>score</th><th></th></tr>"
-            f"</thead><tbody>{rows}</tbody></table>"
-        )
-        if self.events is None:
-            return page
-        lines = "".join(
-            f"<tr><td>{one.onset:.2f}</td><td>{one.offset:.2f}</td><td>{html.escape(one.label.name)}</td>"
-            f"<td>{one.score:.3f}</td></tr>"
-            for one in self.events[:EVENTS_SHOWN]
-        )
-        counted = f"{len(self.events)} events" + (
-            f", the first {EVENTS_SHOWN}" if len(self.events) > EVENTS_SHOWN else ""
-        )
-        return (
-            page + f"<table><caption>{counted}</caption><thead><tr><th>onset, s</th><th>offset, "
-            f"s</th><th>label</th><th>score</th></tr></thead><tbody>{lines}</tbody></table>"
-        )
+        from beatline.core.html import fragment
+
+        return fragment("result.html", result=self, labels_shown=SHOWN, events_shown=EVENTS_SHOWN)
 
     def _best(
         self, scores: np.ndarray, count: int | None, threshold: float | np.ndarray

@@ -17,7 +17,7 @@ from python_multipart.multipart import parse_options_header
 
 from beatline.core.errors import UserError
 from beatline.core.limits import ServeLimits
-from beatline.serve.spool import Share
+from beatline.serve.uploads.spool import Share
 
 FIELD = "files"
 LONGEST_NAME = 255
