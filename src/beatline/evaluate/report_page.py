@@ -140,7 +140,7 @@ def published(inputs: ReportInputs) -> dict[str, Any]:
         "test": inputs.figures.n_instances,
         "ours": True,
     }
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "system": row["system"],
             "mAP": float(row["mAP"]) / 100,
@@ -328,7 +328,7 @@ def spectrogram(samples: np.ndarray) -> str:
 
 def losers(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The labels that lost clips, with the `share` they lost, the largest first."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         row | {"share": row["lost"] / (row["lost"] + row["present"])}
         for row in summary.get("labels", [])
         if row["lost"]
