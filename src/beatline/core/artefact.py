@@ -83,6 +83,18 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_existing(path: Path) -> None:
+    """Returns where nothing has this name yet; a result never replaces what somebody keeps.
+
+    Raises:
+        UserError: `not-writable`.
+    """
+    if path.exists():
+        raise UserError(
+            "not-writable", f"cannot write {path}", "it is there already", "name another, or move it away"
+        )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` when the block ends well; otherwise nothing changes.

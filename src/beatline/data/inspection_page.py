@@ -13,6 +13,7 @@ import numpy as np
 
 from beatline.audio.samples import SAMPLE_RATE
 from beatline.core.html import bar, cell, frame, histogram, number, picture, player, table, text
+from beatline.core.text import printable
 from beatline.data import fingerprint
 
 ROWS = 10  # of a list on the console
@@ -35,9 +36,7 @@ DUPLICATES = (
 
 def plain(value: object) -> str:
     """The value as one line of text that a terminal shows and does not obey."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(value)
-    )
+    return printable(value)
 
 
 # --- the console

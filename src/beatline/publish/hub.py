@@ -45,13 +45,7 @@ def pack(source: Path | str, folder: Path, name: str = "", licence: str = "") ->
         UserError: `not-writable`, `disk-full`; `missing-stage` where the run's score is of another model; as
             `load_checkpoint`.
     """
-    if folder.exists():
-        raise UserError(
-            "not-writable",
-            f"cannot write {folder}",
-            "it is there already",
-            "name another folder, or move it away",
-        )
+    artefact.refuse_existing(folder)
     with artefact.disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
