@@ -206,9 +206,9 @@ def choice(
     """
     import numpy as np
 
-    from beatline.core.families import find
+    from beatline.core.ontology import label_indices
 
-    chosen = find(tagger.labels, given.labels) if given.labels else list(range(len(tagger.labels)))
+    chosen = label_indices(tagger.labels, given.labels) if given.labels else list(range(len(tagger.labels)))
     lowest = (
         tagger.calibration.thresholds
         if tagger.calibration
