@@ -5,6 +5,7 @@ told.
 import hashlib
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -100,6 +101,17 @@ def test_offline_it_says_what_to_put_where(official, tmp_path):
         and str(tmp_path / "out") in str(refused.value)
     )
     assert names(tmp_path / "out") == {"class_labels_indices.csv"}
+
+
+def test_without_a_client_it_says_what_to_install_and_keeps_what_needs_no_network(
+    official, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(UserError, match=r"pip install 'beatline\[download\]'") as refused:
+        audioset.fetch(tmp_path / "out", policy=QUICK)
+    assert refused.value.code == "missing-package" and capsys.readouterr().out.count("missing-package") == 1
+    assert names(tmp_path / "out") == {"class_labels_indices.csv"}
+    audioset.fetch(tmp_path / "out", [str(official)], policy=QUICK)  # folders need no client
 
 
 def test_a_login_page_is_no_table(official, server, tmp_path, capsys):

@@ -50,7 +50,7 @@ def find(source: Path | str, policy: http.Policy = http.POLICY) -> Path:
     try:
         remedy = (
             f"with a network run `hf download {name}`, or put what that left in "
-            f"{hub.cache_place(repository)} on another machine there"
+            f"{hub.cache_folder(repository)} on another machine there"
         )
         folder, files = hub.cached(repository, lambda listed: _chosen(listed, path), remedy, policy)
     except UserError as error:

@@ -21,11 +21,11 @@ from beatline.core.labels import LabelSet
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
 from beatline.evaluate.score_folder import mean_ap, read_score
-from beatline.fetch import checkpoints, hub
+from beatline.fetch import checkpoints
 from beatline.model.checkpoints import own
 from beatline.model.checkpoints.load import load_tagger
 from beatline.model.checkpoints.loaded import Loaded
-from beatline.publish import model_card
+from beatline.publish import model_card, upload
 from beatline.tag.calibration import Calibration, model_hash, place
 
 CARD, FEATURES = "README.md", "preprocessor_config.json"
@@ -58,7 +58,7 @@ def push(source: Path | str, repository: str, private: bool = False, licence: st
     where there is none.
 
     Raises:
-        UserError: As `pack` and `hub.upload`.
+        UserError: As `pack` and `upload.upload`.
     """
     with tempfile.TemporaryDirectory(prefix="beatline-") as place:
         folder = Path(place) / "model"
@@ -66,7 +66,7 @@ def push(source: Path | str, repository: str, private: bool = False, licence: st
         files = {
             path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
         }
-        return hub.upload(
+        return upload.upload(
             repository,
             files,
             lambda path: path.startswith(checkpoints.CALIBRATION),
