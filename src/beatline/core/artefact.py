@@ -1,9 +1,9 @@
 """Folders that are whole or do not exist.
 
-Outside the straight line: stores, checkpoints, predictions, scores and reports all pass through `publish` and
-`verify`. A folder is written beside its final name, every file is listed with size and SHA-256 in
-`manifest.json`, which is written last; then fsync and rename. A folder without a valid manifest does not
-exist for its reader. `FolderLock` keeps a second run out of the same folder.
+In: the files of a result. Out: a folder that its readers can check. Stores, checkpoints, predictions, scores
+and reports all pass through `publish` and `verify`. A folder is written beside its final name.
+`manifest.json` comes last and lists every file with size and SHA-256; then come fsync and rename. A folder
+without a valid list does not exist for its reader. `FolderLock` keeps a second run out of the same folder.
 """
 
 import errno
@@ -155,7 +155,7 @@ def beside(final: Path, suffix: str) -> Path:
     """What a folder is called before it is whole, or when it is to go.
 
     Raises:
-        UserError: `not-writable` for a folder that cannot be renamed, as the one we are in.
+        UserError: `not-writable` for a folder that cannot be renamed, as the working folder.
     """
     if final.name in ("", ".."):
         raise UserError(
@@ -209,8 +209,8 @@ def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
 
 
 def recover(final: Path) -> None:
-    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new one is in
-    place.
+    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new folder is
+    there.
     """
     old = beside(final, ".old")
     if old.exists() and not final.exists():
@@ -316,10 +316,12 @@ def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> d
 
 
 class FolderLock:
-    """One run per folder: an exclusive lock on `<folder>/.lock` that ends with the process, whatever ends it.
+    """Keeps a second run out of a folder, by an exclusive lock on `<folder>/.lock`.
+
+    The lock ends with the process, whatever ends that.
 
     Args:
-        wait: Until it is free.
+        wait: Whether to wait until the folder is free.
 
     Raises:
         UserError: `busy-folder`, naming the owner; `not-writable`, `disk-full`.
