@@ -28,7 +28,7 @@ def serving(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Server]:
     }.items():
         patch.setattr(f"huggingface_hub.constants.{name}", value)
     patch.setattr(http, "POLICY", QUICK)
-    for function in (upload.upload, client.cached, client.listing, checkpoints.find):
+    for function in (upload.upload, client.cached, client.listing, checkpoints.locate):
         patch.setattr(
             function,
             "__defaults__",

@@ -200,7 +200,7 @@ def hub(server, tmp_path, monkeypatch):
 
 
 def get(name, tmp_path, *sources):
-    return checkpoints.fetch(name, tmp_path / "checkpoints", sources, QUICK)
+    return checkpoints.locate(name, tmp_path / "checkpoints", sources, QUICK)
 
 
 def test_a_checkpoint_by_name_from_the_copy_that_has_it(hub, tmp_path, capsys):
@@ -300,6 +300,15 @@ def test_offline_the_message_says_which_file_to_put_where(tmp_path, monkeypatch)
         f"{tmp_path}/checkpoints/{NAME}.pt"
         in str(refused.value)
     )
+
+
+def test_a_repository_with_the_name_of_a_folder_here_is_asked_for_by_its_prefix(hub, tmp_path, monkeypatch):
+    (tmp_path / "here/espnet").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="hub:owner/name") as refused:
+        get("espnet/BEATs-AS20K", tmp_path)
+    assert refused.value.code == "missing-file" and hub.log() == []
+    assert get("hub:espnet/BEATs-AS20K", tmp_path).read_bytes() == WEIGHTS
 
 
 def test_unknown_names(tmp_path):

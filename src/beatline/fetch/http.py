@@ -204,7 +204,7 @@ def _first_bytes(answer: "httpx2.Response", count: int) -> bytes:
 
 class RangeStream(io.RawIOBase):
     """A remote file as a raw stream that can seek, of which only the blocks that are read are transferred;
-    one read ends at a block's end.
+    a read ends at a block's end.
 
     Args:
         read: (first byte, count) -> those bytes and the file's length.
@@ -244,7 +244,7 @@ class RangeStream(io.RawIOBase):
         return len(part)
 
 
-# --- one attempt
+# --- an attempt
 
 
 class _Partial:

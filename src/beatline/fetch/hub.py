@@ -1,6 +1,6 @@
 """Hugging Face repositories: what is in them, and their files on disk.
 
-In: a repository's name. Out: its files with length and hash at one commit, in a folder or in a cache. The
+In: a repository's name. Out: its files with length and hash at a commit, in a folder or in a cache. The
 library huggingface_hub answers what there is, and with which token. A file for a folder comes through `http`,
 because that library begins again from nothing after a kill; models to be used at once lie in its cache. Its
 settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). A stranger chose the names of a repository's files:
@@ -51,7 +51,7 @@ class File:
 
 @dataclass(frozen=True)
 class Repository:
-    """What a repository holds at one commit."""
+    """What a repository holds at a commit."""
 
     name: str
     kind: Kind
@@ -152,7 +152,7 @@ def cached(
     name: str, choose: Callable[[Repository], Sequence[File]], remedy: str, policy: http.Policy = http.POLICY
 ) -> tuple[Path, Sequence[File]]:
     """The folder in huggingface_hub's cache with the newest version of a model repository's chosen files, and
-    these; the last one fetched where the hub cannot be asked.
+    these files; the version fetched last where the hub cannot be asked.
 
     A file that is not what the repository states is fetched once more.
 
@@ -333,7 +333,7 @@ def _bounded(policy: http.Policy) -> Iterator[None]:
         if response.status_code in request.PASSING and wait is not None:
             raise request.Again(f"the server answers {response.status_code}", wait)
 
-    with _CLIENT:  # there is one for all threads
+    with _CLIENT:  # all threads share the client
         session, loud, bars = (
             get_session(),
             logging.get_verbosity(),
