@@ -4,7 +4,9 @@ told.
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -309,6 +311,18 @@ def test_a_repository_with_the_name_of_a_folder_here_is_asked_for_by_its_prefix(
         get("espnet/BEATs-AS20K", tmp_path)
     assert refused.value.code == "missing-file" and hub.log() == []
     assert get("hub:espnet/BEATs-AS20K", tmp_path).read_bytes() == WEIGHTS
+
+
+def test_an_environment_that_cannot_be_used_is_one_line(tmp_path):
+    refused = subprocess.run(
+        [sys.executable, "-m", "beatline", "fetch", "checkpoint", "me/other", "--to", tmp_path],
+        env=os.environ | {"ALL_PROXY": "socks5://127.0.0.1:9", "HF_ENDPOINT": DEAD},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode == 5 and refused.stderr.count("\n") == 1
+    assert "check HTTPS_PROXY" in refused.stderr and "[no-network]" in refused.stderr
 
 
 def test_unknown_names(tmp_path):

@@ -334,16 +334,13 @@ def _bounded(policy: http.Policy) -> Iterator[None]:
             raise request.Again(f"the server answers {response.status_code}", wait)
 
     with _CLIENT:  # all threads share the client
-        session, loud, bars = (
-            get_session(),
-            logging.get_verbosity(),
-            not (are_progress_bars_disabled() or sys.stderr.isatty()),
-        )
+        with request.environment():
+            session = get_session()
+        loud = logging.get_verbosity()
+        bars = not (are_progress_bars_disabled() or sys.stderr.isatty())
         hooks, timeout = session.event_hooks, session.timeout
-        session.event_hooks, session.timeout = (
-            {**hooks, "response": [*hooks["response"], hook]},
-            policy.timeout,
-        )
+        session.event_hooks = {**hooks, "response": [*hooks["response"], hook]}
+        session.timeout = policy.timeout
         logging.set_verbosity_error()
         if bars:
             disable_progress_bars()

@@ -103,8 +103,21 @@ def _client(policy: Policy) -> "httpx2.Client":
             "it needs the package httpx2",
             "pip install 'beatline[download]'",
         ) from error
-    try:
+    with environment():
         return httpx2.Client(timeout=policy.timeout)
+
+
+@contextmanager
+def environment() -> Iterator[None]:
+    """Names what keeps the block from making a client as the environment says.
+
+    Raises:
+        UserError: `no-network`.
+    """
+    import httpx2
+
+    try:
+        yield
     except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
         raise UserError(
             "no-network",
