@@ -115,7 +115,7 @@ def load(
     from beatline.fetch import checkpoints
     from beatline.tag.tagger import load as load_tagger
 
-    path = checkpoints.find(source)
+    path = checkpoints.locate(source)
     return load_tagger(path, engine, precision, device, threads, window, hop, merge, parents, head)
 
 

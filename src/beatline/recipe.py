@@ -133,7 +133,7 @@ def train(config: Config) -> None:
         if is_first():
             artefact.recover(folder)
         clips = open_store(config)
-        init = checkpoints.find(config.model.init) if config.model.init else None
+        init = checkpoints.locate(config.model.init) if config.model.init else None
         trainer = Trainer(config, clips, init)
         parallel.wait()
         about = artefact.read_manifest(folder)

@@ -139,15 +139,15 @@ def test_what_is_found_in_a_bucket(s3):
         s3.pipe_file(f"bucket/found/{name}", sound)
     for marker in ("found/", "found/deep/", "found/strange.wav/"):
         s3.call_s3("put_object", Bucket="bucket", Key=marker, Body=b"")
-    found = dict(bulk_tag.find(["s3://bucket/found/"], "s3://bucket/found/out"))
+    found = dict(bulk_tag.find_inputs(["s3://bucket/found/"], "s3://bucket/found/out"))
     assert sorted(found) == sorted(f"s3://bucket/found/{name}" for name in names)
     for given in ("s3://bucket/found/a b.wav", "s3://bucket/found/[a-z]*.wav"):
-        same = dict(bulk_tag.find([given], "out"))
+        same = dict(bulk_tag.find_inputs([given], "out"))
         assert same and {name: found[name] for name in same} == same, (
             "the same input has the same state, however it is named"
         )
     for source in ("s3://bucket/nothing", "s3://nowhere/x"):
-        refused("missing-file", bulk_tag.find, [source], "out")
+        refused("missing-file", bulk_tag.find_inputs, [source], "out")
 
 
 def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch):
@@ -165,7 +165,7 @@ def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch)
         "download-failed", remote.get, "s3://bucket/got/a.wav", tmp_path / "c"
     )
     assert "check the address, the network and the credentials" in refused(
-        "download-failed", bulk_tag.find, ["s3://bucket/got"], "out"
+        "download-failed", bulk_tag.find_inputs, ["s3://bucket/got"], "out"
     )
     gone, name = remote.system("s3://bucket/got/a.wav")
     for ask, what in ((remote.content, name), (remote.contents, [name]), (remote.remove, name)):

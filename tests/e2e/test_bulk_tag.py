@@ -78,7 +78,7 @@ def offline(model, sounds):
 def run(sources, model, place, **options) -> tuple[dict, list[int]]:
     done: list[int] = []
     return bulk_tag.tag_inputs(
-        bulk_tag.find(map(str, sources), str(place)),
+        bulk_tag.find_inputs(map(str, sources), str(place)),
         Settings.of(model, **options),
         str(place),
         2,
@@ -234,7 +234,7 @@ def test_a_server_that_hangs_up_has_not_said_that_a_file_is_missing(ftp, tmp_pat
     assert (tmp_path / "a").exists() and not (tmp_path / "b").exists()
     monkeypatch.setattr("pyftpdlib.handlers.FTPHandler.ftp_RETR", lambda handler, file: handler.close())
     refused("download-failed", remote.get, f"{address}/a.wav", tmp_path / "c")
-    refused("download-failed", bulk_tag.find, ["ftp://127.0.0.1:9/x"], "out")
+    refused("download-failed", bulk_tag.find_inputs, ["ftp://127.0.0.1:9/x"], "out")
     gc.collect()  # here, where it is expected
 
 
@@ -334,20 +334,20 @@ def test_what_is_found(sounds, tmp_path):
         (tmp_path / name).write_bytes(b"x")
     names = [
         name
-        for name, _ in bulk_tag.find(
+        for name, _ in bulk_tag.find_inputs(
             [str(tmp_path / "in"), str(tmp_path / "strange.bin"), str(tmp_path / "in/*.wav")], str(place)
         )
     ]
     assert names == [str(tmp_path / name) for name in ("in/a.tar", "in/b.wav", "strange.bin")]
-    addresses = [name for name, _ in bulk_tag.find([f"file://{tmp_path}/in"], "s3://bucket/out")]
+    addresses = [name for name, _ in bulk_tag.find_inputs([f"file://{tmp_path}/in"], "s3://bucket/out")]
     assert str(tmp_path / "in/b.wav") in addresses
-    refused("missing-file", bulk_tag.find, [str(tmp_path / "nothing")], "out")
-    refused("bad-usage", bulk_tag.find, ["strange://x/y"], "out")
+    refused("missing-file", bulk_tag.find_inputs, [str(tmp_path / "nothing")], "out")
+    refused("bad-usage", bulk_tag.find_inputs, ["strange://x/y"], "out")
 
 
 def test_a_folder_that_cannot_be_read_has_a_row(half_closed):
     (half_closed / "a.wav").write_bytes(b"x")
-    assert [name for name, _ in bulk_tag.find([str(half_closed)], "out")] == [
+    assert [name for name, _ in bulk_tag.find_inputs([str(half_closed)], "out")] == [
         str(half_closed / "a.wav"),
         str(half_closed / "closed"),
     ]

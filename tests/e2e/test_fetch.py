@@ -63,7 +63,7 @@ def tree(folder):
 def everything(server, folder, only_quick=False):
     """All three commands."""
     audioset.fetch(folder, [server.address + "/files"], policy=QUICK)
-    checkpoints.fetch("BEATs_iter3_plus_AS20K", folder / "checkpoints", policy=QUICK)
+    checkpoints.locate("BEATs_iter3_plus_AS20K", folder / "checkpoints", policy=QUICK)
     service = youtube.Service(address=server.address + "/watch/{id}", extractors=("generic",))
     clips.fetch(
         folder,

@@ -8,6 +8,7 @@ import pytest
 
 from beatline.fetch import checkpoints, http
 from beatline.fetch import hub as client
+from beatline.publish import upload
 from tests.helpers.servers import TOKEN, Server
 
 QUICK = http.Policy(tries=2, first_wait=0.001, longest_wait=0.01, timeout=5)
@@ -27,7 +28,7 @@ def serving(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Server]:
     }.items():
         patch.setattr(f"huggingface_hub.constants.{name}", value)
     patch.setattr(http, "POLICY", QUICK)
-    for function in (client.upload, client.cached, client.listing, checkpoints.find):
+    for function in (upload.upload, client.cached, client.listing, checkpoints.locate):
         patch.setattr(
             function,
             "__defaults__",

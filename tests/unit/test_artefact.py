@@ -163,3 +163,10 @@ def test_write_atomic_replaces(tmp_path):
     artefact.write_atomic(path, "one")
     artefact.write_atomic(path, "two")
     assert path.read_text() == "two" and len(list(path.parent.iterdir())) == 1
+
+
+def test_what_exists_is_refused_in_one_line(tmp_path):
+    artefact.refuse_existing(tmp_path / "new")
+    with pytest.raises(UserError, match="it is there already") as refused:
+        artefact.refuse_existing(tmp_path)
+    assert refused.value.code == "not-writable" and str(tmp_path) in str(refused.value)

@@ -3,10 +3,18 @@
 import hashlib
 import os
 import random
+import ssl
+import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from beatline.core.errors import UserError
 from beatline.fetch import http
@@ -239,3 +247,110 @@ def test_a_stream_of_a_server_without_ranges(server):
         http.RangeStream(
             lambda first, count: http.read_range(f"{server.address}/files/a.bin", first, count, policy=QUICK)
         )
+
+
+def test_a_part_of_a_file_and_none_beyond_its_end(server):
+    server.faults()
+    assert http.read_range(f"{server.address}/files/a.bin", 10, 20, policy=QUICK) == (BODY[10:30], len(BODY))
+    with pytest.raises(http.NoRanges):
+        http.read_range(f"{server.address}/files/a.bin", len(BODY) + 5, 20, policy=QUICK)
+
+
+# --- encryption, proxies, what is not installed
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory):
+    """An https server on loopback with a certificate of its own, which sends `/down` on to http; its address
+    and the certificate's file.
+    """
+    folder = tmp_path_factory.mktemp("encrypted")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "certificate").write_bytes(certificate.public_bytes(pem))
+    (folder / "key").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self):
+            down = self.path == "/down"
+            self.send_response(302 if down else 200)
+            self.send_header(*("Location", "http://localhost:9/") if down else ("X-Nothing", "x"))
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *_):
+            pass
+
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    serving.handle_error = lambda *_: None  # a client that goes away
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate", folder / "key")
+    serving.socket = context.wrap_socket(serving.socket, server_side=True)
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    yield f"https://localhost:{serving.server_port}", folder / "certificate"
+    serving.shutdown()
+    serving.server_close()
+
+
+def test_a_certificate_of_somebody_is_refused_in_one_line_and_at_once(encrypted, tmp_path):
+    with pytest.raises(UserError, match="its certificate is not valid") as refused:
+        http.download(f"{encrypted[0]}/x", tmp_path / "x", policy=QUICK)
+    assert refused.value.code == "download-failed" and not list(tmp_path.iterdir())
+
+
+def test_an_encrypted_address_never_leads_to_one_that_is_not(encrypted, tmp_path, monkeypatch):
+    address, certificate = encrypted
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert http.download(f"{address}/x", tmp_path / "x", policy=QUICK) == hashlib.sha256(b"hello").hexdigest()
+    with pytest.raises(UserError, match="without encryption") as refused:
+        http.download(f"{address}/down", tmp_path / "y", policy=QUICK)
+    assert refused.value.code == "download-failed" and not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTP_PROXY", "socks5://127.0.0.1:9"),
+        ("ALL_PROXY", "nonsense://x"),
+        ("SSL_CERT_FILE", "/no/such/file"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_named(server, tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=name) as refused:
+        http.download(f"{server.address}/files/a.bin", tmp_path / "x", policy=QUICK)
+    assert refused.value.code == "no-network"
+
+
+def test_a_proxy_that_is_not_there_is_no_network(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="Connection refused") as refused:
+        http.download(f"{server.address}/files/a.bin", tmp_path / "x", policy=QUICK)
+    assert refused.value.code == "no-network"
+
+
+def test_without_the_client_the_extra_is_named(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(UserError, match=r"beatline\[download\]") as refused:
+        http.download(f"{server.address}/files/a.bin", tmp_path / "x", policy=QUICK)
+    assert refused.value.code == "missing-package"
+
+
+@pytest.mark.parametrize("address", ["http://", "https://[::1", "http://\x00/", "http:/x"])
+def test_an_address_that_cannot_be_one_is_refused_in_one_line(tmp_path, address):
+    with pytest.raises(UserError) as refused:
+        http.download(address, tmp_path / "x", policy=QUICK)
+    assert refused.value.code == "bad-usage" and str(refused.value).isprintable()

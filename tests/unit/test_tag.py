@@ -363,7 +363,9 @@ def test_the_library_and_bulk_tagging_find_the_same_files(tmp_path):
     (tmp_path / "a/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a/b/circle").symlink_to(tmp_path / "a")
     found = [str(path) for path in inputs.find_audio([str(tmp_path / "a")])]
-    assert sorted(found) == [name for name, _ in bulk_tag.find([str(tmp_path / "a")], str(tmp_path / "out"))]
+    assert sorted(found) == [
+        name for name, _ in bulk_tag.find_inputs([str(tmp_path / "a")], str(tmp_path / "out"))
+    ]
     assert len(found) == len(EXTENSIONS) + 2 and str(tmp_path / "a/link/linked.ts") in found
 
 

@@ -61,7 +61,9 @@ def fetch(arguments: list[str]) -> None:
     elif options is not None:
         print(clips.fetch(Path(rest[0]), sources, options))
     else:
-        path = checkpoints.fetch(rest[0], Path(target or "checkpoints"), [Path(source) for source in sources])
+        path = checkpoints.locate(
+            rest[0], Path(target or "checkpoints"), [Path(source) for source in sources]
+        )
         print(f"use it with --model.init {path}")
 
 

@@ -93,7 +93,7 @@ def model_path(name: str) -> Path:
     """Where a model is; a run folder stands for the model in it."""
     from beatline.fetch import checkpoints
 
-    path = checkpoints.find(name)
+    path = checkpoints.locate(name)
     return path / "model" if (path / "model").is_dir() else path
 
 
@@ -206,9 +206,9 @@ def choice(
     """
     import numpy as np
 
-    from beatline.core.families import find
+    from beatline.core.ontology import label_indices
 
-    chosen = find(tagger.labels, given.labels) if given.labels else list(range(len(tagger.labels)))
+    chosen = label_indices(tagger.labels, given.labels) if given.labels else list(range(len(tagger.labels)))
     lowest = (
         tagger.calibration.thresholds
         if tagger.calibration
@@ -240,7 +240,7 @@ def load_tagger(given: argparse.Namespace, head: bool = True) -> "AudioTagger":
         if "window" in given
         else {}
     )
-    given.model = checkpoints.find(given.model)  # once, so that its calibration is looked for beside it
+    given.model = checkpoints.locate(given.model)  # once, so that its calibration is looked for beside it
     tagger = beatline.load(
         given.model,
         engine=given.engine,

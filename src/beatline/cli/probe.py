@@ -55,7 +55,7 @@ def probe(arguments: list[str]) -> None:
     from beatline.train.probe import learn
 
     clips = labelled.of_data(config.load_data(settings, test_fraction=0.0, validation_fraction=0.0))
-    model = checkpoints.find(given.model)
+    model = checkpoints.locate(given.model)
     with progress("probe", len(clips.ids)) as advance:
         learned = learn(model, clips, given.to, given.head, given.task, given.device, advance)
     for line in (*(f"{one.input}: {one.reason}" for one in clips.rejected), *learned.refused):

@@ -38,7 +38,7 @@ def pack(arguments: list[str]) -> None:
         from beatline.fetch import checkpoints
         from beatline.publish import hub as publish
 
-        publish.pack(checkpoints.find(given.source), given.target, licence=given.license)
+        publish.pack(checkpoints.locate(given.source), given.target, licence=given.license)
     else:
         if given.target.suffix != ".zip" or given.license:
             cause = (
@@ -56,7 +56,7 @@ def pack(arguments: list[str]) -> None:
         from beatline.model.checkpoints.load import load_tagger
         from beatline.publish import espnet_zip
 
-        loaded = load_tagger(checkpoints.find(given.source))
+        loaded = load_tagger(checkpoints.locate(given.source))
         tagger, labels = loaded.tagger(), loaded.labels
         espnet_zip.write(given.target, tagger, labels)
     print(f"pack     {given.source} -> {given.target}")
@@ -82,5 +82,5 @@ def push(arguments: list[str]) -> None:
     from beatline.fetch import checkpoints
     from beatline.publish import hub as publish
 
-    address = publish.push(checkpoints.find(given.source), given.repository, given.private, given.license)
+    address = publish.push(checkpoints.locate(given.source), given.repository, given.private, given.license)
     print(f"push     {given.source} -> {address}")

@@ -25,7 +25,7 @@ def tag(arguments: list[str]) -> int:
     from beatline.tag import ray as bulk_tag
     from beatline.tag.batch_tagger import Settings
 
-    inputs = bulk_tag.find(given.audio, given.to)
+    inputs = bulk_tag.find_inputs(given.audio, given.to)
     settings = Settings.of(given.model, given.calibrated, _event_options(given), **_tagger_options(given))
     say("tag", f"{len(inputs)} files -> {given.to}, on Ray")
     with remote.locked(given.to), progress("tag", len(inputs)) as advance:

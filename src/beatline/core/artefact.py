@@ -1,10 +1,10 @@
 """Folders that are whole or do not exist.
 
-Outside the straight line: stores, checkpoints, predictions, scores and reports all pass through `publish` and
-`verify`. A folder is written beside its final name, every file is listed with size and SHA-256 in
-`contents.json`, which is written last; then fsync and rename. A folder without a valid list does not exist
-for its reader. Earlier versions called the list `manifest.json`: it is read, and keeps its name.
-`FolderLock` keeps a second run out of the same folder.
+In: the files of a result. Out: a folder that its readers can check. Stores, checkpoints, predictions, scores
+and reports all pass through `publish` and `verify`. A folder is written beside its final name.
+`contents.json` comes last and lists every file with size and SHA-256; then come fsync and rename. A folder
+without a valid list does not exist for its reader. Earlier versions called the list `manifest.json`: it is
+read, and keeps its name. `FolderLock` keeps a second run out of the same folder.
 """
 
 import errno
@@ -87,6 +87,18 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_existing(path: Path) -> None:
+    """Returns where nothing has this name yet; a result never replaces what somebody keeps.
+
+    Raises:
+        UserError: `not-writable`.
+    """
+    if path.exists():
+        raise UserError(
+            "not-writable", f"cannot write {path}", "it is there already", "name another, or move it away"
+        )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` when the block ends well; otherwise nothing changes.
@@ -159,7 +171,7 @@ def beside(final: Path, suffix: str) -> Path:
     """What a folder is called before it is whole, or when it is to go.
 
     Raises:
-        UserError: `not-writable` for a folder that cannot be renamed, as the one we are in.
+        UserError: `not-writable` for a folder that cannot be renamed, as the working folder.
     """
     if final.name in ("", ".."):
         raise UserError(
@@ -213,8 +225,8 @@ def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
 
 
 def recover(final: Path) -> None:
-    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new one is in
-    place.
+    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new folder is
+    there.
     """
     old = beside(final, ".old")
     if old.exists() and not final.exists():
@@ -321,10 +333,12 @@ def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> d
 
 
 class FolderLock:
-    """One run per folder: an exclusive lock on `<folder>/.lock` that ends with the process, whatever ends it.
+    """Keeps a second run out of a folder, by an exclusive lock on `<folder>/.lock`.
+
+    The lock ends with the process, whatever ends that.
 
     Args:
-        wait: Until it is free.
+        wait: Whether to wait until the folder is free.
 
     Raises:
         UserError: `busy-folder`, naming the owner; `not-writable`, `disk-full`.

@@ -1,8 +1,8 @@
-"""What a run says: one honest line per stage, a progress bar, and `log.jsonl`.
+"""What a run says: a line for each stage, a progress bar, and `log.jsonl`.
 
-Outside the straight line. The log holds only what is a function of the run (no times), so that a resumed
-run's log equals the uninterrupted one's bit for bit; its length and hash travel in the checkpoint, and a
-resume cuts it back to there. Speed goes to the console and `speed.jsonl`.
+In: what a stage has to say. Out: the console, and a log. The log holds only what is a function of the run (no
+times), so a resumed run's log equals the uninterrupted run's bit for bit. Its length and hash travel in the
+checkpoint, and a resume cuts it back to them.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from beatline.core.errors import UserError
 
 
 def is_first() -> bool:
-    """Whether this is the first process of several, or the only one: the one that writes and speaks."""
+    """Whether this process writes and speaks: the only process of a run, or the first of several."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def say(stage: str, message: str) -> None:
-    """One line on the console, from the first process of several."""
+    """Prints a line, from the first process of several."""
     if is_first():
         print(f"{stage:<8} {message}", flush=True)
 
@@ -114,7 +114,7 @@ class RunLog:
         self._bytes += len(line)
 
     def mark(self) -> dict[str, Any]:
-        """Where the log stands, on disk: to be kept in a checkpoint."""
+        """The log's length and hash, once it is on the disk; a checkpoint keeps them."""
         with disk_errors(self.path):
             os.fsync(self._file.fileno())
         return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}

@@ -5,6 +5,8 @@ its class. The table `EXIT_CODES` is the whole list of codes. What is not here i
 traceback.
 """
 
+from beatline.core.text import printable
+
 USAGE, INPUT, CORRUPT, RESOURCE = 2, 3, 4, 5
 
 EXIT_CODES: dict[str, int] = {
@@ -80,7 +82,4 @@ class UserError(Exception):
         self.exit_code = EXIT_CODES[code]
 
     def __str__(self) -> str:
-        line = " ".join(f"{self.what}: {self.cause}; {self.remedy} [{self.code}]".split())
-        return "".join(
-            letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
-        )  # a file's name must not steer a terminal
+        return printable(" ".join(f"{self.what}: {self.cause}; {self.remedy} [{self.code}]".split()))

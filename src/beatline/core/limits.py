@@ -1,6 +1,7 @@
-"""Bounds on what beatline accepts from outside, in one place.
+"""All bounds on what beatline accepts from outside.
 
-Outside the straight line: `audio`, `media` and `manifest` ask here before they allocate anything.
+In: nothing. Out: `LIMITS` for files, tables, archives and checkpoints; `SERVE_LIMITS` for a server's clients.
+Whatever reads from outside asks here before it allocates anything.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""Ray Data: jobs over many machines.
+"""Ray Data: tasks over many machines.
 
-Outside the straight line: `bulk` and `bulk_tag` give it tasks, which are the rows of a Ray Data set, a block
-each. A task says all that its result depends on, so a worker that dies costs only its task, which Ray gives
-to another one. What a task cannot do it says in its answer's `error`, for Ray would wrap an exception. Extra
-`bulk`. Imports no torch.
+In: tasks, which are the rows of a Ray Data set, a block each. Out: their answers. `data.ray` and `tag.ray`
+use it. A task says all that its result depends on: a worker that dies costs only its task, which Ray gives to
+another worker. A task that fails says so in its answer's `error`, because Ray would wrap an exception. The
+package is in the extra `bulk`. Imports no torch.
 """
 
 import json
@@ -21,15 +21,16 @@ OBJECT_BYTES = (
 )  # memory for tasks and answers, which are small; Ray would take a third of the machine
 MORE_TRIES = 9  # of a task whose worker died
 
-Task = dict[str, Any]
-"""What to do: texts and bytes."""
+RayTask = dict[str, Any]
+"""A task for `each`: texts and bytes by name."""
 
 
 def each(
-    tasks: list[Task], work: Callable[[Task], dict[str, Any]], workers: int, **needs: Any
+    tasks: list[RayTask], work: Callable[[RayTask], dict[str, Any]], workers: int, **needs: Any
 ) -> Iterator[dict[str, Any]]:
-    """What `work` makes of each task, in any order, one task a processor; a task whose worker dies is done
-    again.
+    """What `work` makes of each task, in any order; each processor has one task at a time.
+
+    A task whose worker dies is done again.
 
     Args:
         workers: Processors of a local Ray; a cluster named by RAY_ADDRESS has its own.

@@ -1,8 +1,8 @@
-"""Folders and addresses as one: where work on many machines reads and writes.
+"""Folders and addresses alike: what work on many machines reads and writes.
 
-Outside the straight line: `bulk` and `bulk_tag` stand on it. A place is a folder that all machines see, or an
-address that fsspec knows (`s3://bucket/store`). Every file appears whole: under a temporary name first, on S3
-by itself. Imports no torch.
+In: an address, which is a folder that all machines see or what fsspec knows (`s3://bucket/store`). Out: its
+files. Every file appears whole: under a temporary name first, on S3 by itself. `data.ray` and `tag.ray` stand
+on this. Imports no torch.
 """
 
 from collections.abc import Iterator
@@ -23,21 +23,21 @@ STAMPS = (
 )  # what file systems call the time or the version of a file
 
 
-def locked(place: str) -> AbstractContextManager[Any]:
-    """One run per folder, as elsewhere; at an address two runs write the same bytes."""
-    path = folder(place)
+def locked(address: str) -> AbstractContextManager[Any]:
+    """Keeps a second run out of a folder; at any other address two runs write the same bytes."""
+    path = folder(address)
     return nullcontext() if path is None else artefact.FolderLock(path.parent)
 
 
-def folder(place: str) -> Path | None:
-    """The folder that a place is, None for an address."""
-    path = place.removeprefix("file://")
+def folder(address: str) -> Path | None:
+    """The folder that an address means, None where it is none."""
+    path = address.removeprefix("file://")
     return None if "://" in path else Path(path).absolute()
 
 
 @contextmanager
-def reaching(place: str) -> Iterator[None]:
-    """Where a file system is asked for something; that a file is not there is an answer.
+def reaching(address: str) -> Iterator[None]:
+    """Turns what a file system raises inside the block into user errors; a missing file is an answer.
 
     Raises:
         UserError: `download-failed`.
@@ -49,33 +49,33 @@ def reaching(place: str) -> Iterator[None]:
     except Exception as error:  # file systems raise what they like
         raise UserError(
             "download-failed",
-            f"cannot reach {place}",
+            f"cannot reach {address}",
             f"{type(error).__name__}: {error}",
             "check the address, the network and the credentials, and run again",
         ) from error
 
 
-def system(place: str) -> tuple[Any, str]:
-    """fsspec's file system of a place, and the place's name in it.
+def system(address: str) -> tuple[Any, str]:
+    """fsspec's file system of an address, and the name of the address in it.
 
     Raises:
         UserError: `missing-package`; `bad-usage` for an address of no known form; `download-failed` where
             nobody answers.
     """
-    with reaching(place):
+    with reaching(address):
         try:
             from fsspec.core import url_to_fs
 
-            before, colons, after = place.partition(
+            before, colons, after = address.partition(
                 "::"
             )  # in a name; fsspec would take it for a chain of addresses
-            base = place if not colons or "://" in after else before[: before.rfind("/") + 1]
+            base = address if not colons or "://" in after else before[: before.rfind("/") + 1]
             found, root = url_to_fs(base, use_listings_cache=False)
-            root = root.rstrip("/") + "/" + place[len(base) :]
+            root = root.rstrip("/") + "/" + address[len(base) :]
         except ImportError as error:
             raise UserError(
                 "missing-package",
-                f"cannot reach {place}",
+                f"cannot reach {address}",
                 str(error),
                 "pip install 'beatline[bulk]', or the package that is named here",
             ) from error
@@ -85,7 +85,7 @@ def system(place: str) -> tuple[Any, str]:
         ) as error:  # the latter for a chain of addresses (`a::b://c`) that is none
             raise UserError(
                 "bad-usage",
-                f"cannot reach {place}",
+                f"cannot reach {address}",
                 str(error),
                 "give a folder, or an address such as s3://bucket/folder",
             ) from error
@@ -102,7 +102,7 @@ def opened(address: str) -> Any:
 
 
 def listing(found: Any, root: str) -> dict[str, dict[str, Any]]:
-    """Facts about every file below a place, by relative name.
+    """Facts about every file below a folder of a file system, by relative name.
 
     Raises:
         UserError: `download-failed`.
@@ -115,7 +115,7 @@ def listing(found: Any, root: str) -> dict[str, dict[str, Any]]:
 
 
 def content(found: Any, name: str) -> bytes:
-    """What is in a file, which should be there.
+    """The bytes of a file, which should be there.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -142,17 +142,17 @@ def remove(found: Any, name: str) -> None:
 
 
 def is_marker(name: str) -> bool:
-    """Whether a file is an empty object that stands for a folder, as consoles of object stores make them."""
+    """Whether a name is that of an empty object for a folder, as consoles of object stores make them."""
     return name.endswith("/")
 
 
 def stamp(facts: dict[str, Any]) -> list[Any]:
-    """What tells a file from another with the same name."""
+    """What tells a file from another with the same name: its size, and its version or time."""
     return [facts["size"], str(next((facts[name] for name in STAMPS if name in facts), ""))]
 
 
 def put(found: Any, path: Path, name: str) -> None:
-    """Copies a file to its place, where it appears whole.
+    """Copies a file to a name in a file system, where it appears whole.
 
     An upload to S3 does so by itself. A temporary key would cost there a copy and the right to delete, and a
     request for a folder makes the bucket where there is none.
@@ -177,7 +177,7 @@ def put(found: Any, path: Path, name: str) -> None:
 
 
 def get(address: str, local: Path) -> None:
-    """Copies a file to here, or leaves none where there is none: its decoder will say so.
+    """Copies a file to this machine. Where there is none, there is none here: its decoder will say so.
 
     Raises:
         UserError: `download-failed`; the job ends, and goes on from here when it is run again.

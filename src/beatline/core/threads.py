@@ -1,7 +1,7 @@
 """Work done ahead by threads, its results taken in order.
 
-Outside the straight line: `store` decodes with it, `batches` reads with it, `tag` reads files with it. The
-number of threads changes nothing but speed.
+In: jobs, or items that are slow to make. Out: their results in the same order. Every room that reads, decodes
+or downloads ahead uses it; the number of threads changes nothing but speed.
 """
 
 import queue
@@ -16,8 +16,10 @@ Result = TypeVar("Result")
 
 
 def in_order(jobs: Iterable[Job], make: Callable[[Job], Result], workers: int) -> Generator[Result]:
-    """`make(job)` for each job, in order, up to two jobs a worker ahead; without workers each when it is
-    asked for.
+    """`make(job)` for each job, in order.
+
+    Args:
+        workers: Threads, which work up to two jobs each ahead; with 0 a job is done when it is asked for.
     """
     if workers == 0:
         yield from map(make, jobs)

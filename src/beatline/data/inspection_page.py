@@ -14,6 +14,7 @@ import numpy as np
 from beatline.audio.samples import SAMPLE_RATE
 from beatline.core import html
 from beatline.core.html import Sound, histogram
+from beatline.core.text import printable
 from beatline.data import fingerprint
 
 ROWS = 10  # of a list on the console
@@ -31,9 +32,7 @@ KINDS = {
 
 def plain(value: object) -> str:
     """The value as one line of text that a terminal shows and does not obey."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(value)
-    )
+    return printable(value)
 
 
 # --- the console

@@ -21,7 +21,7 @@ from beatline.audio.pool import Job
 from beatline.core import artefact, remote
 from beatline.core import ray as cluster
 from beatline.core.errors import UserError
-from beatline.core.ray import Task
+from beatline.core.ray import RayTask
 from beatline.data import shards
 from beatline.data.manifest import Manifest
 from beatline.data.plan import begin, clips_in, finish, partial_of, plan_of, state
@@ -179,7 +179,7 @@ def damage(address: str, workers: int = 1) -> Iterator[tuple[str, str]]:
 # --- on a worker
 
 
-def _make_shard(row: Task) -> dict[str, Any]:
+def _make_shard(row: RayTask) -> dict[str, Any]:
     """Makes one shard and puts it where the store grows."""
     task, folder = shards.Task.from_json(zlib.decompress(row["task"]).decode()), remote.folder(row["work"])
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch, ExitStack() as stack:
@@ -227,7 +227,7 @@ class _Fetch:
         return replace(job, path=self._kept[relative])
 
 
-def hash_files(row: Task) -> dict[str, Any]:
+def hash_files(row: RayTask) -> dict[str, Any]:
     """SHA-256 of files, or why there is none."""
     (system, root), hashes = remote.system(row["place"]), {}
     for name in json.loads(row["names"]):

@@ -112,7 +112,7 @@ def _fetch(
         except UserError as error:
             if error.code in ("disk-full", "not-writable"):
                 raise
-            if error.code == "no-network":
+            if error.code in ("no-network", "missing-package"):
                 unreachable.add(urlsplit(source).netloc)
             trouble = error
             say("fetch", str(error))

@@ -1,14 +1,15 @@
-"""A model -> its place on disk, by the release's name, by Hugging Face repository, or by path.
+"""A model's name -> its path on disk: the release's name, a Hugging Face repository, or a path.
 
-In: what the user named. Out: a path: in huggingface_hub's cache, to be used now (`find`), or in a folder of
-the user's (`fetch`). The folder itself and the given folders come first, then copies on the Hugging Face Hub.
-A known hash that does not match is refused; where none is known, `fetch` prints the file's own. Nothing is
-opened here: reading checkpoints is `model/checkpoint`'s.
+In: what the user named. Out: a path in huggingface_hub's cache, or in a folder of the user's. What is on disk
+comes first, then copies on the Hugging Face Hub. A file that has a known hash must match it. Nothing is
+opened here: `model/checkpoints` reads models. Begin with `locate`.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from beatline.core.artefact import LISTS, FolderLock, sha256_file
 from beatline.core.console import say
@@ -25,178 +26,149 @@ CALIBRATION = "calibration/"
 FOLDER = Path("checkpoints")
 
 
-def find(source: Path | str, policy: http.Policy = http.POLICY) -> Path:
-    """Where a model is that somebody wants to use: the path itself, or a file or folder in huggingface_hub's
-    cache.
+def locate(
+    source: Path | str,
+    target: Path | None = None,
+    sources: Sequence[Path] = (),
+    policy: http.Policy = http.POLICY,
+) -> Path:
+    """The path of the model that somebody named: a file, or a model folder.
 
     Args:
         source: A path; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub, with `hub:`
-            before it where that is a path too; or `BEATs_iter3_plus_AS20K` and the like. What can be no name
-            comes back as it is.
+            before it where that is a path too; or `BEATs_iter3_plus_AS20K` and the like.
+        target: Folder into which files go, each resumed and its hash printed. None is huggingface_hub's
+            cache; then a source that can be no name comes back as it is.
+        sources: Folders to look in before any network, with a target only. A folder may hold a repository's
+            files, or a folder `owner--name` that does.
 
     Raises:
-        UserError: `missing-file`, `bad-usage`, `hash-mismatch`, and as `hub.listing`.
+        UserError: `missing-file`, `bad-usage`, `hash-mismatch`, `busy-folder`; as `hub.listing` and
+            `hub.download`.
     """
     text = str(source)
     name = text.removeprefix("hub:")
-    parts, stem = name.split("/"), name.removesuffix(".pt")
-    if name == text and (Path(text).exists() or (len(parts) > 1 and Path(parts[0]).exists())):
-        return Path(source)
-    if stem in services.CHECKPOINTS:
-        return _release(stem, policy)
-    repository, path = "/".join(parts[:2]), "/".join(parts[2:])
-    if not hub.is_repository(repository) or (path and not hub.is_plain(path)):
-        return Path(source)
-    try:
-        remedy = (
-            f"with a network run `hf download {name}`, or put what that left in "
-            f"{hub.cache_place(repository)} on another machine there"
-        )
-        folder, files = hub.cached(repository, lambda listed: _chosen(listed, path), remedy, policy)
-    except UserError as error:
-        raise UserError(
-            error.code,
-            f"there is no path {name}, and {error.what}" if name == text else error.what,
-            error.cause,
-            error.remedy,
-        ) from error
-    return folder if _is_ours(files, path) else folder / files[-1].path
-
-
-def _release(name: str, policy: http.Policy) -> Path:
-    """A checkpoint of the release: the one in `FOLDER`, or a copy."""
-    file, sha256 = f"{name}.pt", services.CHECKPOINTS[name]
-    if (FOLDER / file).exists():
-        return FOLDER / file
-    remedy = (
-        f"get {file} on another machine (from {' or '.join(services.CHECKPOINT_COPIES)} on the Hugging "
-        f"Face Hub), and put it at {FOLDER / file}"
-    )
-
-    def chosen(listed: hub.Repository) -> list[hub.File]:
-        found = [entry for entry in listed.files if entry.path.split("/")[-1] == file][:1]
-        if not found or sha256 not in ("", found[0].sha256):
-            raise UserError(
-                "hash-mismatch" if found else "download-failed",
-                f"cannot use {listed.name}",
-                f"its {file} is not the release's" if found else f"it has no {file}",
-                remedy,
-            )
-        return found
-
-    for repository in services.CHECKPOINT_COPIES:
-        try:
-            folder, files = hub.cached(repository, chosen, remedy, policy)
-            return folder / files[0].path
-        except UserError as error:
-            if error.code not in (*http.NETWORK, "hash-mismatch"):
-                raise
-            trouble = error
-    raise trouble
-
-
-def fetch(
-    name: str, folder: Path = FOLDER, sources: Sequence[Path] = (), policy: http.Policy = http.POLICY
-) -> Path:
-    """The checkpoint's path.
-
-    Args:
-        name: `BEATs_iter3_plus_AS20K` and the like; `owner/name` or `owner/name/path/of/the/file` on the
-            Hugging Face Hub; or a path.
-        folder: Where files go.
-        sources: Folders to look in first; one may hold a repository's files, or a folder `owner--name` that
-            does.
-
-    Raises:
-        UserError: `hash-mismatch`, `missing-file`, `bad-usage`, `busy-folder`, and as `hub.download`.
-    """
-    if Path(name).exists():
-        return _said(Path(name), services.CHECKPOINTS.get(Path(name).stem, ""))
+    parts = name.split("/")
+    wanted = _Wanted("/".join(parts[:2]), "/".join(parts[2:]), target, sources if target else (), policy)
+    is_path = name == text and (Path(text).exists() or (len(parts) > 1 and Path(parts[0]).exists()))
     stem = name.removesuffix(".pt")
-    if stem in services.CHECKPOINTS:
-        with FolderLock(folder):
-            return _by_name(stem, folder, sources, policy)
-    repository = "/".join(name.split("/")[:2])
-    if not hub.is_repository(repository) or not hub.is_plain(name):
-        known = ", ".join(services.CHECKPOINTS)
+    if not is_path and stem in services.CHECKPOINTS:
+        with wanted.locked():
+            found = _release(stem, wanted)
+    elif not is_path and hub.is_repository(wanted.repository) and hub.is_plain(wanted.path or "weights"):
+        try:
+            with wanted.locked():
+                found = _from_repository(wanted)
+        except UserError as error:
+            what = f"there is no path {name}, and {error.what}" if name == text else error.what
+            raise UserError(error.code, what, error.cause, error.remedy) from error
+    elif target is None or Path(text).exists():
+        found = Path(source)
+    else:
         raise UserError(
             "missing-file",
-            f"checkpoint {name!r}",
+            f"checkpoint {text!r}",
             "there is no such file, and it is no known name",
-            f"known: {known}; or owner/name on the Hugging Face Hub",
+            f"known: {', '.join(services.CHECKPOINTS)}; or hub:owner/name on the Hugging Face Hub",
         )
-    with FolderLock(folder):
-        return _by_repository(repository, name[len(repository) + 1 :], folder, sources, policy)
+    return found if target is None else _checked(found)
 
 
-def _by_name(name: str, folder: Path, sources: Sequence[Path], policy: http.Policy) -> Path:
-    target, sha256 = folder / f"{name}.pt", services.CHECKPOINTS[name]
+@dataclass(frozen=True)
+class _Wanted:
+    """What of the Hugging Face Hub is asked for, and where it goes."""
+
+    repository: str
+    path: str
+    """Of the weights in the repository; empty where they are the only ones."""
+    target: Path | None
+    sources: Sequence[Path]
+    policy: http.Policy
+
+    def locked(self) -> AbstractContextManager[Any]:
+        """Keeps other runs out of the target; huggingface_hub's cache has locks of its own."""
+        return nullcontext() if self.target is None else FolderLock(self.target)
+
+
+def _release(name: str, wanted: _Wanted) -> Path:
+    """A checkpoint of the release: the file in the target, or else in `FOLDER`; or a copy."""
+    sha256, target = services.CHECKPOINTS[name], (wanted.target or FOLDER) / f"{name}.pt"
     if target.exists():
-        return _said(target, sha256)
-    for source in sources:
+        return target
+    for source in wanted.sources:
         if (source / target.name).is_file():
             copy(source / target.name, target, sha256)
-            return _said(target, sha256)
+            return target
     remedy = (
         f"get {target.name} on another machine (from {' or '.join(services.CHECKPOINT_COPIES)} on the "
         f"Hugging Face Hub), put it at {target}, and run this again"
     )
-    trouble: UserError | None = None
+
+    def chosen(listed: hub.Repository) -> list[hub.File]:
+        file = next((file for file in listed.files if file.path.split("/")[-1] == target.name), None)
+        if file is None:
+            raise UserError(
+                "download-failed", f"cannot use {listed.name}", f"it has no {target.name}", remedy
+            )
+        if sha256 and file.sha256 not in ("", sha256):
+            cause = f"its SHA-256 is {file.sha256}, not {sha256}: it is not the release's"
+            raise UserError("hash-mismatch", f"refused {listed.name}/{file.path}", cause, remedy)
+        return [replace(file, sha256=sha256 or file.sha256)]
+
     for repository in services.CHECKPOINT_COPIES:
         try:
-            listed = hub.listing(repository, "model", remedy=remedy, policy=policy)
-            file = next((file for file in listed.files if file.path.split("/")[-1] == target.name), None)
-            if file is None:
-                continue
-            if sha256 and file.sha256 not in ("", sha256):
-                raise UserError(
-                    "hash-mismatch",
-                    f"refused {repository}/{file.path}",
-                    f"its SHA-256 is {file.sha256}, not {sha256}",
-                    remedy,
-                )
-            hub.download(listed, replace(file, sha256=sha256 or file.sha256), target, remedy, policy)
-            return _said(target, sha256)
+            if wanted.target is None:
+                folder, files = hub.cached(repository, chosen, remedy, wanted.policy)
+                return folder / files[0].path
+            listed = hub.listing(repository, "model", remedy=remedy, policy=wanted.policy)
+            hub.download(listed, chosen(listed)[0], target, remedy, wanted.policy)
+            return target
         except UserError as error:
             if error.code not in (*http.NETWORK, "hash-mismatch"):
                 raise
-            say("fetch", str(error))
+            if wanted.target is not None:
+                say("fetch", str(error))
             trouble = error
-    raise UserError(
-        trouble.code if trouble else "missing-file",
-        f"cannot get {name}",
-        trouble.cause if trouble else "no known copy has it",
-        remedy,
-    )
+    raise UserError(trouble.code, f"cannot get {name}", trouble.cause, remedy)
 
 
-def _by_repository(name: str, path: str, folder: Path, sources: Sequence[Path], policy: http.Policy) -> Path:
-    """One file of weights, and the small files of the repository, which say how to read it."""
-    place = folder / name.replace("/", "--")
-    remedy = f"on another machine: `hf download {name}`, put its files below {place}, and run this again"
-    if (found := _weights_in(place, path)) is not None:
-        return _said(found, "")
-    for source in (below for given in sources for below in (given / place.name, given)):
-        if (found := _weights_in(source, path)) is not None:
+def _from_repository(wanted: _Wanted) -> Path:
+    """The weights of a repository, with the small files beside them that say how to read them; or the folder
+    of a model that `beatline push` made, in the cache.
+    """
+    name, path, policy = wanted.repository, wanted.path, wanted.policy
+    if wanted.target is None:
+        remedy = (
+            f"with a network run `hf download {'/'.join(filter(None, (name, path)))}`, or put what that left "
+            f"in {hub.cache_folder(name)} on another machine there"
+        )
+        cache, files = hub.cached(name, lambda listed: _chosen(listed, path), remedy, policy)
+        return cache if _is_ours(files, path) else cache / files[-1].path
+    folder = wanted.target / name.replace("/", "--")
+    remedy = f"on another machine: `hf download {name}`, put its files below {folder}, and run this again"
+    if (weights := _weights_in(folder, path)) is not None:
+        return weights
+    for source in (below for given in wanted.sources for below in (given / folder.name, given)):
+        if (weights := _weights_in(source, path)) is not None:
             beside = [
-                path
-                for path in sorted(source.rglob("*"))
-                if path.suffix in BESIDE and path.is_file() and path.stat().st_size <= MOST_BESIDE
+                file
+                for file in sorted(source.rglob("*"))
+                if file.suffix in BESIDE and file.is_file() and file.stat().st_size <= MOST_BESIDE
             ]
-            for one in (*beside, found):
-                copy(one, place / one.relative_to(source))
-            return _said(place / found.relative_to(source), "")
+            for file in (*beside, weights):
+                copy(file, folder / file.relative_to(source))
+            return folder / weights.relative_to(source)
     repository = hub.listing(name, "model", remedy=remedy, policy=policy)
     chosen = _chosen(repository, path)
-    http.check_room(folder, sum(file.size for file in chosen))
-    for file in chosen:  # the weights last: they say that everything is there
-        if not (place / file.path).exists():
-            hub.download(repository, file, place / file.path, remedy, policy)
-    return _said(place / chosen[-1].path, "")
+    http.check_room(wanted.target, sum(file.size for file in chosen))
+    for listed in chosen:  # the weights last: they say that everything is there
+        if not (folder / listed.path).exists():
+            hub.download(repository, listed, folder / listed.path, remedy, policy)
+    return folder / chosen[-1].path
 
 
 def _weights_in(folder: Path, path: str) -> Path | None:
-    """The file of weights below a folder: that at `path`, or else the only one."""
+    """The file of weights below a folder: that at `path`, or else the only such file."""
     weights = [folder / path] if path else [file for file in folder.rglob("*") if file.suffix in WEIGHTS]
     found = [file for file in weights if file.is_file()]
     return found[0] if len(found) == 1 else None
@@ -234,16 +206,20 @@ def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
     ]
 
 
-def _said(path: Path, sha256: str) -> Path:
-    """The path, its hash checked where one is known and printed where not."""
+def _checked(path: Path) -> Path:
+    """The path, its hash compared where it is known by the file's name, and printed.
+
+    Raises:
+        UserError: `hash-mismatch`.
+    """
     if path.is_file():
-        digest = sha256_file(path)
-        if sha256 and digest != sha256:
+        digest, known = sha256_file(path), services.CHECKPOINTS.get(path.stem, "")
+        if known and digest != known:
             raise UserError(
                 "hash-mismatch",
                 f"refused {path}",
-                f"its SHA-256 is {digest}, not {sha256}",
+                f"its SHA-256 is {digest}, not {known}",
                 "delete or rename it, and run this again",
             )
-        say("fetch", f"{path} (SHA-256 {digest}, {'as known' if sha256 else 'none is known to compare'})")
+        say("fetch", f"{path} (SHA-256 {digest}, {'as known' if known else 'none is known to compare'})")
     return path

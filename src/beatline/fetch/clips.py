@@ -1,4 +1,4 @@
-"""AudioSet's clips -> a folder, from an ordered list of sources, with one ledger over all of them.
+"""AudioSet's clips -> a folder, from an ordered list of sources, with a ledger over them all.
 
 In: a folder with AudioSet's tables, and sources: folders that are already there, copies on the Hugging Face
 Hub, YouTube. Out: below the folder whatever is needed to have each clip once: links to local folders, shards
@@ -154,7 +154,8 @@ def _link(folder: Path, source: Path) -> None:
 
 
 def _from_hub(run: _Run, name: str, below: str) -> None:
-    policy, place = run.options.policy, run.folder / ledger.HUB / name.replace("/", "--")
+    policy = run.options.policy
+    target = run.folder / ledger.HUB / name.replace("/", "--")
     missing: dict[str, set[str]] = {}
     for row in run.open():
         missing.setdefault(row.table, set()).add(row.recording)
@@ -176,28 +177,28 @@ def _from_hub(run: _Run, name: str, below: str) -> None:
         f"on another machine run `hf download {name} --repo-type dataset{only} --local-dir copy`, "
         f"carry the folder copy over, and name it here instead: --from copy"
     )
-    repository = hub.listing(name, "dataset", _commit(place), remedy, policy)
-    with disk_errors(place):
-        place.mkdir(parents=True, exist_ok=True)
-    write_atomic(place / "commit.txt", repository.commit + "\n")
+    repository = hub.listing(name, "dataset", _commit(target), remedy, policy)
+    with disk_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+    write_atomic(target / "commit.txt", repository.commit + "\n")
     shards = [
-        shard for shard in _needed(repository, below, missing, policy) if not (place / shard.path).exists()
+        shard for shard in _needed(repository, below, missing, policy) if not (target / shard.path).exists()
     ]
     size = sum(shard.size for shard in shards)
     http.check_room(
-        place,
+        target,
         size
-        - sum(path.stat().st_size for shard in shards if (path := place / f"{shard.path}.partial").exists()),
+        - sum(path.stat().st_size for shard in shards if (path := target / f"{shard.path}.partial").exists()),
     )
     say("fetch", f"{name}: {len(shards)} shards, {size / 1e9:,.1f} GB")
-    for shard in shards:  # one after the other: polite, and it can be stopped at any moment
-        hub.download(repository, shard, place / shard.path, remedy, policy)
+    for shard in shards:  # in turn: polite, and a run can be stopped at any moment
+        hub.download(repository, shard, target / shard.path, remedy, policy)
         say("fetch", f"{shard.path} ({shard.size / 1e6:,.0f} MB)")
 
 
-def _commit(place: Path) -> str | None:
-    """The commit that this folder's files are of: all are of one."""
-    path = place / "commit.txt"
+def _commit(target: Path) -> str | None:
+    """The commit that every file of this folder is of; None where there is none yet."""
+    path = target / "commit.txt"
     text = path.read_text().strip() if path.is_file() else ""
     return text if text.isalnum() else None
 
@@ -217,14 +218,11 @@ def _needed(
     for file in repository.files:
         if below and not file.path.startswith(f"{below}/"):
             continue
-        own = [table for place, table in folders if file.path.startswith(place + "/")]
-        tables = (
-            own + [table for table in missing if table not in ledger.FILES]
-            if own
-            else []
-            if folders
-            else list(missing)
-        )  # a list of one's own takes from everywhere
+        own = [table for folder, table in folders if file.path.startswith(f"{folder}/")]
+        if own:
+            tables = own + [table for table in missing if table not in ledger.FILES]  # of the user: from all
+        else:
+            tables = [] if folders else list(missing)
         ids = set().union(*(missing.get(table, ()) for table in tables))
         if archives.kind(file.path) and ids and hub.holds_any(repository, file, ids, policy):
             needed.append(file)
@@ -235,7 +233,8 @@ def _needed(
 
 
 def _from_youtube(run: _Run) -> None:
-    options, place = run.options, run.folder / ledger.YOUTUBE
+    options = run.options
+    target = run.folder / ledger.YOUTUBE
     settled = set(youtube.PERMANENT) | {"age-restricted"}
     if options.cookies is not None:
         settled -= set(youtube.COOKIES_MAY_HELP)
@@ -244,7 +243,7 @@ def _from_youtube(run: _Run) -> None:
         for row in run.open()
         if run.said.get((row.recording, row.start), Answer("", "")).because not in settled
     ]
-    http.check_room(place, YOUTUBE_BYTES * len(rows))
+    http.check_room(target, YOUTUBE_BYTES * len(rows))
     say("fetch", f"youtube: {len(rows):,} clips to ask for, at most {options.rate:,.0f} an hour")
     with ledger.open_answers(run.folder) as journal:
 
@@ -254,7 +253,7 @@ def _from_youtube(run: _Run) -> None:
             with disk_errors(run.folder):
                 journal.write(ledger.answer_line(excerpt.recording, excerpt.start, answer))
 
-        jobs = ((place / row.table, youtube.Excerpt(row.recording, row.start, row.end)) for row in rows)
+        jobs = ((target / row.table, youtube.Excerpt(row.recording, row.start, row.end)) for row in rows)
         count = youtube.fetch(
             jobs,
             record,
@@ -265,12 +264,12 @@ def _from_youtube(run: _Run) -> None:
             policy=options.policy,
         )
     say("fetch", f"youtube: {count:,} clips")
-    _sweep(place)
+    _sweep(target)
 
 
-def _sweep(place: Path) -> None:
+def _sweep(target: Path) -> None:
     """Removes what a killed run left unfinished."""
-    for leftover in place.glob("*/.whole"):
+    for leftover in target.glob("*/.whole"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for leftover in place.glob("*/*.partial"):
+    for leftover in target.glob("*/*.partial"):
         leftover.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ In: an address. Out: the file, or parts of it as a stream (`RangeStream`). While
 Retries wait as long as the server asks; `request` makes one request.
 """
 
-import http.client
 import io
 import json
 import os
@@ -14,15 +13,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.error import HTTPError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from beatline.core.artefact import disk_errors, sha256_file, sync, write_atomic
 from beatline.core.errors import UserError
 from beatline.fetch import request
 from beatline.fetch.request import POLICY, Again, NoRanges, Policy
 
-PIECE = 1 << 16  # bytes read at a time
+if TYPE_CHECKING:
+    import httpx2
+
 GAIN = 1 << 16  # bytes that make an attempt count as progress
 SPARE = 64 << 20  # bytes left free on the disk
 NETWORK = (
@@ -180,14 +180,12 @@ def read_range(
     """
 
     def attempt() -> tuple[bytes, int]:
-        with request.opened(
-            address, {"Range": f"bytes={first}-{first + count - 1}"}, headers or {}, policy
-        ) as answer:
+        wanted = {"Range": f"bytes={first}-{first + count - 1}"}
+        with request.opened(address, {**(headers or {}), **wanted}, policy) as answer:
             begin, total = request.span(answer)
-            if answer.status != 206 or begin != first or total is None:
+            if answer.status_code != 206 or begin != first or total is None:
                 raise NoRanges
-            with request.trouble():
-                content = answer.read(count)
+            content = _first_bytes(answer, count)
         if len(content) != min(count, total - first):
             raise Again("the connection ended early")
         return content, total
@@ -195,9 +193,18 @@ def read_range(
     return patiently(address, attempt, "run the same command again", policy)
 
 
+def _first_bytes(answer: "httpx2.Response", count: int) -> bytes:
+    content = bytearray()
+    for piece in answer.iter_raw():
+        content += piece
+        if len(content) >= count:
+            break
+    return bytes(content[:count])
+
+
 class RangeStream(io.RawIOBase):
     """A remote file as a raw stream that can seek, of which only the blocks that are read are transferred;
-    one read ends at a block's end.
+    a read ends at a block's end.
 
     Args:
         read: (first byte, count) -> those bytes and the file's length.
@@ -237,7 +244,7 @@ class RangeStream(io.RawIOBase):
         return len(part)
 
 
-# --- one attempt
+# --- an attempt
 
 
 class _Partial:
@@ -294,56 +301,50 @@ def _attempt(
         partial.clear()
     have = partial.have()
     wanted = {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {}) if have else {}
-    try:
-        with request.opened(address, wanted, headers, policy) as answer:
-            begin, total = request.span(answer)
-            if begin not in (0, have):
-                raise Again("the server sent another part than was asked for")
-            if size is not None and total is not None and size != total:
-                raise UserError(
-                    "hash-mismatch",
-                    f"refused {address}",
-                    f"it has {total} bytes, not {size}",
-                    "get the right file from another source",
-                )
-            total = size if total is None else total
-            if total is None and not answer.chunked and not hash_known:
-                raise UserError(
-                    "download-failed",
-                    f"cannot get {address}",
-                    "the server does not say how long it is",
-                    "get it from another source",
-                )
-            if begin == 0:
-                partial.begin(request.validator(answer), total)
-            check_room(partial.target.parent, (total or 0) - begin)
-            _transfer(answer, partial, total, policy)
-            if total is not None and partial.have() < total:
-                raise Again(f"the connection ended after {partial.have()} of {total} bytes")
-            if total is not None and partial.have() > total:
-                partial.clear()
-                raise UserError(
-                    "hash-mismatch",
-                    f"refused {address}",
-                    f"it has more than {total} bytes",
-                    "get the right file from another source",
-                )
-    except HTTPError as error:
-        if error.code != 416:
-            raise
-        partial.clear()  # it has more bytes than the file: of another version
-        raise Again("the file has become shorter") from error
+    with request.opened(address, {**headers, **wanted}, policy) as answer:
+        if answer.status_code == 416:
+            partial.clear()  # it has more bytes than the file: of another version
+            raise Again("the file has become shorter")
+        begin, total = request.span(answer)
+        if begin not in (0, have):
+            raise Again("the server sent another part than was asked for")
+        if size is not None and total is not None and size != total:
+            raise UserError(
+                "hash-mismatch",
+                f"refused {address}",
+                f"it has {total} bytes, not {size}",
+                "get the right file from another source",
+            )
+        total = size if total is None else total
+        if total is None and not request.is_chunked(answer) and not hash_known:
+            raise UserError(
+                "download-failed",
+                f"cannot get {address}",
+                "the server does not say how long it is",
+                "get it from another source",
+            )
+        if begin == 0:
+            partial.begin(request.validator(answer), total)
+        check_room(partial.target.parent, (total or 0) - begin)
+        _transfer(answer, partial, total, policy)
+    if total is not None and partial.have() < total:
+        raise Again(f"the connection ended after {partial.have()} of {total} bytes")
+    if total is not None and partial.have() > total:
+        partial.clear()
+        raise UserError(
+            "hash-mismatch",
+            f"refused {address}",
+            f"it has more than {total} bytes",
+            "get the right file from another source",
+        )
     return begin > 0 or total is None
 
 
-def _transfer(answer: http.client.HTTPResponse, partial: _Partial, total: int | None, policy: Policy) -> None:
+def _transfer(answer: "httpx2.Response", partial: _Partial, total: int | None, policy: Policy) -> None:
+    """Appends the answer's bytes to the file as they arrive."""
     since, count = time.monotonic(), 0
     with partial.path.open("ab") as file:
-        while True:
-            with request.trouble():
-                piece = answer.read1(PIECE)
-            if not piece:
-                return
+        for piece in answer.iter_raw():
             file.write(piece)
             count += len(piece)
             if total is not None and file.tell() > total:

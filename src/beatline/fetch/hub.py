@@ -1,10 +1,10 @@
-"""Hugging Face repositories: what is in them, their files on disk, and files to them.
+"""Hugging Face repositories: what is in them, and their files on disk.
 
-In: a repository's name. Out: its files with length and hash, at one commit, and each of them on disk.
-`huggingface_hub` answers what there is, where, and with which token. What goes into a folder of ours comes
-through `http`, because that library begins a download again from nothing after a kill; models that are only
-to be used lie in its cache. Its settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). File names in a
-repository are a stranger's: one that is not plain is never used.
+In: a repository's name. Out: its files with length and hash at a commit, in a folder or in a cache. The
+library huggingface_hub answers what there is, and with which token. A file for a folder comes through `http`,
+because that library begins again from nothing after a kill; models to be used at once lie in its cache. Its
+settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). A stranger chose the names of a repository's files:
+a name that is not plain is never used. Begin with `listing`; `publish.upload` sends files.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ import io
 import re
 import sys
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -41,10 +41,17 @@ class File:
     blob: str = ""
     """Of small files: git's own hash, SHA-1 of a header and the content."""
 
+    def is_in(self, path: Path) -> bool:
+        """Whether a file on disk is what the repository states, as far as it does."""
+        if self.sha256:
+            return sha256_file(path) == self.sha256
+        content = path.read_bytes()
+        return not self.blob or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == self.blob
+
 
 @dataclass(frozen=True)
 class Repository:
-    """What a repository holds at one commit."""
+    """What a repository holds at a commit."""
 
     name: str
     kind: Kind
@@ -80,11 +87,11 @@ def listing(
         raise UserError(
             "bad-usage", f"repository {name!r}", "it is not of the form owner/name", "check the spelling"
         )
-    hub = _package()
+    hub = package()
     api = hub.HfApi()
     if commit is None:
-        commit = _ask(name, lambda: api.repo_info(name, repo_type=kind).sha, remedy, policy)
-    tree = _ask(
+        commit = ask(name, lambda: api.repo_info(name, repo_type=kind).sha, remedy, policy)
+    tree = ask(
         name,
         lambda: list(api.list_repo_tree(name, recursive=True, repo_type=kind, revision=commit)),
         remedy,
@@ -121,7 +128,7 @@ def download(
     address, headers = _address(repository, file)
 
     def check(path: Path) -> None:
-        if file.blob and not _is(path, file):
+        if file.blob and not file.is_in(path):
             raise UserError(
                 "hash-mismatch",
                 f"refused {address}",
@@ -145,14 +152,14 @@ def cached(
     name: str, choose: Callable[[Repository], Sequence[File]], remedy: str, policy: http.Policy = http.POLICY
 ) -> tuple[Path, Sequence[File]]:
     """The folder in huggingface_hub's cache with the newest version of a model repository's chosen files, and
-    these; the last one fetched where the hub cannot be asked.
+    these files; the version fetched last where the hub cannot be asked.
 
     A file that is not what the repository states is fetched once more.
 
     Raises:
         UserError: `hash-mismatch`, what `choose` raises, and as `listing`.
     """
-    hub, alone = _package(), False
+    hub, alone = package(), False
     try:
         repository = listing(name, "model", remedy=remedy, policy=policy)
     except UserError as error:
@@ -164,7 +171,7 @@ def cached(
             print(f"beatline: {error.what}: {error.cause}; what the cache has of it is used", file=sys.stderr)
     files = choose(repository)
     folder = Path(
-        _ask(
+        ask(
             name,
             lambda: hub.snapshot_download(
                 name, allow_patterns=[file.path for file in files], local_files_only=alone
@@ -174,14 +181,14 @@ def cached(
         )
     )
     for file in files:
-        if not _is(folder / file.path, file):
-            _ask(
+        if not file.is_in(folder / file.path):
+            ask(
                 name,
                 partial(hub.hf_hub_download, name, file.path, force_download=True),
                 remedy,
                 policy,
             )
-            if not _is(folder / file.path, file):
+            if not file.is_in(folder / file.path):
                 raise UserError(
                     "hash-mismatch",
                     f"refused {name}/{file.path}",
@@ -191,101 +198,19 @@ def cached(
     return folder, files
 
 
-def cache_place(name: str) -> Path:
+def cache_folder(name: str) -> Path:
     """Where huggingface_hub's cache keeps a model repository."""
-    return Path(_package().constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    return Path(package().constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 
 
 def _known(name: str) -> Repository | None:
     """What the cache says of the version of a model repository that was fetched last."""
-    hub = _package()
+    hub = package()
     try:
         tree = hub.get_cached_repo_tree(name)
     except hub.errors.CachedRepoTreeNotFoundError:
         return None
     return Repository(name, "model", "", _files(tree))
-
-
-def _is(path: Path, file: File) -> bool:
-    """Whether a file on disk is what the repository states, as far as it does."""
-    if file.sha256:
-        return sha256_file(path) == file.sha256
-    content = path.read_bytes()
-    return not file.blob or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == file.blob
-
-
-def upload(
-    name: str,
-    files: Mapping[str, Path],
-    stale: Callable[[str], bool],
-    private: bool,
-    message: str,
-    policy: http.Policy = http.POLICY,
-) -> str:
-    """The address of a commit that makes a model repository hold these files, and none that are stale; the
-    repository is made where there is none.
-
-    It is one commit: whoever reads meanwhile sees all of it or nothing.
-
-    Args:
-        files: Where each is, by its path in the repository.
-        stale: Which other files of the repository go.
-        private: Whether only its owner may see it.
-        message: Of the commit.
-
-    Raises:
-        UserError: `no-token`; `bad-usage` where a public repository is asked to be private; `upload-failed`
-            where what arrived is not what was sent; as `listing`.
-    """
-    if not is_repository(name):
-        raise UserError(
-            "bad-usage", f"repository {name!r}", "it is not of the form owner/name", "check the spelling"
-        )
-    hub, remedy = _package(), "run the same command again; what has arrived is not sent twice"
-    if hub.get_token() is None:
-        raise UserError(
-            "no-token",
-            f"cannot push to {name}",
-            "no token of the Hugging Face Hub is known here",
-            "log in with `hf auth login`, or set HF_TOKEN to one that may write",
-        )
-    api, patient = (
-        hub.HfApi(),
-        replace(policy, timeout=max(policy.timeout, 300.0)),
-    )  # a commit of large files is checked before it is answered
-    _ask(name, lambda: api.create_repo(name, private=private or None, exist_ok=True), remedy, policy)
-    if private and not _ask(name, lambda: api.repo_info(name).private, remedy, policy):
-        raise UserError(
-            "bad-usage",
-            f"cannot push to {name} as private",
-            "it is there already, and public",
-            "leave --private out, or make it private in its settings first",
-        )
-    there = listing(name, "model", remedy=remedy, policy=policy)
-    old = [file.path for file in there.files if file.path not in files and stale(file.path)]
-
-    def commit() -> Any:
-        changes = [hub.CommitOperationAdd(path, str(source)) for path, source in files.items()] + [
-            hub.CommitOperationDelete(path) for path in old
-        ]
-        try:
-            return api.create_commit(name, changes, commit_message=message)
-        except RuntimeError as error:  # of a large file, by a thread of the client's
-            raise error.__cause__ or error from None
-        except ValueError as error:  # what the hub says of the card's front matter, or of a file
-            raise UserError(
-                "upload-failed",
-                f"cannot push to {name}",
-                str(error),
-                "correct that and run the same command again",
-            ) from error
-
-    done = _ask(name, commit, remedy, patient)
-    arrived = {file.path: file for file in listing(name, "model", done.oid, remedy, policy).files}
-    for path, source in files.items():
-        if path not in arrived or not _is(source, arrived[path]):
-            raise UserError("upload-failed", f"{name}/{path}", "what arrived is not what was sent", remedy)
-    return str(done.commit_url)
 
 
 def holds_any(
@@ -313,7 +238,7 @@ def holds_any(
 
 
 def _address(repository: Repository, file: File) -> tuple[str, dict[str, str]]:
-    hub = _package()
+    hub = package()
     address = hub.hf_hub_url(
         repository.name, file.path, repo_type=repository.kind, revision=repository.commit
     )
@@ -322,7 +247,12 @@ def _address(repository: Repository, file: File) -> tuple[str, dict[str, str]]:
     }
 
 
-def _package() -> Any:
+def package() -> Any:
+    """The library huggingface_hub.
+
+    Raises:
+        UserError: `missing-package`.
+    """
     try:
         import huggingface_hub
         import huggingface_hub.constants  # not there by itself in every order of imports
@@ -336,16 +266,18 @@ def _package() -> Any:
     return huggingface_hub
 
 
-def _ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Policy) -> Value:
-    """The library's answer; its own tries are few and its waits have no bound, so it is asked again as `http`
-    asks.
+def ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Policy) -> Value:
+    """The library's answer about a repository, asked for as patiently as `http` asks; its own tries are few
+    and its waits have no bound.
+
+    Raises:
+        UserError: as `http.patiently`; `download-failed` where the hub refuses.
     """
-    import httpx2
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     def attempt() -> Value:
         try:
-            with _bounded(policy):
+            with _bounded(policy), request.trouble("the Hugging Face Hub"):
                 return question()
         except OfflineModeIsEnabled as error:
             raise UserError(
@@ -372,11 +304,8 @@ def _ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Pol
                 cause,
                 "check the name; log in with `hf auth login`; accept its terms in a browser",
             ) from error
-        except (httpx2.TransportError, ValueError) as error:
-            raise request.Again(
-                f"the Hugging Face Hub does not answer ({error})",
-                answered=not isinstance(error, httpx2.ConnectError),
-            ) from error
+        except ValueError as error:
+            raise request.Again(f"the Hugging Face Hub's answer is none ({error})") from error
 
     return http.patiently(name, attempt, remedy, policy)
 
@@ -404,17 +333,14 @@ def _bounded(policy: http.Policy) -> Iterator[None]:
         if response.status_code in request.PASSING and wait is not None:
             raise request.Again(f"the server answers {response.status_code}", wait)
 
-    with _CLIENT:  # there is one for all threads
-        session, loud, bars = (
-            get_session(),
-            logging.get_verbosity(),
-            not (are_progress_bars_disabled() or sys.stderr.isatty()),
-        )
+    with _CLIENT:  # all threads share the client
+        with request.environment():
+            session = get_session()
+        loud = logging.get_verbosity()
+        bars = not (are_progress_bars_disabled() or sys.stderr.isatty())
         hooks, timeout = session.event_hooks, session.timeout
-        session.event_hooks, session.timeout = (
-            {**hooks, "response": [*hooks["response"], hook]},
-            policy.timeout,
-        )
+        session.event_hooks = {**hooks, "response": [*hooks["response"], hook]}
+        session.timeout = policy.timeout
         logging.set_verbosity_error()
         if bars:
             disable_progress_bars()

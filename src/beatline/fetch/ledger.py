@@ -91,15 +91,15 @@ def present(folder: Path, wanted: Sequence[Wanted]) -> dict[Key, tuple[str, str]
     Raises:
         UserError: `missing-file`, `missing-package`.
     """
-    places = Whereabouts({row.recording for row in wanted if not row.problem})
-    places.add_tree(walk(folder), folder)
+    audio = Whereabouts({row.recording for row in wanted if not row.problem})
+    audio.add_tree(walk(folder), folder)
     found = {}
     for row in wanted:
-        if not row.problem and (place := places.of(row.recording, row.start)):
-            path = places.files.path(place[0])
+        if not row.problem and (source := audio.of(row.recording, row.start)):
+            path = audio.files.path(source[0])
             found[row.recording, row.start] = (
                 path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),
-                places.files.member(place[0]),
+                audio.files.member(source[0]),
             )
     return found
 
@@ -190,13 +190,9 @@ def _lines(
 def source_of(path: str) -> str:
     """Which source a file below the folder came from."""
     parts = path.split("/")
-    return (
-        f"{HUB} {parts[1].replace('--', '/', 1)}"
-        if parts[0] == HUB and len(parts) > 2
-        else YOUTUBE
-        if parts[0] == YOUTUBE
-        else "local"
-    )
+    if parts[0] == HUB and len(parts) > 2:
+        return f"{HUB} {parts[1].replace('--', '/', 1)}"
+    return YOUTUBE if parts[0] == YOUTUBE else "local"
 
 
 def summary(counts: Counter) -> str:
@@ -204,7 +200,7 @@ def summary(counts: Counter) -> str:
     lines = []
     for table in dict.fromkeys(key[0] for key in counts):
         for state in ("present", "missing"):
-            some = sorted(
+            parts = sorted(
                 (
                     (count, what)
                     for (name, how, what), count in counts.items()
@@ -213,8 +209,8 @@ def summary(counts: Counter) -> str:
                 reverse=True,
             )
             lines.append(
-                f"{table:<10} {state} {sum(count for count, _ in some):>9,}"
-                + (": " if some else "")
-                + ", ".join(f"{what} {count:,}" for count, what in some)
+                f"{table:<10} {state} {sum(count for count, _ in parts):>9,}"
+                + (": " if parts else "")
+                + ", ".join(f"{what} {count:,}" for count, what in parts)
             )
     return "\n".join(lines)

@@ -1,26 +1,26 @@
 """One HTTP request: what may be asked, what an answer says, and which troubles pass.
 
-In: an address and headers. Out: the answer, opened, or `Again` where another try may do better. Only http and
-https, certificates checked, proxies as the environment says, no redirect from https to http; what is meant
-for one host is never sent to another. Standard library only: `http` has to survive cut connections and kills
-by itself anyway, and needs no more than this of a client.
+In: an address and headers. Out: the answer, opened, or `Again` where another try may do better. The client is
+httpx2, which comes with huggingface_hub: it checks certificates, asks proxies as the environment says, and
+keeps `Authorization` from other hosts. Here: only http and https, no redirect from https to http, the file's
+own bytes. Begin with `opened`.
 """
 
-import http.client
 import ssl
-import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from beatline.core.errors import UserError
 
+if TYPE_CHECKING:
+    import httpx2
+
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another try may change
+MOST_REDIRECTS = 10
 _REMEDIES = {
     401: "it needs a token: log in with `hf auth login`",
     403: "it needs a token or a consent: log in with `hf auth login`, accept its terms in a browser",
@@ -67,118 +67,142 @@ class NoRanges(Exception):
 
 
 @contextmanager
-def opened(
-    address: str, own: Mapping[str, str], headers: Mapping[str, str], policy: Policy
-) -> Iterator[http.client.HTTPResponse]:
-    """The answer to a GET request.
+def opened(address: str, headers: Mapping[str, str], policy: Policy) -> Iterator["httpx2.Response"]:
+    """The answer to a GET request, to be read inside the block: of status 2xx, or 416.
+
+    Args:
+        headers: Of the request; `Authorization` goes to the address' own host only.
 
     Raises:
-        Again: passing troubles.
-        HTTPError: 416.
-        UserError: `download-failed` for lasting ones.
+        Again: for passing troubles, also those of reading the answer.
+        UserError: `download-failed` for lasting ones; `bad-usage` for another kind of address;
+            `missing-package`; `no-network` where the environment names a proxy that cannot be.
     """
-    if urlsplit(address).scheme not in ("http", "https"):
+    client = _client(policy)
+    with client, trouble("the server"), closing(_sent(client, address, headers)) as answer:
+        status = f"the server answers {answer.status_code} ({answer.reason_phrase})"
+        if answer.status_code in PASSING:
+            raise Again(status, retry_after(answer.headers))
+        if not answer.is_success and answer.status_code != 416:
+            raise UserError(
+                "download-failed",
+                f"cannot get {address}",
+                status,
+                _REMEDIES.get(answer.status_code, "check the address"),
+            )
+        yield answer
+
+
+def _client(policy: Policy) -> "httpx2.Client":
+    try:
+        import httpx2
+    except ImportError as error:
+        raise UserError(
+            "missing-package",
+            "cannot ask the network",
+            "it needs the package httpx2",
+            "pip install 'beatline[download]'",
+        ) from error
+    with environment():
+        return httpx2.Client(timeout=policy.timeout)
+
+
+@contextmanager
+def environment() -> Iterator[None]:
+    """Names what keeps the block from making a client as the environment says.
+
+    Raises:
+        UserError: `no-network`.
+    """
+    import httpx2
+
+    try:
+        yield
+    except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
+        raise UserError(
+            "no-network",
+            "cannot use the network as the environment says",
+            str(error),
+            "check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
+        ) from error
+
+
+def _sent(client: "httpx2.Client", address: str, headers: Mapping[str, str]) -> "httpx2.Response":
+    """The answer, not yet read, of the address or of where its host sends us on to."""
+    import httpx2
+
+    own = {"User-Agent": "beatline", "Accept-Encoding": "identity"}
+    request = None
+    with suppress(httpx2.InvalidURL):
+        request = client.build_request("GET", address, headers={**own, **headers})
+    if request is None or request.url.scheme not in ("http", "https") or not request.url.host:
         raise UserError(
             "bad-usage",
             f"address {address!r}",
             "it is not of the form https://...",
             "give a web address or a folder",
         )
-    request = urllib.request.Request(
-        address, headers={"User-Agent": "beatline", "Accept-Encoding": "identity", **own}
-    )
-    for name, value in headers.items():
-        request.add_unredirected_header(name, value)
-    try:
-        with trouble():
-            answer = _client().open(request, timeout=policy.timeout)
-    except HTTPError as error:
-        error.close()
-        if error.code in PASSING:
-            raise Again(
-                f"the server answers {error.code} ({error.reason})", retry_after(error.headers)
-            ) from error
-        if error.code == 416:
-            raise
-        raise UserError(
-            "download-failed",
-            f"cannot get {address}",
-            f"the server answers {error.code} ({error.reason})",
-            _REMEDIES.get(error.code, "check the address"),
-        ) from error
-    with answer:
-        yield answer
-
-
-def _client() -> urllib.request.OpenerDirector:
-    """A client of HTTP and nothing else: no files, no FTP; proxies as the environment says."""
-    client = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        _Redirects,
-    ):
-        client.add_handler(handler())
-    return client
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, never from https to http; what is meant for one host is sent to that host only."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
-            raise UserError(
-                "download-failed",
-                f"cannot get {req.full_url}",
-                "the server sends us on to an address without encryption",
-                "get it from another source",
-            )
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
-            request.unredirected_hdrs.update(
-                {name: value for name, value in req.unredirected_hdrs.items() if name != "Host"}
-            )
-        return request
+    for _ in range(1 + MOST_REDIRECTS):
+        answer = client.send(request, stream=True)
+        if answer.next_request is None:
+            return answer
+        answer.close()
+        before, request = request.url.scheme, answer.next_request
+        if request.url.scheme not in ("https", before):
+            cause = "the server sends us on to an address without encryption"
+            raise UserError("download-failed", f"cannot get {address}", cause, "get it from another source")
+    cause = f"the server sends us on more than {MOST_REDIRECTS} times"
+    raise UserError("download-failed", f"cannot get {address}", cause, "check the address")
 
 
 @contextmanager
-def trouble() -> Iterator[None]:
-    """Turns what the network does into `Again`."""
+def trouble(who: str) -> Iterator[None]:
+    """Turns what the network does inside the block into `Again`.
+
+    Args:
+        who: Whom the block asks, for the cause.
+
+    Raises:
+        UserError: `download-failed` for a certificate that is not valid.
+    """
+    import httpx2
+
     try:
         yield
-    except HTTPError:
-        raise
-    except (URLError, OSError, http.client.HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        if isinstance(reason, ssl.SSLCertVerificationError):
+    except httpx2.TransportError as error:
+        origin: BaseException | None = error  # httpx2 wraps what the system said more than once
+        while origin is not None and not isinstance(origin, OSError):
+            origin = origin.__cause__ or origin.__context__
+        if isinstance(origin, ssl.SSLCertVerificationError):
             raise UserError(
                 "download-failed",
-                "refused the server",
-                f"its certificate is not valid ({reason.verify_message})",
+                f"refused {who}",
+                f"its certificate is not valid ({origin.verify_message})",
                 "check the machine's clock and its proxy",
             ) from error
-        answered = isinstance(error, http.client.HTTPException | TimeoutError | ValueError) or isinstance(
-            reason, ConnectionResetError
-        )
+        words = (origin and origin.strerror) or str(error) or type(error).__name__
         raise Again(
-            str(getattr(reason, "strerror", None) or reason or type(error).__name__), answered=answered
+            f"the connection to {who} failed ({words})",
+            answered=not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError),
         ) from error
 
 
-def span(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
+def is_chunked(answer: "httpx2.Response") -> bool:
+    """Whether the answer is sent in chunks, whose end is marked."""
+    return "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+
+
+def span(answer: "httpx2.Response") -> tuple[int, int | None]:
     """The first byte that an answer brings, and the whole file's length, as far as it says."""
-    if answer.status == 206:
+    if answer.status_code == 206:
         begin, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes").strip().partition("/")
         first = begin.partition("-")[0]
         return int(first) if first.isdecimal() else -1, int(total) if total.isdecimal() else None
     length = answer.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdecimal() and not answer.chunked else None
+    return 0, int(length) if length.isdecimal() and not is_chunked(answer) else None
 
 
-def validator(answer: http.client.HTTPResponse) -> str:
+def validator(answer: "httpx2.Response") -> str:
     """What tells one version of a file from another: a strong ETag, else the date of its last change."""
     etag = answer.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")

@@ -1,4 +1,4 @@
-"""YouTube -> one file a clip, of the needed seconds only, through yt-dlp's Python API.
+"""YouTube -> a file for each clip, of the needed seconds only, through yt-dlp's Python API.
 
 In: clips wanted. Out: `<id>_<start ms>_<end ms>` as Opus or whatever codec the video has, copied, not encoded
 again; its edges are those of the codec's packets, 20 ms. And an answer for each clip that has no file:
@@ -92,7 +92,7 @@ class _Stop(Exception):
 
 
 class _Missing(Exception):
-    """There is no such clip, and of what kind the answer is, if there was one."""
+    """There is no such clip; `kind` is that of the answer, if there was an answer."""
 
     def __init__(self, kind: str, reason: str, answered: bool = True):
         super().__init__(reason)
@@ -283,8 +283,8 @@ class _Client:
             getattr(getattr(cause, "cause", None), "close", lambda: None)()  # the server's answer
             kind = "geo-blocked" if isinstance(cause, self._yt_dlp.utils.GeoRestrictedError) else ""
             answered = not any(
-                isinstance(one, self._yt_dlp.networking.exceptions.TransportError)
-                for one in (cause, getattr(cause, "cause", None))
+                isinstance(origin, self._yt_dlp.networking.exceptions.TransportError)
+                for origin in (cause, getattr(cause, "cause", None))
             )
             raise self._answer(str(error), kind, answered) from error
         if not about or not str(about.get("url", "")).startswith(("http://", "https://")):

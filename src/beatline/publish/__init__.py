@@ -1,4 +1,4 @@
-"""In: a model or a run. Out: a folder for a hub, a model card, ESPnet's zip; and their upload.
+"""In: a model or a run. Out: a folder for a hub with a model card, its upload, ESPnet's zip.
 
-Begin with `hub`.
+Begin with `hub`, which packs; `upload` sends files to a repository.
 """

@@ -1,8 +1,7 @@
-"""tagger -> one file in the form that ESPnet's `pack` writes, and its `unpack` and model zoo read.
+"""tagger -> a file in the form that ESPnet's `pack` writes, and its `unpack` and model zoo read.
 
-In: a tagger and its labels. Out: a zip archive with `config.yaml`, `model.pth` and `meta.yaml`, which says
-which is which by the names of ESPnet's inference class' arguments. What is in the first two is
-`model.checkpoints.espnet`'s.
+In: a tagger and its labels. Out: a zip archive with `config.yaml`, `model.pth` and `meta.yaml`. The last
+names the other two by the arguments of ESPnet's inference class; `model.checkpoints.espnet` writes them.
 """
 
 import sys

@@ -1,9 +1,8 @@
-"""run, or any model -> a folder as the Hugging Face Hub, transformers and `beatline.load` read it; that
-folder -> a repository.
+"""A run, or any model -> a folder that the Hugging Face Hub, transformers and `beatline.load` read.
 
-In: a run folder, a model folder or a checkpoint of any family. Out: weights, configuration, labels, the
-calibration if there is one, and a model card. The folder is a model folder like any other, whose
-`config.json` also says what transformers asks. The network is `fetch.hub`'s.
+In: a run folder, a model folder or a checkpoint of any family. Out: weights, configuration, labels, a model
+card, and the calibration where there is one. The folder is a model folder whose `config.json` also answers
+transformers. `push` sends it to a repository by `upload`.
 """
 
 import json
@@ -21,11 +20,11 @@ from beatline.core.labels import LabelSet
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
 from beatline.evaluate.score_folder import mean_ap, read_score
-from beatline.fetch import checkpoints, hub
+from beatline.fetch import checkpoints
 from beatline.model.checkpoints import own
 from beatline.model.checkpoints.load import load_tagger
 from beatline.model.checkpoints.loaded import Loaded
-from beatline.publish import model_card
+from beatline.publish import model_card, upload
 from beatline.tag.calibration import Calibration, model_hash, place
 
 CARD, FEATURES = "README.md", "preprocessor_config.json"
@@ -45,13 +44,7 @@ def pack(source: Path | str, folder: Path, name: str = "", licence: str = "") ->
         UserError: `not-writable`, `disk-full`; `missing-stage` where the run's score is of another model; as
             `load_checkpoint`.
     """
-    if folder.exists():
-        raise UserError(
-            "not-writable",
-            f"cannot write {folder}",
-            "it is there already",
-            "name another folder, or move it away",
-        )
+    artefact.refuse_existing(folder)
     with artefact.disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
@@ -64,15 +57,15 @@ def push(source: Path | str, repository: str, private: bool = False, licence: st
     where there is none.
 
     Raises:
-        UserError: As `pack` and `hub.upload`.
+        UserError: As `pack` and `upload.upload`.
     """
-    with tempfile.TemporaryDirectory(prefix="beatline-") as place:
-        folder = Path(place) / "model"
+    with tempfile.TemporaryDirectory(prefix="beatline-") as temporary:
+        folder = Path(temporary) / "model"
         pack(source, folder, repository, licence)
         files = {
             path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
         }
-        return hub.upload(
+        return upload.upload(
             repository,
             files,
             lambda path: path.startswith(checkpoints.CALIBRATION) or path == artefact.OLDER,
@@ -84,7 +77,7 @@ def push(source: Path | str, repository: str, private: bool = False, licence: st
 def _write(source: Path, folder: Path, name: str, licence: str) -> None:
     loaded = load_tagger(source)
     tagger, labels = loaded.tagger(), loaded.labels
-    about = _without_places(
+    about = _without_folders(
         loaded.about
         if loaded.family == "beatline"
         else {"converted_from": loaded.source.name, "family": loaded.family}
@@ -121,7 +114,7 @@ def _write(source: Path, folder: Path, name: str, licence: str) -> None:
     )
     if calibration is not None:
         replace(
-            calibration, about=_without_places(calibration.about) | {"model_hash": model_hash(folder)}
+            calibration, about=_without_folders(calibration.about) | {"model_hash": model_hash(folder)}
         ).save(folder / "calibration")
     (folder / CARD).write_text(model_card.card(facts), encoding="utf-8")
 
@@ -142,14 +135,12 @@ def _for_transformers(labels: LabelSet, task: str) -> dict[str, Any]:
     }
 
 
-def _without_places(value: Any) -> Any:
-    """The same with the last part of every absolute path: where things lay on somebody's machine is nobody
-    else's business.
-    """
+def _without_folders(value: Any) -> Any:
+    """The same value with only the last part of every absolute path, which is nobody else's business."""
     if isinstance(value, dict):
-        return {name: _without_places(part) for name, part in value.items()}
+        return {name: _without_folders(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_without_places(part) for part in value]
+        return [_without_folders(part) for part in value]
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 

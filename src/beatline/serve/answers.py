@@ -13,9 +13,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from beatline.core.errors import EXIT_CODES, RESOURCE, UserError
-from beatline.core.families import find
 from beatline.core.labels import Label, LabelSet
-from beatline.core.ontology import ontology
+from beatline.core.ontology import label_indices, ontology
 from beatline.tag.events import EventOptions
 from beatline.tag.result import Tagged
 
@@ -176,12 +175,12 @@ def error_values(error: UserError) -> dict[str, str]:
 
 
 def chosen(labels: LabelSet, words: list[str]) -> list[int]:
-    """Indices of the labels that words name, as `families.find`; all where there are no words.
+    """Indices of the labels that words name, as `ontology.label_indices`; all where there are no words.
 
     Raises:
         UserError: `unknown-label`.
     """
-    return find(labels, words) if words else list(range(len(labels)))
+    return label_indices(labels, words) if words else list(range(len(labels)))
 
 
 def encoded(value: Any) -> Iterator[str]:

@@ -55,13 +55,7 @@ def check(folder: Path, form: Form) -> None:
     Raises:
         UserError: `not-writable` for a folder that is there; `missing-package`.
     """
-    if folder.exists():
-        raise UserError(
-            "not-writable",
-            f"cannot write {folder}",
-            "it is there already",
-            "name another folder, or move it away",
-        )
+    artefact.refuse_existing(folder)
     if form == "parquet" and find_spec("pyarrow") is None:
         raise UserError(
             "missing-package", "format parquet", "pyarrow is not installed", "pip install 'beatline[data]'"

@@ -21,6 +21,7 @@ import numpy as np
 from beatline.audio.samples import SAMPLE_RATE
 from beatline.core import artefact
 from beatline.core.errors import UserError
+from beatline.core.text import printable
 from beatline.tag.result import Level, Refused, Row, Tagged
 
 Results = Iterable[Tagged]
@@ -301,9 +302,7 @@ def _text(name: str) -> str:
 
 def _line(text: str) -> str:
     """The same on one line: line breaks, tabs and other controls are shown as escapes."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in _text(text)
-    )
+    return printable(_text(text))
 
 
 def _word(text: str) -> str:

@@ -24,7 +24,7 @@ from beatline.audio.signatures import EXTENSIONS
 from beatline.core import artefact, remote
 from beatline.core import ray as cluster
 from beatline.core.errors import UserError
-from beatline.core.ray import Task
+from beatline.core.ray import RayTask
 from beatline.core.version import __version__
 from beatline.data.manifest.sources import walk
 from beatline.data.manifest.table import as_text
@@ -56,7 +56,7 @@ def tag_inputs(
     of sound, `core_seconds` of work.
 
     Args:
-        inputs: Of `find`; an archive is one input.
+        inputs: Of `find_inputs`; an archive is one input.
         place: A folder that all machines see, or an address; `tags/*.parquet` are the rows, `labels.csv` the
             order of their scores.
         workers: Processors of a local Ray.
@@ -94,7 +94,7 @@ def tag_inputs(
     return _finish(place, plan, settings, tagger.labels.to_csv(), facts)
 
 
-def find(sources: Iterable[str], place: str) -> list[Input]:
+def find_inputs(sources: Iterable[str], place: str) -> list[Input]:
     """All inputs in order of name, each once: audio files and archives in folders, and files as they are
     named; nothing that is below `place`.
 
@@ -291,7 +291,7 @@ class _Unit(NamedTuple):
     fetched: Path | None = None
 
 
-def _make_part(task: Task) -> dict[str, Any]:
+def _make_part(task: RayTask) -> dict[str, Any]:
     """Makes one part and puts it in its place."""
     begun, inputs = time.monotonic(), json.loads(task["inputs"])
     try:

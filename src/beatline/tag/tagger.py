@@ -18,7 +18,7 @@ from beatline.audio.media import Audio
 from beatline.audio.samples import SAMPLE_RATE
 from beatline.audio.windows import Merge
 from beatline.core.errors import UserError
-from beatline.core.families import families, raise_parents
+from beatline.core.ontology import families, raise_parents
 from beatline.model.engines import load as engines
 from beatline.model.engines.base import Engine, Outputs, Precision
 from beatline.model.geometry import (

@@ -229,13 +229,7 @@ def learn(
             train clips that can be read; `bad-config` for a clip with several labels in a single-label task;
             `bad-usage` for an export; as `load_checkpoint`.
     """
-    if folder.exists():
-        raise UserError(
-            "not-writable",
-            f"cannot write {folder}",
-            "it is there already",
-            "name another folder, or move it away",
-        )
+    artefact.refuse_existing(folder)
     path = Path(source)
     if is_export(path):
         raise UserError(

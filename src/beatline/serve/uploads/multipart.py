@@ -17,6 +17,7 @@ from python_multipart.multipart import parse_options_header
 
 from beatline.core.errors import UserError
 from beatline.core.limits import ServeLimits
+from beatline.core.text import printable
 from beatline.serve.uploads.spool import Share
 
 FIELD = "files"
@@ -88,7 +89,7 @@ class _Body:
             raise UserError(
                 "bad-usage",
                 "cannot use the request",
-                f"a part of its body is named {printable(about.get(b'name', b''))!r}, not {FIELD}",
+                f"a part of its body is named {_name(about.get(b'name', b''))!r}, not {FIELD}",
                 RESEND,
             )
         if len(self.uploads) == self.limits.max_files:
@@ -99,7 +100,7 @@ class _Body:
                 "send fewer at once",
             )
         self.uploads.append(
-            Upload(printable(about.get(b"filename", b"")) or "audio", self.folder / str(len(self.uploads)))
+            Upload(_name(about.get(b"filename", b"")) or "audio", self.folder / str(len(self.uploads)))
         )
         self.pending.append((self.uploads[-1], b""))  # an empty file is one too
 
@@ -121,10 +122,9 @@ class _Body:
         self.whole = True
 
 
-def printable(name: bytes) -> str:
+def _name(name: bytes) -> str:
     """A client's name of a file as one short line."""
-    text = name.decode(errors="replace")[:LONGEST_NAME]
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    return printable(name.decode(errors="replace")[:LONGEST_NAME], "\ufffd")
 
 
 async def receive(

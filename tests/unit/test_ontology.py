@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from beatline.core.errors import UserError
-from beatline.core.families import families, find, raise_parents
 from beatline.core.labels import Label, LabelSet, audioset
-from beatline.core.ontology import below
+from beatline.core.ontology import below, families, label_indices, raise_parents
 
 
 def names(labels, *words):
-    return [labels.names[i] for i in find(labels, words)]
+    return [labels.names[i] for i in label_indices(labels, words)]
 
 
 def test_names_mids_and_branches():
@@ -31,7 +30,7 @@ def test_names_mids_and_branches():
 def test_a_small_set_knows_the_branches_above_it_and_names_that_are_shared():
     labels = LabelSet((Label("/m/05tny_", "Bark"), Label("mine/", "My sound/"), Label("other", "BARK")))
     assert names(labels, "Animal") == names(labels, "dog") == ["Bark"]
-    assert find(labels, ["bark"]) == [0, 2] and find(labels, ["my sound/"]) == [1]
+    assert label_indices(labels, ["bark"]) == [0, 2] and label_indices(labels, ["my sound/"]) == [1]
 
 
 @pytest.mark.parametrize(
@@ -46,18 +45,18 @@ def test_a_small_set_knows_the_branches_above_it_and_names_that_are_shared():
 )
 def test_unknown_words_give_the_nearest(word, said):
     with pytest.raises(UserError, match=said) as caught:
-        find(audioset(), ["Speech", word])
+        label_indices(audioset(), ["Speech", word])
     assert caught.value.code == "unknown-label"
 
 
 def test_what_no_label_can_stand_for_is_neither_found_nor_proposed():
     labels = LabelSet((Label("/m/05tny_", "Bark"),))
     with pytest.raises(UserError, match="neither it nor a kind"):
-        find(labels, ["Music"])
+        label_indices(labels, ["Music"])
     with pytest.raises(UserError, match="did you mean 'Bark'"):
-        find(labels, ["Barq"])
+        label_indices(labels, ["Barq"])
     with pytest.raises(UserError) as caught:
-        find(labels, ["Musik"])
+        label_indices(labels, ["Musik"])
     assert "Music" not in caught.value.remedy
 
 

@@ -1,0 +1,18 @@
+"""Text from outside, as a terminal shows it.
+
+Every room passes names of files, words of servers and ids through `printable` before they are printed.
+"""
+
+
+def printable(value: object, instead: str | None = None) -> str:
+    """The value as text on one line, which a terminal shows and does not obey.
+
+    Control characters, line breaks and lone surrogates become escapes such as `\\x1b`.
+
+    Args:
+        instead: What stands for each of them instead of its escape.
+    """
+    return "".join(
+        letter if letter.isprintable() else instead or letter.encode("unicode_escape").decode()
+        for letter in str(value)
+    )
