@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from beatline.audio.signatures import FORMS as KNOWN
-from beatline.audio.decoders import ffmpeg
 from beatline.cli import main
 from beatline.tag import formats
 
