@@ -43,7 +43,7 @@ def test_dangerous_calls_have_one_owner():
         r"\btorch\.load\(": "pickles.py",
         r"(?<!safetensors\.)\btorch\.save\(": "espnet.py",  # what ESPnet reads
         r"\bsafetensors\.": "own.py",
-        r"\bsoundfile\.SoundFile\b": "samples.py",
+        r"\bsoundfile\.SoundFile\b": "sndfile.py",
         r"jsonargparse import": "config.py",
         r"pickle\.(load|dump)": None,
     }
