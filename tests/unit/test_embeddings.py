@@ -62,7 +62,7 @@ def good(place):
 
 @pytest.mark.parametrize("level", ["clip", "window", "token"])
 def test_both_forms_hold_what_the_library_gives(place, tmp_path, capsys, level, monkeypatch):
-    monkeypatch.setattr(tag, "WINDOWS_AT_ONCE", 5)  # long recordings come in parts
+    monkeypatch.setattr(recordings, "WINDOWS_AT_ONCE", 5)  # long recordings come in parts
     wanted = tag.load(place / "run", "torch", window=4, hop=2).embed(good(place), level=level)
     assert command(place, tmp_path / "npy", "--level", level) == 3  # of the broken file
     heard = capsys.readouterr()

@@ -25,6 +25,7 @@ from beatline.model import geometry
 from beatline.model.checkpoints.own import save
 from beatline.model.engines.pytorch import TorchEngine
 from beatline.tag import ray as bulk_tag
+from beatline.tag import recordings
 from beatline.tag import tagger as tag
 from beatline.tag.calibration import Calibration, model_hash
 from beatline.tag.events import EventOptions, Events, in_order
@@ -124,7 +125,7 @@ def test_a_long_recording_is_the_mean_of_its_windows(tagger, sounds):
 
 
 def test_more_windows_than_one_batch_holds_and_an_error_between(tagger, sounds, monkeypatch):
-    monkeypatch.setattr(tag, "WINDOWS_AT_ONCE", 3)
+    monkeypatch.setattr(recordings, "WINDOWS_AT_ONCE", 3)
     paths = [sounds / name for name in ("5.wav", "broken.wav", "4.wav", "0.wav", "5.wav")]
     results = list(tag.AudioTagger(tagger).tag(paths))
     assert [isinstance(result, tag.Refused) for result in results] == [False, True, False, False, False]
@@ -218,7 +219,7 @@ def waveform_of(path):
 
 @pytest.mark.parametrize("level", ["steps", "windows"])
 def test_events_are_those_of_the_windows_one_by_one(tagger, sounds, level, monkeypatch):
-    monkeypatch.setattr(tag, "WINDOWS_AT_ONCE", 5)
+    monkeypatch.setattr(recordings, "WINDOWS_AT_ONCE", 5)
     ready = tag.AudioTagger(tagger, window=4, hop=1.6)
     paths = [sounds / f"{number}.wav" for number in range(6)]
     middle = float(np.median([ready(path).scores.mean() for path in paths]))
@@ -330,7 +331,7 @@ def test_windows_that_cannot_be_are_refused(tagger, window, hop):
 
 def test_merging_by_attention_counts_a_label_where_it_is_heard():
     scores = np.array([[0.9, 0.0], [0.1, 0.0]], np.float32)
-    np.testing.assert_allclose(tag.windows.merge(scores, "attention"), [0.82, 0.0], atol=1e-6)
+    np.testing.assert_allclose(windows.merge(scores, "attention"), [0.82, 0.0], atol=1e-6)
 
 
 def test_folders_globs_and_odd_names_are_found(sounds, tmp_path):
