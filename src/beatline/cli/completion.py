@@ -29,7 +29,7 @@ compdef _beatline beatline""",
     set -l words (commandline -opc) (commandline -ct)
     set -l found (BEATLINE_COMPLETE=1 beatline $words[2..-1] 2>/dev/null)
     if set -q found[1]
-        string join \\n $found
+        string join -- \\n $found
     else
         __fish_complete_path (commandline -ct)
     end

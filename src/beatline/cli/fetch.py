@@ -55,9 +55,9 @@ def _clips_parser() -> Parser:
     parser = Parser(
         "fetch clips",
         "Downloads the audio of AudioSet's tables in DIR, each clip from the first SOURCE that has it.\n\n"
-        "A SOURCE is a folder with audio, hub:OWNER/NAME[/FOLDER] (hub:confit/audioset-16khz-wds,\n"
-        "hub:agkphysics/AudioSet), or youtube. Without a SOURCE only the ledger of what DIR has is made:\n"
-        "DIR/fetch-ledger.jsonl says of every clip where it is, or why it is missing.",
+        "A SOURCE is a folder with audio, hub:OWNER/NAME[/FOLDER], or youtube. Copies on the hub are "
+        "hub:confit/audioset-16khz-wds and hub:agkphysics/AudioSet. Without a SOURCE only the ledger is "
+        "made. DIR/fetch-ledger.jsonl says of every clip where it is, or why it is missing.",
         epilog=AGAIN,
     )
     parser.add("folder", type=Path, metavar="DIR", help="folder with the tables of `fetch audioset`")
@@ -73,7 +73,7 @@ def _clips_parser() -> Parser:
         "--tables",
         default="balanced,eval",
         metavar="NAME[,NAME]",
-        help="tables whose clips are wanted (balanced,eval): also unbalanced, or names of such CSVs in DIR",
+        help="tables whose clips are wanted (balanced,eval): also unbalanced, or names of CSVs in DIR",
     )
     youtube = "YouTube"
     parser.add("--cookies", type=Path, metavar="FILE", section=youtube, help="file of a browser's cookies")

@@ -54,7 +54,7 @@ def score(given: Namespace) -> None:
 
 
 def _score_files(given: Namespace) -> None:
-    """Prints the figures of score files; with `--to` writes figures per label, and scores as ESPnet's files."""
+    """Prints the figures of score files; with `--to` writes those per label, and ESPnet's files."""
     from beatline.evaluate import metrics
     from beatline.evaluate.predictions import Predictions
     from beatline.evaluate.score_folder import score_table
