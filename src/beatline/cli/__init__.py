@@ -136,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "BEATLINE_COMPLETE" in os.environ:
         from beatline.cli import completion
 
-        print("\n".join(completion.candidates(arguments)))
+        for word in completion.candidates(arguments):
+            print(word)
         return 0
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"

@@ -9,8 +9,8 @@ from beatline.cli.parser import Parser
 def parser() -> Parser:
     parser = Parser(
         "push",
-        "Uploads a model to the Hugging Face Hub as one commit: weights, configuration, labels, the run's "
-        "calibration, and a model card made of the run's figures.",
+        "Uploads a model to the Hugging Face Hub as one commit. It holds weights, configuration, labels, the "
+        "run's calibration, and a model card made of its figures.",
     )
     parser.add("source", metavar="RUN|CHECKPOINT", help="run folder, or checkpoint of any family")
     parser.add("repository", metavar="OWNER/NAME", help="repository, made if it is not there")
