@@ -324,7 +324,7 @@ class TrainConfig:
     batch: int = 40
     """Clips of one step, all processes together, at least 1."""
     fold_seconds: float = 0.0
-    """ESPnet's folded batches: train.batch / (1 + floor(longest clip / this)) clips, seconds; 0 is off."""
+    """Seconds by which ESPnet folds batches: train.batch / (1 + floor(longest clip / seconds)); 0 is off."""
     order: Literal["fresh", "fixed-batches"] = "fresh"
     """Whether each epoch shuffles clips, or batches made once by length, as ESPnet does."""
     accumulate: int = 1
