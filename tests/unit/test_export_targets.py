@@ -157,6 +157,8 @@ def test_tagging_by_an_export_imports_and_leaves_no_more_than_it_must(tmp_path_f
         "flatbuffers",
         "yaml",  # of jsonargparse
         "_yaml",
+        "attr",  # which jsonargparse imports where it is installed
+        "attrs",
         "google",
         "packaging",
     }
