@@ -245,12 +245,10 @@ def choice(given: Namespace, tagger: "AudioTagger", threshold: float) -> "tuple[
     chosen = list(range(len(tagger.labels)))
     if given.labels:
         chosen = label_indices(tagger.labels, [word for text in given.labels for word in words(text)])
-    lowest = np.full(
-        len(tagger.labels), threshold if given.threshold is None else given.threshold, np.float32
-    )
     if tagger.calibration:
-        lowest = tagger.calibration.thresholds
-    return chosen, lowest[chosen]
+        return chosen, tagger.calibration.thresholds[chosen]
+    least = threshold if given.threshold is None else given.threshold
+    return chosen, np.full(len(chosen), least, np.float32)
 
 
 def hop(given: Namespace, share: float = 0.5) -> float:

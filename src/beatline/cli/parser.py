@@ -28,10 +28,12 @@ class Parser(ArgumentParser):
     Args:
         name: The command, as it is typed after `beatline`.
         description: A sentence for its help.
-        options: For jsonargparse, such as `epilog` and `usage`.
+        epilog: Paragraphs after the options.
+        options: For jsonargparse, such as `usage`.
     """
 
-    def __init__(self, name: str, description: str, **options: Any):
+    def __init__(self, name: str, description: str, epilog: str = "", **options: Any):
+        self._description, self._epilog = description, epilog
         self.actions: dict[str, Action] = {}
         self.positionals: list[Action] = []
         self.settings: set[str] = set()
@@ -40,6 +42,7 @@ class Parser(ArgumentParser):
         super().__init__(
             prog=f"beatline {name}",
             description=description,
+            epilog=epilog,
             exit_on_error=False,
             default_env=False,
             allow_abbrev=False,
@@ -137,9 +140,8 @@ class Parser(ArgumentParser):
         """The help, that many columns wide; as wide as the terminal when left out."""
         width = columns or max(60, get_terminal_size().columns - 2)
         self.formatter_class = partial(RawDescriptionHelpFormatter, width=width)
-        self.description, self.epilog = (
-            _filled(text or "", width) for text in (self.description, self.epilog)
-        )
+        self.description = _filled(self._description, width)
+        self.epilog = _filled(self._epilog, width)
         return str(self.format_help())
 
 
