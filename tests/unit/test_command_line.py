@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -200,14 +199,14 @@ def test_the_former_name_of_compare_is_compare(capsys):
 
 
 def test_choices_are_those_of_the_registries():
-    from beatline.model.engines import base, export
+    from beatline.model.engines import load
     from beatline.tag import formats
 
     def choices(name: str, option: str) -> tuple[str, ...]:
         return tuple(cli.parser_of(name).values_of(option))
 
-    assert choices("embed", "--engine") == get_args(base.Name)
-    assert choices("export", "--to") == get_args(export.Target)
+    assert choices("embed", "--engine") == load.engine_names()
+    assert choices("export", "--to") == load.export_names()
     assert choices("tag", "--format") == formats.NAMES
     assert "esc50" in choices("run", "--data.dataset")
 

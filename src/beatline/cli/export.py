@@ -7,10 +7,10 @@ from jsonargparse import Namespace
 from beatline.cli.options import refuse_existing
 from beatline.cli.parser import Parser
 
-TARGETS = ("onnx", "torch-export", "openvino")
-
 
 def parser() -> Parser:
+    from beatline.model.engines.load import export_names
+
     parser = Parser(
         "export",
         "Writes a model as a folder that runs without beatline. It is there once its outputs agree with "
@@ -18,7 +18,7 @@ def parser() -> Parser:
     )
     parser.add("source", metavar="RUN|CHECKPOINT", help="run folder, or checkpoint of any family")
     parser.add("folder", metavar="FOLDER", type=Path, help="folder to write")
-    parser.add("--to", choices=TARGETS, default="onnx", help="form of the graph (onnx)")
+    parser.add("--to", choices=export_names(), default="onnx", help="form of the graph (onnx)")
     parser.add("--int8", action="store_true", help="also write a graph with int8 weights (onnx only)")
     return parser
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from beatline.tag.tagger import AudioTagger
 
 DEVICES = ("auto", "cpu", "cuda")
-ENGINES = ("auto", "torch", "onnx", "openvino")
-PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 # --- settings of a run
@@ -107,8 +105,11 @@ def add_model_option(parser: Parser) -> None:
     )
 
 
-def add_model_options(parser: Parser, engines: Sequence[str] = ENGINES) -> None:
+def add_model_options(parser: Parser, more_engines: Sequence[str] = ()) -> None:
     """The options that say which tagger runs, and on what; `load_tagger` takes them."""
+    from beatline.model.engines.load import PRECISIONS, engine_names
+
+    engines = (*engine_names(), *more_engines)
     add_model_option(parser)
     parser.add(
         "--engine", choices=engines, default="auto", help="runtime (auto: the fastest that is at hand)"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from beatline.cli.options import (
-    ENGINES,
     add_event_options,
     add_label_options,
     add_model_options,
@@ -47,7 +46,7 @@ def parser() -> Parser:
         metavar="FILE|FOLDER|GLOB|-",
         help="audio of any form that docs/tagging.md lists; - is standard input",
     )
-    add_model_options(parser, (*ENGINES, "ray"))
+    add_model_options(parser, ("ray",))
     add_window_options(parser)
     parser.add(
         "--format",
