@@ -31,7 +31,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from beatline import config
+from beatline import load_config
 from beatline.core.errors import EXIT_CODES, INPUT
 from beatline.core.labels import audioset
 from beatline.model.checkpoints.own import save
@@ -74,7 +74,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, labels = Path(name), audioset()
-        tagger = Tagger(config.load(options.like, []).model.encoder, len(labels))
+        tagger = Tagger(load_config(options.like, []).model.encoder, len(labels))
         save(folder / "model", initialise_tagger(tagger, torch.Generator().manual_seed(0)).eval(), labels, {})
         bad = write_files(folder / "in", options.count)
         result = work(folder, folder / "model", options.count, bad) | {

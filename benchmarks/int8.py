@@ -14,7 +14,7 @@ import models
 import numpy as np
 import peers
 
-from beatline import config, recipe
+from beatline import load_config, recipe
 from beatline.data.store import Store
 from beatline.evaluate import metrics
 from beatline.model.engines.base import Precision
@@ -77,7 +77,7 @@ def speed(options: harness.Options) -> Iterator[harness.Row]:
 
 def exactness() -> Iterator[harness.Row]:
     """What reduced weights do to the scores and the mAP of a model trained on mini-audioset."""
-    settings = config.load("mini", ["--out", str(TRAINED)])
+    settings = load_config("mini", ["--out", str(TRAINED)])
     for stage in ("prepare", "train"):
         recipe.STAGES[stage](settings)
     store = Store.open(settings.store_folder)

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 import torch
 
-from beatline import config, recipe
+from beatline import load_config, recipe
 from beatline.config import EncoderConfig, to_dict
 from beatline.core.labels import audioset
 from beatline.data.store import Store
@@ -131,7 +131,7 @@ def prepare(folder: Path, *settings: str) -> None:
         str(harness.THREADS),
         *settings,
     ]
-    recipe.prepare(config.load("mini", given))
+    recipe.prepare(load_config("mini", given))
 
 
 def chunks(items: Sequence[Any], count: int) -> list[list[Any]]:

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from beatline import config, recipe
+from beatline import load_config, recipe
 from beatline.evaluate.score_folder import read_score
 
 
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     values, chance, baselines, seconds = [], 0.0, {}, []
     for seed in range(count):
         out = Path(f"runs/mini-seed-{seed}")
-        settings = config.load(
+        settings = load_config(
             "mini",
             [*arguments, "--out", str(out), "--store", "runs/mini-seeds-store", "--train.seed", str(seed)],
         )

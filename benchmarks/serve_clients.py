@@ -48,13 +48,13 @@ def write_model(folder: Path, size: str) -> Path:
     """
     import torch
 
-    from beatline import config
+    from beatline import load_config
     from beatline.config import EncoderConfig
     from beatline.core.labels import audioset
     from beatline.model.checkpoints.own import save
     from beatline.model.tagger import Tagger, initialise_tagger
 
-    encoder = EncoderConfig() if size == "base" else config.load("mini", []).model.encoder
+    encoder = EncoderConfig() if size == "base" else load_config("mini", []).model.encoder
     save(
         folder,
         initialise_tagger(Tagger(encoder, len(audioset())), torch.Generator().manual_seed(0)).eval(),

@@ -14,7 +14,7 @@ import models
 import numpy as np
 import peers
 
-from beatline import config
+from beatline import load_config
 from beatline.data.store import Store
 from beatline.train import loop as train
 from beatline.train.batches import Batch
@@ -39,7 +39,7 @@ def trainer(model: Path, store: Store, folder: Path, *settings: str) -> train.Tr
         "given",
         *settings,
     ]
-    ready = train.Trainer(config.load("as20k", given), store)
+    ready = train.Trainer(load_config("as20k", given), store)
     ready.rank, ready.world = 0, 1
     ready.tagger = train.new_tagger(ready.config, store.labels).to(ready.device)
     ready.optimiser = adamw(ready.tagger, ready.config.optim)

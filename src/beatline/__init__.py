@@ -129,7 +129,7 @@ def load_config(name: str, overrides: tuple[str, ...] = ()) -> "Config":
     Raises:
         UserError: `missing-file`; `bad-config` with the nearest name for a setting that there is not.
     """
-    from beatline.config import load
+    from beatline.settings import load
 
     return load(name, overrides)
 

@@ -1,19 +1,11 @@
-"""Every setting of a run: frozen dataclasses, their checks, and YAML in and out.
+"""Every setting of a run: frozen dataclasses and their checks.
 
-Outside the straight line: each room takes the dataclass that bears its name. A YAML file holds only what
-differs from the defaults here; `jsonargparse` turns the same dataclasses into `--help`, dotted overrides
-(`--optim.lr 1e-4`) and errors that name the nearest key.
+Each room takes the dataclass that bears its name. The docstring below a field is what `--help` prints of it.
+`settings` makes these from YAML and the command line.
 """
 
-import ast
 import dataclasses
-import difflib
-import inspect
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,35 +30,35 @@ class EncoderConfig:
     """
 
     input_patch_size: int = 16
-    """Side of a patch, frames and mels; 16, on which windows, steps and events stand."""
+    """Side of a patch, frames and mel bands; 16 is the only size."""
     embed_dim: int = 512
-    """Width of a patch embedding, at least 1."""
+    """Width of a patch embedding, numbers, at least 1."""
     conv_bias: bool = False
     """Whether the patch convolution has a bias."""
     encoder_layers: int = 12
     """Transformer layers, at least 1."""
     encoder_embed_dim: int = 768
-    """Width of a token, a multiple of the number of heads and of conv_pos_groups."""
+    """Width of a token, numbers, a multiple of encoder_attention_heads and of conv_pos_groups."""
     encoder_ffn_embed_dim: int = 3072
-    """Width of the feed-forward part, at least 1."""
+    """Width inside the feed-forward part of a layer, numbers, at least 1."""
     encoder_attention_heads: int = 12
-    """Attention heads, at least 1."""
+    """Attention heads of a layer, at least 1."""
     layer_norm_first: bool = False
-    """Pre-norm (True) or post-norm (False, the released models)."""
+    """Whether layers normalise first (pre-norm); the released models do not."""
     deep_norm: bool = True
-    """DeepNorm's residual scale (2 layers)^(1/4); post-norm only."""
+    """Whether residuals are scaled by (2 encoder_layers)^(1/4), as DeepNorm does; for post-norm only."""
     conv_pos: int = 128
-    """Kernel of the convolutional position, tokens, at least 1."""
+    """Kernel of the convolution that encodes position, tokens, at least 1."""
     conv_pos_groups: int = 16
-    """Groups of the convolutional position, at least 1."""
+    """Groups of the convolution that encodes position, at least 1."""
     relative_position_embedding: bool = True
     """Whether attention has a relative position bias."""
     num_buckets: int = 320
-    """Buckets of relative distance, both signs together, even."""
+    """Buckets of relative distance in the position bias, both signs together, even, at least 4."""
     max_distance: int = 800
-    """Distance in tokens from which on all share the last bucket."""
+    """Distance from which all share the position bias's last bucket, tokens, above num_buckets / 4."""
     gru_rel_pos: bool = True
-    """Whether the bias is gated by the query."""
+    """Whether the relative position bias is gated by the query."""
     dropout: float = 0.1
     """Dropout after attention, feed-forward and the position convolution, 0 to 1."""
     attention_dropout: float = 0.1
@@ -78,11 +70,11 @@ class EncoderConfig:
     encoder_layerdrop: float = 0.05
     """Probability that training skips a layer, 0 to 1."""
     layer_wise_gradient_decay_ratio: float = 1.0
-    """Factor on the gradient at each layer's input, above 0 up to 1."""
+    """Factor on the gradient at the input of each layer, above 0 up to 1."""
     fbank_mean: float = 15.41663
-    """Mean subtracted from the log-mel energies."""
+    """Mean of log-mel energies, subtracted from them to normalise."""
     fbank_std: float = 6.55582
-    """They are then divided by twice this."""
+    """Deviation of log-mel energies, above 0; they are divided by twice this to normalise."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -139,41 +131,41 @@ class DataConfig:
     audioset: Path | None = None
     """Folder with AudioSet's audio in any layout: files named by id, tar, Parquet, HDF5, lists of files."""
     audioset_csv: Path | None = None
-    """Folder of the official tables; looked for below the audioset folder when left out."""
+    """Folder of AudioSet's official tables; looked for below data.audioset when left out."""
     audioset_train: tuple[str, ...] = ("balanced",)
-    """Tables of train: `balanced`, `unbalanced`, `strong`, or CSVs of their form; AS-2M is the first two."""
+    """AudioSet's tables of train: `balanced`, `unbalanced`, `strong`, or CSVs of their form."""
     audioset_eval: str = "eval"
-    """Table of test: `eval`, `strong-eval`, or the name or path of a CSV of the same form."""
+    """AudioSet's table of test: `eval`, `strong-eval`, or a CSV of the same form."""
     dataset: str | None = None
     """Name of a data set with official splits, whose local copy is in data.root."""
     root: Path | None = None
-    """Folder of the data set's local copy, as its publisher packs it."""
+    """Folder with the local copy of data.dataset, as its publisher packs it."""
     fold: int | None = None
     """Fold held out for test: 1 to 5 of ESC-50, 1 to 10 of UrbanSound8K."""
     kaldi: Path | None = None
-    """Folder with `train`, `val` and `test` folders of `wav.scp` and `text`."""
+    """Kaldi data: folder with `train`, `val` and `test` folders of `wav.scp` and `text`."""
     csv: Path | None = None
-    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded data set."""
+    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded one."""
     folder: Path | None = None
-    """Folder with one folder per class, or `<split>/<class>` folders."""
+    """Folder with a folder for each class, or `<split>/<class>` folders."""
     labels: Path | None = None
     """Label table `mid,display_name`; found beside the data or derived from it when left out."""
     validation: Literal["given", "clean", "inside-eval"] = "given"
     """Validation split: the data's own, a stratified part of train, or the first tenth of AudioSet's eval."""
     validation_list: Path | None = None
-    """List of validation clips: ids of clips or recordings, one a line; only with validation `given`."""
+    """List of validation clips: an id of a clip or recording a line; only with data.validation `given`."""
     validation_fraction: float = 0.1
-    """Share of train that a clean validation split takes, 0 to 1."""
+    """Share of train that data.validation `clean` takes, 0 to 1."""
     test_fraction: float = 0.2
     """Share of clips held out for test where the data has no splits, 0 to 1."""
     split_seed: int = 0
-    """Seed of the splits made here."""
+    """Seed of splits that the data does not bring."""
     min_seconds: float = 0.1
-    """Shorter training and validation clips are rejected, seconds."""
+    """Shortest training or validation clip, seconds, below data.max_seconds; shorter ones are rejected."""
     max_seconds: float = 12.0
     """Longest training or validation clip, and window of longer test clips, seconds."""
     strict: bool = False
-    """Whether a rejected input is an error (exit code 3), once everything else is prepared."""
+    """Whether rejected inputs are an error (exit code 3), once everything else is prepared."""
 
     def __post_init__(self) -> None:
         sources = [
@@ -212,17 +204,17 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Architecture for random weights; a checkpoint brings its own."""
     task: Literal["multi-label", "single-label"] = "multi-label"
-    """Sigmoid and binary cross-entropy, or softmax and cross-entropy."""
+    """Whether labels are independent (sigmoid) or exclude each other (softmax)."""
     padding: Literal["exact", "upstream"] = "exact"
-    """Which tokens count as padding: `exact` equals the clip alone, `upstream` is the release's rule."""
+    """Which tokens are padding: as for the clip alone (`exact`), or by the release's rule (`upstream`)."""
     gradient_decay: Literal["release", "espnet-cut"] = "release"
-    """How a decay ratio below 1 works: scaled at each layer's input, or cut there as in ESPnet 202511."""
+    """How a decay ratio below 1 works: gradients are scaled (`release`), or cut as in ESPnet 202511."""
     gradient_decay_ratio: float | None = None
-    """Overrides the checkpoint's layer_wise_gradient_decay_ratio, above 0 up to 1."""
+    """Factor on the gradient at the input of each layer, above 0 up to 1; the checkpoint's when left out."""
     dropout: float | None = None
-    """Overrides the checkpoint's dropout, 0 to 1."""
+    """Dropout after attention and feed-forward, 0 to 1; the checkpoint's when left out."""
     layerdrop: float | None = None
-    """Overrides the checkpoint's encoder_layerdrop, 0 to 1."""
+    """Probability that training skips a layer, 0 to 1; the checkpoint's when left out."""
 
     def __post_init__(self) -> None:
         if self.dropout is not None:
@@ -256,23 +248,23 @@ class AugmentConfig:
     mixup_probability: float = 0.8
     """Share of clips that are mixed with another of their batch, 0 to 1."""
     mixup_alpha: float = 0.8
-    """Both parameters of the Beta distribution of the mixing weight, above 0."""
+    """Both parameters of the Beta distribution from which mixup draws its weight, above 0."""
     roll: bool = True
-    """Whether each clip is shifted circularly within its length."""
+    """Whether a clip is shifted circularly within its length."""
     roll_step: float = 0.0
-    """Shifts are multiples of this, seconds; 0 allows any."""
+    """Step of circular shifts, seconds, 0 or more; 0 allows any shift."""
     time_warp: int = 5
-    """Window of the time warp, frames; 0 is off."""
+    """Window of the time warp, frames, 0 or more; 0 is off."""
     time_masks: int = 1
-    """Time masks per clip, 0 or more."""
+    """Time masks of a clip, 0 or more."""
     time_mask_fraction: float = 0.059
     """Longest time mask as a share of the frames, 0 to 1."""
     mel_masks: int = 0
-    """Frequency masks per clip, 0 or more (the recipe has none)."""
+    """Frequency masks of a clip, 0 or more (the recipe has none)."""
     mel_mask_bins: int = 24
-    """Longest frequency mask, mels, 0 to 128."""
+    """Widest frequency mask, mel bands, 0 to 128."""
     gain: float = 0.0
-    """Largest random change of level up or down, dB; 0 is off."""
+    """Largest random change of level, up or down, dB, 0 or more; 0 is off."""
 
     def __post_init__(self) -> None:
         _fraction(self.mixup_probability, "augment.mixup_probability")
@@ -290,19 +282,19 @@ class OptimConfig:
     lr: float = 3e-5
     """Highest learning rate, above 0."""
     min_lr: float = 5e-6
-    """Learning rate at the start and the end of a cycle, 0 to lr."""
+    """Learning rate at the start and the end of a cycle, 0 to optim.lr."""
     warmup_steps: int = 8000
-    """Steps of linear warm-up in each cycle, 0 or more."""
+    """Length of the linear warm-up of each cycle, steps, 0 or more."""
     cycle_steps: int = 80_000
-    """Steps of a cycle, above warmup_steps; 0 makes it the whole training."""
+    """Length of a cycle of the learning rate, steps, above optim.warmup_steps; 0 is the whole training."""
     weight_decay: float = 0.01
-    """AdamW's decay, on every parameter, 0 or more."""
+    """Weight decay of AdamW on every parameter, 0 or more."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """AdamW's moment decays, each 0 to 1."""
+    """Decays of AdamW's two moments, each 0 or more and below 1."""
     eps: float = 1e-8
-    """AdamW's epsilon, above 0."""
+    """Epsilon of AdamW, above 0."""
     clip_norm: float = 1.0
-    """Largest global gradient norm, above 0."""
+    """Largest norm of all gradients together, above 0; longer ones are scaled down."""
 
     def __post_init__(self) -> None:
         _check(
@@ -332,27 +324,27 @@ class TrainConfig:
     batch: int = 40
     """Clips of one step, all processes together, at least 1."""
     fold_seconds: float = 0.0
-    """ESPnet's folded batches: `batch` is divided by 1 + floor(longest clip / this), seconds; 0 is off."""
+    """Seconds by which ESPnet folds batches: train.batch / (1 + floor(longest clip / seconds)); 0 is off."""
     order: Literal["fresh", "fixed-batches"] = "fresh"
-    """Shuffle clips each epoch, or make batches once by length and shuffle only these, as ESPnet does."""
+    """Whether each epoch shuffles clips, or batches made once by length, as ESPnet does."""
     accumulate: int = 1
-    """Microsteps a step is cut into, at least 1."""
+    """Microsteps that a step is cut into to save memory, at least 1."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the encoder; filter bank, softmax, loss and weights stay float32."""
     compile: bool = False
-    """Whether each layer goes through torch.compile, which takes minutes at the start; meant for a GPU."""
+    """Whether each layer goes through torch.compile, for a GPU; it takes minutes at the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
+    """Where to compute: `auto` takes a GPU if there is one."""
     workers: int = 2
-    """Threads that read batches ahead; changes nothing but speed, 0 or more."""
+    """Threads that decode or read ahead, 0 or more; they change nothing but speed."""
     seed: int = 0
     """Seed of initial weights, order, augmentation and dropout."""
     validate_every: int = 1
-    """Epochs between validations, at least 1."""
+    """Epochs from a validation to the next, at least 1."""
     save_every: int = 1000
-    """Steps between checkpoints inside an epoch, at least 1; each epoch ends with one."""
+    """Steps from a checkpoint to the next within an epoch, at least 1; each epoch ends with a checkpoint."""
     average: int = 0
-    """Average the weights of this many last epochs into the model; 0 takes the best on validation."""
+    """Last epochs whose weights are averaged into the model, 0 or more; 0 takes the best on validation."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
@@ -369,9 +361,9 @@ class ScoreConfig:
     """Scoring."""
 
     resamples: int = 1000
-    """Bootstrap resamples of the test clips behind each interval, 0 or more."""
+    """Bootstrap resamples of the test clips for each interval, 0 or more."""
     baseline: bool = False
-    """Whether a classical baseline is fitted on the train clips and scored beside the model."""
+    """Whether a classical baseline is fitted on train and scored beside the model."""
 
     def __post_init__(self) -> None:
         _check(self.resamples >= 0, "score.resamples", "must not be negative")
@@ -384,7 +376,7 @@ class Config:
     out: Path = Path("runs/run")
     """Folder of the run; made if missing."""
     store: Path | None = None
-    """Folder of the prepared audio, shared between runs on the same data; `<out>/store` when left out."""
+    """Folder of the prepared audio, which runs on the same data share; `<out>/store` when left out."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which recordings, labels and splits."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -410,142 +402,3 @@ def to_dict(config: Any) -> Any:
     if isinstance(config, tuple):
         return list(config)
     return str(config) if isinstance(config, Path) else config
-
-
-def dump_yaml(config: Config) -> str:
-    """The resolved configuration as YAML that `load` reads back."""
-    import yaml
-
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-
-
-def shipped() -> dict[str, Path]:
-    """The configurations in the package, by name."""
-    return {
-        Path(str(f)).stem: Path(str(f))
-        for f in (files("beatline") / "conf").iterdir()
-        if f.name.endswith(".yaml")
-    }
-
-
-def find(name: str) -> Path:
-    """The file of a configuration given as a path or as the name of a shipped one.
-
-    Raises:
-        UserError: `missing-file`, with the nearest name.
-    """
-    path, known = Path(name), shipped()
-    if path.is_file():
-        return path
-    if (
-        path.stem in known and path.suffix in ("", ".yaml") and str(path.parent) in (".", "conf")
-    ):  # another folder is a path that is mistyped
-        return known[path.stem]
-    near = difflib.get_close_matches(path.stem, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(sorted(known))}"
-    raise UserError(
-        "missing-file", f"configuration {name}", "no such file, and none shipped has this name", hint
-    )
-
-
-def settings_parser(**options: Any) -> Any:
-    """A parser with every setting as a dotted option; `options` go to it."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False, default_env=False, **options)
-    parser.add_argument(
-        "--settings", action="config", help="YAML file with settings that differ from the defaults"
-    )
-    parser.add_class_arguments(Config, nested_key=None)
-    return parser
-
-
-def settings_help(command: str) -> str:
-    """Every setting with what its docstring here says, its type and its default."""
-    parser, docs = settings_parser(prog=command), _docs()
-    for action in parser._actions:
-        action.help = docs.get(action.dest, action.help)
-    for group in parser._action_groups:
-        name = str(group.title).removesuffix("'>").split(".")[-1]
-        group.title = {"Config": "the run"}.get(name, name.removesuffix("Config").lower())
-    return parser.format_help().split("\n\n", 1)[1]
-
-
-def _docs(kind: type = Config, prefix: str = "") -> dict[str, str]:
-    """The docstring of every setting, by its dotted name."""
-    found = {}
-    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
-    for node, after in pairwise(body):
-        if (
-            isinstance(node, ast.AnnAssign)
-            and isinstance(after, ast.Expr)
-            and isinstance(after.value, ast.Constant)
-        ):
-            found[f"{prefix}{node.target.id}"] = str(after.value.value).rstrip(".").replace("%", "%%")  # type: ignore[union-attr]
-    for f in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(f.default_factory):
-            found |= _docs(f.default_factory, f"{prefix}{f.name}.")  # type: ignore[arg-type]
-    return found
-
-
-def _keys(kind: type = Config, prefix: str = "") -> list[str]:
-    names = []
-    for f in dataclasses.fields(kind):
-        nested = f.default_factory if f.default_factory is not dataclasses.MISSING else None
-        names += (
-            _keys(nested, f"{prefix}{f.name}.")
-            if isinstance(nested, type) and dataclasses.is_dataclass(nested)
-            else [prefix + f.name]
-        )
-    return names
-
-
-def load(name: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """A configuration from a YAML file (or a shipped name) and dotted overrides like `--optim.lr`, `1e-4`.
-
-    Raises:
-        UserError: `bad-config` naming the setting and the nearest one there is; `missing-file`.
-    """
-    path = find(str(name))
-    parsed = _parsed(settings_parser(), ["--settings", str(path), *overrides], f"configuration {path}")
-    return Config(**{f.name: getattr(parsed, f.name) for f in dataclasses.fields(Config)})
-
-
-def load_data(overrides: Sequence[str], **defaults: Any) -> DataConfig:
-    """Settings of data alone, from dotted overrides like `--data.folder`, `DIR`.
-
-    Args:
-        defaults: Those that differ here.
-
-    Raises:
-        UserError: `bad-config`, as `load`.
-    """
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False, default_env=False)
-    parser.add_class_arguments(DataConfig, "data")
-    parser.set_defaults({f"data.{name}": value for name, value in defaults.items()})
-    return _parsed(parser, list(overrides), "settings of data").data
-
-
-def _parsed(parser: Any, arguments: list[str], what: str) -> Any:
-    """The arguments as the dataclasses they are of."""
-    from jsonargparse import ArgumentError
-
-    try:
-        return parser.instantiate(parser.parse_args(arguments))
-    except (ArgumentError, TypeError, ValueError) as error:
-        cause = " ".join(str(error).split())
-        names = {name for key in _keys() for name in (key, key.split(".")[-1])}
-        words = re.findall(r"--([\w.]+)|'([\w.]+)'", cause)
-        near = (
-            []
-            if "Expected" in cause
-            else [match for pair in words for match in difflib.get_close_matches("".join(pair), names, n=1)]
-        )
-        raise UserError(
-            "bad-config",
-            what,
-            cause,
-            f"did you mean {near[0]}?" if near else "`beatline run --help` lists every setting",
-        ) from error

@@ -24,7 +24,7 @@ import pytest
 import soundfile
 
 import beatline
-from beatline import cli, config
+from beatline import cli, load_config
 from beatline.core import remote
 from tests.helpers import hubs, rays
 from tests.helpers.browser import CHROMIUM, Browser
@@ -276,7 +276,7 @@ def test_what_is_not_run_would_run(capsys):
             words = words if own else words[words.index("beatline") + 2 :]
             if words:
                 settings = re.sub(r"--(engine|source|to) \S+", "", shlex.join(words[1:]))
-                config.load(words[0], shlex.split(settings))
+                load_config(words[0], shlex.split(settings))
         elif words[0] == "beatline":
             assert cli.main([*words[1 : 3 if words[1] == "fetch" else 2], "--help"]) == 0
             helped = capsys.readouterr().out

@@ -265,7 +265,7 @@ def test_predictions_leave_and_return_as_espnets_files(tmp_path, capsys):
     [
         (["tran"], "did you mean train"),
         (["run", "nothere.yaml"], "no such file"),
-        (["run", "mini", "--optim.lrr", "1"], "did you mean optim.lr"),
+        (["run", "mini", "--optim.lrr", "1"], "did you mean --optim.lr"),
         (["convert", "x"], "required: TARGET"),
         (["score", "--scores"], "value is missing"),
         (["score", "--scores", "x"], "all of"),
@@ -286,7 +286,7 @@ def test_help_imports_no_torch_and_lists_every_setting():
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
     for words in (
-        "Highest learning rate, above 0 (type: float",
+        "Highest learning rate, above 0 (3e-05)",
         "Folder of the run; made if missing",
         "Transformer layers, at least 1",
     ):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import config
+from beatline import load_config
 from beatline.core import artefact
 from beatline.core.labels import LabelSet
 from beatline.model.checkpoints.own import save
@@ -37,7 +37,7 @@ def program(*words, expect=0):
 
 def encoder(folder):
     """The main job's architecture with random weights: what it hears is little, but drums are no guitar."""
-    tagger = Tagger(config.load("mini").model.encoder, 1)
+    tagger = Tagger(load_config("mini").model.encoder, 1)
     save(
         folder, initialise_tagger(tagger, torch.Generator().manual_seed(0)), LabelSet.from_names(["none"]), {}
     )

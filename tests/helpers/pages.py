@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import torch
 
-from beatline import config, recipe
+from beatline import load_config, recipe
 from beatline.config import DataConfig
 from beatline.data import manifest
 from beatline.data.manifest.audioset import STRONG_HEADER
@@ -116,7 +116,7 @@ def furnish(place: Path) -> Path:
             "train.validate_every": epochs,
             **SETTINGS,
         }
-        settings = config.load(
+        settings = load_config(
             "mini", [word for setting, value in given.items() for word in (f"--{setting}", str(value))]
         )
         for stage in ("prepare", "train", "predict", "score"):

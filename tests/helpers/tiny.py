@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from beatline import config
+from beatline import load_config
 from beatline.config import Config
 
 SETTINGS = {
@@ -58,4 +58,4 @@ def arguments(csv: Path, out: Path, **changes: str) -> list[str]:
 
 def tiny(csv: Path, out: Path, **changes: str) -> Config:
     """A tiny run's configuration; all runs on one CSV share the store."""
-    return config.load("mini", arguments(csv, out, **changes))
+    return load_config("mini", arguments(csv, out, **changes))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import config
+from beatline import load_config
 from beatline import recipe as stages
 from beatline.config import AugmentConfig, TrainConfig
 from beatline.core.threads import in_order
@@ -31,7 +31,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tagger(store):
-    settings = config.load("mini", ["--model.encoder.encoder_layers", "1"]).model.encoder
+    settings = load_config("mini", ["--model.encoder.encoder_layers", "1"]).model.encoder
     return initialise_tagger(Tagger(settings, len(store.labels)), torch.Generator().manual_seed(0)).eval()
 
 

@@ -145,7 +145,7 @@ def test_the_label_table_is_audiosets_and_sherpas():
 @pytest.mark.slow
 def test_tagging_by_an_export_imports_and_leaves_no_more_than_it_must(tmp_path_factory, tmp_path):
     """As after the installation that docs/export.md tells of; nor may onnxruntime report to anyone."""
-    required = {"numpy", "soundfile", "soxr", "onnxruntime"}
+    required = {"numpy", "soundfile", "soxr", "onnxruntime", "jsonargparse"}
     assert required == set(re.findall(r"(?m)^([a-z]+)", (ROOT / "requirements-onnx.txt").read_text()))
     theirs = {
         "_soundfile",
@@ -155,6 +155,10 @@ def test_tagging_by_an_export_imports_and_leaves_no_more_than_it_must(tmp_path_f
         "pycparser",
         "typing_extensions",
         "flatbuffers",
+        "yaml",  # of jsonargparse
+        "_yaml",
+        "attr",  # which jsonargparse imports where it is installed
+        "attrs",
         "google",
         "packaging",
     }

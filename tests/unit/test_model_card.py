@@ -15,8 +15,9 @@ import soundfile
 from huggingface_hub import ModelCard
 
 import beatline
-from beatline import cli, config
+from beatline import cli, load_config
 from beatline import recipe as stages
+from beatline.config import to_dict
 from beatline.core.labels import Label, LabelSet
 from beatline.evaluate.score_folder import read_score
 from beatline.model.checkpoints.espnet import export_espnet
@@ -159,7 +160,7 @@ def test_what_is_not_known_is_called_so(tmp_path):
 
 
 def test_figures_of_others_stand_apart_and_only_beside_their_recipe(tmp_path):
-    settings = config.to_dict(config.load("as20k", ["--data.audioset", str(tmp_path)]))
+    settings = to_dict(load_config("as20k", ["--data.audioset", str(tmp_path)]))
     results = section(card(bare(about={"config": settings})), "Results")
     before, after = results.split("Published for fine-tuning on AudioSet-20K, by others")
     assert "None are stated" in before and not re.search(r"\d", before), "no AudioSet figure of ours"

@@ -14,12 +14,12 @@ import soundfile
 from beatline import recipe
 from beatline.audio.media import decode
 from beatline.config import DataConfig
-from beatline.config import load as load_config
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.data import manifest, shards, store_tables
 from beatline.data.prepare import prepare
 from beatline.data.store import Store
+from beatline.settings import load as load_config
 from tests.helpers.stores import CLIPS, contents, copy_of, flip, refused, table
 
 pytestmark = pytest.mark.usefixtures("small_shards")

@@ -1,94 +1,144 @@
 """In: argv. Out: a command's work, one line for an error, and an exit code.
 
-Begin with `main`; one module a command, named like it, imported when it is called. Only in this room are
-arguments parsed and errors printed. `beatline --help` imports no torch.
+Begin with `main`. Each command is a module named like it, with `parser()` and a function of its own name,
+imported when it is called. `beatline --help` imports no torch.
 """
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import USAGE, UserError
 from beatline.core.version import __version__
 
-STAGES = {
+if TYPE_CHECKING:
+    from beatline.cli.parser import Parser
+
+COMMANDS = {
     "run": "all stages in order, each only where something is missing",
     "prepare": "decode every clip once into a store",
     "train": "fine-tune the tagger",
     "predict": "score the test clips with it",
     "score": "every figure of the recipe, or of given score files",
     "report": "RESULTS.md, a table per label, and report.html",
+    "fetch audioset": "download AudioSet's tables",
+    "fetch clips": "download the audio of the tables' clips",
+    "fetch checkpoint": "download a checkpoint to start from",
+    "inspect": "say what a store holds, lacks, repeats and contradicts",
+    "compare": "say what tells two runs or two models apart, with intervals and a page to listen to",
+    "tag": "tag audio files with a trained model",
+    "embed": "write embeddings of audio files",
+    "probe": "fit a head to labelled clips of your own, on frozen embeddings",
+    "calibrate": "learn thresholds, and a temperature with which scores mean probabilities",
+    "listen": "tag a microphone or a pipe as the sound comes",
+    "serve": "tag audio files sent over HTTP, and show a page",
+    "convert": "turn a checkpoint into a beatline model folder or into ESPnet's layout",
+    "export": "write a model as a graph that runs without PyTorch",
+    "pack": "write a model as a folder for a hub, or as ESPnet's zip file",
+    "push": "upload a model with its card to the Hugging Face Hub",
+    "verify": "find every damaged or missing file of a folder that beatline made, and mend a store",
+    "doctor": "say what this machine and a run folder are like",
+    "completion": "print what makes a shell complete commands, options and values",
 }
-OTHERS = {  # in which room each is, under its own name
-    "fetch": ("fetch", "get AudioSet's tables, its clips, a starting checkpoint"),
-    "inspect": ("inspect", "say what a store holds, lacks, repeats and contradicts"),
-    "compare": (
-        "compare",
-        "say what tells two runs or two models apart, with intervals and a page to listen to",
-    ),
-    "common": ("compare", "the same as compare"),
-    "tag": ("tag", "tag audio files with a trained model"),
-    "embed": ("embed", "write embeddings of audio files"),
-    "probe": ("probe", "fit a head to labelled clips of your own, on frozen embeddings"),
-    "calibrate": ("calibrate", "learn thresholds, and a temperature with which scores mean probabilities"),
-    "listen": ("listen", "tag a microphone or a pipe as the sound comes"),
-    "serve": ("serve", "tag audio files sent over HTTP, and show a page"),
-    "convert": ("export", "turn a checkpoint into a beatline model folder or into ESPnet's layout"),
-    "export": ("export", "write a model as a graph that runs without PyTorch"),
-    "pack": ("publish", "write a model as a folder for a hub, or as ESPnet's zip file"),
-    "push": ("publish", "upload a model with its card to the Hugging Face Hub"),
-    "verify": (
-        "verify",
-        "find every damaged or missing file of a folder that beatline made, and mend a store",
-    ),
-    "doctor": ("verify", "say what this machine and a run folder are like"),
-}
-COMMANDS = [
-    f"  {name:9} {text}"
-    for name, text in (STAGES | {name: text for name, (_, text) in OTHERS.items()}).items()
-]
-HELP = f"""usage: beatline <command> [...]
+"""Every command and what it is for; of two words the second is an argument of the module's `parser`."""
 
-{chr(10).join(COMMANDS)}
+FORMER = {"common": "compare"}
+"""Commands by the names that they had."""
+
+GOES_ON = ("run", "prepare", "train", "predict", "score", "report", "fetch")
+"""Modules whose commands go on where they were stopped."""
+
+HELP = f"""usage: beatline COMMAND [...]
+
+{chr(10).join(f"  {name:17} {text}" for name, text in COMMANDS.items())}
 
 beatline run                                 the main job on the embedded real sound
 beatline run as20k --data.audioset DIR --model.init CHECKPOINT
-beatline run FILE.yaml [--section.setting VALUE ...]
+beatline run FILE.yaml [--SETTING VALUE ...]
 beatline tag FILE|FOLDER --model RUN
-beatline <command> --help                    every option
+beatline help COMMAND                        every option; or beatline COMMAND --help
 
 --debug shows the whole traceback of an error. Exit codes: 0 done, 2 usage, 3 bad input, 4 damaged file of
 ours, 5 disk or memory, 130/143 stopped.
 """
 
 
-def _dispatch(arguments: list[str]) -> int:
-    command, rest = arguments[0], arguments[1:]
-    if command in STAGES:
-        from beatline.cli import stages
+def split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command's name, as in `COMMANDS`, and the words after it.
 
-        stages.stage(command, rest, STAGES[command])
-        return 0
-    if command not in OTHERS:
-        import difflib
-
-        near = difflib.get_close_matches(command, STAGES | OTHERS, n=1)
+    Raises:
+        UserError: `bad-usage`, with the nearest name.
+    """
+    first = FORMER.get(words[0], words[0])
+    below = [name.split()[1] for name in COMMANDS if name.startswith(f"{first} ")]
+    if below and words[1:2] and words[1] in below:
+        return f"{first} {words[1]}", list(words[2:])
+    if first in COMMANDS:
+        return first, list(words[1:])
+    if below:
         raise UserError(
             "bad-usage",
-            f"command {command!r}",
-            "there is no such command",
-            f"did you mean {near[0]}?" if near else "`beatline --help` lists them",
+            f"beatline {' '.join([first, *words[1:2]])}",
+            f"it takes {', '.join(below[:-1])} or {below[-1]}",
+            f"`beatline help {first} {below[0]}` shows one of the forms",
         )
-    room, _ = OTHERS[command]
-    return getattr(import_module(f"beatline.cli.{room}"), command)(rest) or 0
+    near = difflib.get_close_matches(first, [*FORMER, *(name.split()[0] for name in COMMANDS)], n=1)
+    raise UserError(
+        "bad-usage",
+        f"command {first!r}",
+        "there is no such command",
+        f"did you mean {near[0]}?" if near else "`beatline --help` lists them",
+    )
+
+
+def parser_of(name: str) -> "Parser":
+    """The arguments of a command of `COMMANDS`."""
+    module, *rest = name.split()
+    parser: Parser = import_module(f"beatline.cli.{module}").parser(*rest)
+    return parser
+
+
+def reference() -> dict[str, str]:
+    """The help of the program and of each command, 100 columns wide, by what is typed: `beatline tag`."""
+    return {"beatline": HELP} | {f"beatline {name}": parser_of(name).text(100) for name in COMMANDS}
+
+
+def _help(words: Sequence[str]) -> str:
+    """The help of the command that the words begin with, or of all below it."""
+    if not words:
+        return HELP
+    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if group and (len(words) == 1 or f"{words[0]} {words[1]}" not in COMMANDS):
+        return "\n".join(parser_of(name).text() for name in group)
+    return parser_of(split(words)[0]).text()
+
+
+def _dispatch(words: list[str]) -> int:
+    before = words[: words.index("--")] if "--" in words else words
+    asked = [word for word in before if word in ("-h", "--help")]
+    if asked or words[0] == "help":
+        print(_help([word for word in before if word not in ("-h", "--help", "help")]))
+        return 0
+    name, rest = split(words)
+    given = parser_of(name).read(rest)
+    module = name.split()[0]
+    return getattr(import_module(f"beatline.cli.{module}"), module)(given) or 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "BEATLINE_COMPLETE" in os.environ:
+        from beatline.cli import completion
+
+        for word in completion.candidates(arguments):
+            print(word)
+        return 0
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # busy waiting makes two threads slower than one on a shared machine
@@ -125,16 +175,14 @@ def _silence(*descriptors: int) -> None:
 
 def _run(arguments: list[str], debug: bool) -> int:
     """The command's exit code, its errors printed."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments:
         print(HELP)
-        return 0 if arguments else USAGE
+        return USAGE
     if arguments[0] == "--version":
         print(f"beatline {__version__}")
         return 0
     try:
         return _dispatch(arguments)
-    except SystemExit as end:  # argparse has printed its help
-        return int(end.code or 0)
     except UserError as error:
         if debug:
             raise
@@ -153,8 +201,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         return missing.exit_code
     except KeyboardInterrupt:
         print(
-            "beatline: stopped"
-            + ("; the same command goes on from here" if arguments[0] in (*STAGES, "fetch") else ""),
+            "beatline: stopped" + ("; the same command goes on from here" if arguments[0] in GOES_ON else ""),
             file=sys.stderr,
         )
         return 130

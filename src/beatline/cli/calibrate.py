@@ -1,56 +1,59 @@
 """`beatline calibrate`: thresholds and a temperature for a model, from labelled clips."""
 
 import math
+from argparse import ArgumentTypeError
 from pathlib import Path
 
-from beatline.cli.options import Parser, add_model_options, add_window_options, load_tagger
+from jsonargparse import Namespace
+
+from beatline.cli.options import add_model_options, add_window_options, load_tagger
+from beatline.cli.parser import Parser
 from beatline.core.errors import UserError
 
 FOLDS = 5
 
 
-def precision(text: str) -> float | None:
-    """argparse type: `f1`, or `precision=` a number above 0 and at most 1."""
-    if text == "f1":
-        return None
+def goal(text: str) -> float | None:
+    """Argument type: a precision from `precision=P`, None for `f1`."""
     name, _, value = text.partition("=")
-    number = float(value)
-    if name != "precision" or not 0 < number <= 1:
-        raise ValueError
-    return number
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if text != "f1" and (name != "precision" or not 0 < number <= 1):
+        raise ArgumentTypeError(f"{text!r} is neither f1 nor precision= a number above 0, at most 1")
+    return None if text == "f1" else number
 
 
-precision.__name__ = "goal, f1 or precision=0.9"
-
-
-def calibrate(arguments: list[str]) -> None:
-    """Learns, publishes beside the model, and prints what it gains on clips that had no part in it."""
-    from beatline.core.console import progress
-    from beatline.evaluate import calibrate as calibration
-    from beatline.evaluate import calibrate_page, labelled
-    from beatline.tag.calibration import Calibration, model_hash, place
-
+def parser() -> Parser:
     parser = Parser(
         "calibrate",
         "Learns a threshold for each label, and a temperature with which scores mean probabilities, for "
-        "`beatline tag --calibrated`.",
+        "`beatline tag --calibrated`. Publishes them beside the model.",
     )
     add_model_options(parser)
     add_window_options(parser)
-    parser.add_argument(
+    parser.add(
         "--csv",
         type=Path,
         metavar="FILE|FOLDER",
         help="labelled clips that neither train nor test the model (the run's validation clips)",
     )
-    parser.add_argument(
+    parser.add(
         "--goal",
-        type=precision,
-        default=None,
+        type=goal,
         metavar="f1|precision=P",
         help="what thresholds are for: the highest F1 (f1), or the lowest with this precision",
     )
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def calibrate(given: Namespace) -> None:
+    from beatline.core.console import progress
+    from beatline.evaluate import calibrate as calibration
+    from beatline.evaluate import calibrate_page, labelled
+    from beatline.tag.calibration import Calibration, model_hash, place
+
     clips = labelled.listed(given.csv) if given.csv else labelled.validation(Path(given.model))
     tagger = load_tagger(given)
     targets, known = labelled.for_labels(clips, tagger.labels)

@@ -5,46 +5,51 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatline.cli.options import Parser
+from jsonargparse import Namespace
+
+from beatline.cli.options import add_device_option
+from beatline.cli.parser import Parser
 from beatline.core.errors import UserError
 
 if TYPE_CHECKING:
     from beatline.evaluate.labelled import Labelled
     from beatline.evaluate.predictions import Predictions
 
-FORMS = """Without --clips: two runs, or folders of predictions. With it: two models of any kind, scored on
-these clips as `beatline tag` does; a folder of
-predictions is then taken as it is. Models with different labels are compared on those that both have."""
+FORMS = """Without --clips: two runs, or folders of predictions. With it: two models of any kind,
+scored on these clips as `beatline tag` does. A folder of predictions is then taken as it is.
+Models with different labels are compared on those that both have."""
 
 
-def compare(arguments: list[str], name: str = "compare") -> None:
-    """Prints what tells two runs or models apart."""
-    from beatline.core import artefact
-    from beatline.evaluate import compare as comparison
-
+def parser() -> Parser:
     parser = Parser(
-        name,
+        "compare",
         "Scores two models on their common clips, with paired bootstrap intervals of the differences.",
         epilog=FORMS,
     )
-    parser.add_argument(
+    parser.add(
         "first",
         metavar="A",
         help="run folder, folder of predictions, checkpoint of any family, export, or hub repository",
     )
-    parser.add_argument("second", metavar="B")
-    parser.add_argument(
+    parser.add("second", metavar="B", help="what A is compared with, in any of these forms")
+    parser.add(
         "--clips",
         type=Path,
         metavar="STORE|FOLDER|CSV",
         help="test clips of a store or run; a folder for each class; a table with columns file,labels",
     )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also a page, to listen to where they disagree"
+    parser.add(
+        "--html", type=Path, metavar="FILE", help="also write a page, to listen to where they disagree"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
-    given = parser.parse_args(arguments)
+    add_device_option(parser)
+    parser.add("--json", action="store_true", help="print everything as JSON, for programs")
+    return parser
+
+
+def compare(given: Namespace) -> None:
+    from beatline.core import artefact
+    from beatline.evaluate import compare as comparison
+
     page = given.html
     if page and (
         page.is_dir() or any(artefact.contents_file(folder).exists() for folder in page.resolve().parents)
@@ -84,11 +89,6 @@ def compare(arguments: list[str], name: str = "compare") -> None:
             ),
         )
         print(f"page      {page}", file=sys.stderr if given.json else sys.stdout)
-
-
-def common(arguments: list[str]) -> None:
-    """`compare`, by the name it had first."""
-    compare(arguments, "common")
 
 
 def _note(message: str) -> None:

@@ -4,19 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatline.cli.options import Parser, add_model_options, add_window_options, load_tagger
+from jsonargparse import Namespace
+
+from beatline.cli.options import add_model_options, add_window_options, find_sources, load_tagger
+from beatline.cli.parser import Parser
 from beatline.core.errors import UserError
 
 if TYPE_CHECKING:
     from beatline.tag.result import Embedded, Refused
 
 
-def embed(arguments: list[str]) -> int:
-    """Exit code: 0, or that of the last refused file."""
+def parser() -> Parser:
     parser = Parser(
         "embed", "Writes what the encoder makes of audio files, into a folder that is there once it is whole."
     )
-    parser.add_argument(
+    parser.add(
         "audio",
         nargs="+",
         metavar="FILE|FOLDER|GLOB|-",
@@ -24,21 +26,24 @@ def embed(arguments: list[str]) -> int:
     )
     add_model_options(parser)
     add_window_options(parser, merge=False)
-    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    parser.add_argument(
+    parser.add("--to", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    parser.add(
         "--level",
         choices=("clip", "window", "token"),
         default="clip",
         help="an embedding for each recording, window, or token of 0.16 s and 16 of 128 mel bands (clip)",
     )
-    parser.add_argument(
+    parser.add(
         "--format",
         choices=("npy", "parquet"),
         default="npy",
         help="embeddings.npy with clips.csv, or embeddings.parquet (npy)",
     )
-    given = parser.parse_args(arguments)
-    from beatline.cli.tag import find_sources
+    return parser
+
+
+def embed(given: Namespace) -> int:
+    """Exit code: 0, or that of the last refused file."""
     from beatline.core.console import progress, say
     from beatline.tag import embeddings
     from beatline.tag.calibration import model_hash

@@ -3,12 +3,24 @@
 import sys
 from pathlib import Path
 
-from beatline.cli.options import Parser
+from jsonargparse import Namespace
+
+from beatline.cli.parser import Parser
 from beatline.core.errors import UserError
 
 
-def inspect(arguments: list[str]) -> None:
-    """Prints what a store holds."""
+def parser() -> Parser:
+    parser = Parser("inspect", "Says what a store holds, lacks, repeats and contradicts.")
+    parser.add("store", type=Path, metavar="STORE", help="folder that `beatline prepare` has written")
+    parser.add("--json", action="store_true", help="print everything as JSON, for programs")
+    parser.add("--html", type=Path, metavar="FILE", help="also write a page to look at")
+    parser.add(
+        "--quality", type=Path, metavar="FILE", help="AudioSet's qa_true_counts.csv, for doubt about labels"
+    )
+    return parser
+
+
+def inspect(given: Namespace) -> None:
     import json
 
     from beatline.core import artefact
@@ -16,12 +28,6 @@ def inspect(arguments: list[str]) -> None:
     from beatline.data import inspection, inspection_page
     from beatline.data.label_noise import read_quality
 
-    parser = Parser("inspect", "Says what a store holds, lacks, repeats and contradicts.")
-    parser.add_argument("store", type=Path, metavar="STORE")
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also a page to look at")
-    parser.add_argument("--quality", type=Path, metavar="FILE", help="AudioSet's qa_true_counts.csv")
-    given = parser.parse_args(arguments)
     folder, page = given.store, given.html
     if page and (page.is_dir() or page.resolve().is_relative_to(folder.resolve())):
         raise UserError(

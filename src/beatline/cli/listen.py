@@ -3,20 +3,21 @@
 import json
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jsonargparse import Namespace
+
 from beatline.cli.options import (
-    Parser,
-    above_zero,
     add_label_options,
     add_model_options,
+    check_label_options,
     choice,
+    hop,
     load_tagger,
-    positive,
 )
+from beatline.cli.parser import Parser, above_zero, whole
 from beatline.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,40 +37,47 @@ The first line comes when a whole window has been heard. Where the model is slow
 skipped and counted; a file's never."""
 
 
-def listen(arguments: list[str]) -> None:
-    """Prints a line for every hop, until the sound ends."""
+def parser() -> Parser:
     parser = Parser("listen", "Says what is heard, hop by hop.", epilog=SOURCES)
-    parser.add_argument(
+    parser.add(
         "source",
         nargs="?",
         metavar="SOURCE",
         help="-, a named pipe, or a file of any form that `beatline tag` reads",
     )
     add_model_options(parser)
-    parser.add_argument(
+    parser.add(
         "--rate",
-        type=positive,
+        type=whole(1),
         default=16_000,
         metavar="HERTZ",
         help="samples a second of raw samples or the microphone (16000)",
     )
-    parser.add_argument(
-        "--channels", type=positive, default=1, help="channels of raw samples or the microphone (1)"
+    parser.add(
+        "--channels",
+        type=whole(1),
+        default=1,
+        metavar="N",
+        help="channels of raw samples or the microphone (1)",
     )
-    parser.add_argument(
+    parser.add(
         "--window", type=above_zero, default=10.0, metavar="SECONDS", help="what is scored at once (10)"
     )
-    parser.add_argument(
+    parser.add(
         "--hop",
         type=above_zero,
         metavar="SECONDS",
         help="from one line to the next (a quarter of the window)",
     )
     add_label_options(parser, f"least score of a label that is printed ({THRESHOLD})")
-    parser.add_argument("--format", choices=("table", "jsonl"), default="table")
-    parser.set_defaults(merge="mean")
-    given = parser.parse_args(arguments)
-    given.hop = given.window / 4 if given.hop is None else given.hop
+    parser.add("--format", choices=("table", "jsonl"), default="table", help="table is for people (table)")
+    return parser
+
+
+def listen(given: Namespace) -> None:
+    """Prints a line for every hop, until the sound ends."""
+    check_label_options(given)
+    given.hop = hop(given, 1 / 4)
     if given.source == "-" and sys.stdin.isatty():
         raise UserError(
             "bad-usage",

@@ -1,206 +1,241 @@
-"""What the commands share in reading their arguments.
+"""Options that several commands share, and what they ask for."""
 
-Outside the straight line. `Parser` is for commands with options of their own; the functions below take single
-options out of a list, for those commands whose remaining arguments are settings of `config`.
-"""
-
-import argparse
+from argparse import SUPPRESS
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
+from jsonargparse import Namespace
+
+from beatline import settings
+from beatline.cli.parser import Parser, above_zero, not_negative, share
+from beatline.config import Config
 from beatline.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from beatline.audio.media import Audio
     from beatline.tag.tagger import AudioTagger
 
+DEVICES = ("auto", "cpu", "cuda")
 
-class Parser(argparse.ArgumentParser):
-    """argparse that raises `UserError` in place of printing and leaving, and takes no abbreviations."""
 
-    def __init__(self, command: str, description: str, **options: Any):
-        super().__init__(
-            prog=f"beatline {command}",
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            **options,
+# --- settings of a run
+
+
+def add_config(parser: Parser) -> None:
+    """CONFIG, which `load_config` takes."""
+    parser.add(
+        "config",
+        nargs="?",
+        metavar="CONFIG",
+        help=f"YAML file, or the name of a shipped one: {', '.join(settings.shipped())}",
+        values=settings.shipped,
+    )
+
+
+def add_settings(
+    parser: Parser, shown: Iterable[str], within: str = "", defaults: Mapping[str, object] | None = None
+) -> None:
+    """Every setting as a dotted option, so that one command line serves all stages.
+
+    Args:
+        shown: Settings, or sections such as `data`, that the help has; `*` is all.
+        within: Only settings whose name starts with this.
+        defaults: By name, those that differ here.
+    """
+    wanted = set(shown)
+    for setting in settings.table().values():
+        if not setting.name.startswith(within):
+            continue
+        section = setting.name.rpartition(".")[0]
+        values = tuple(data_sets()) if setting.name == "data.dataset" else setting.values
+        default = (defaults or {}).get(setting.name, setting.default)
+        end = f" ({_text(default)})" if default is not None else ""
+        is_shown = bool(wanted & {setting.name, section, setting.name.split(".")[0], "*"})
+        parser.add_setting(
+            setting.name,
+            section=f"settings of {section or 'the run'}",
+            metavar=f"{{{','.join(values)}}}" if values else setting.kind.upper(),
+            help=f"{setting.doc}{end}".replace("%", "%%") if is_shown else SUPPRESS,
+            values=lambda values=values: values,
         )
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError("bad-usage", self.prog, message, f"`{self.prog} --help` shows the form")
+
+def data_sets() -> Iterable[str]:
+    """Names of the data sets with official splits."""
+    from beatline.data.manifest.sets import names
+
+    return names()
 
 
-def above_zero(text: str) -> float:
-    """argparse type: a finite number above 0."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError
-    return number
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-above_zero.__name__ = "number above 0"  # what argparse says of a value that is none
+def load_config(given: Namespace) -> Config:
+    """The configuration that CONFIG and the settings among the arguments ask for.
 
-
-def positive(text: str) -> int:
-    """argparse type: a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-positive.__name__ = "whole number above 0"
-
-
-def share(text: str) -> float:
-    """argparse type: a number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ValueError
-    return number
-
-
-share.__name__ = "number from 0 to 1"
-
-
-def option(arguments: list[str], name: str) -> str | None:
-    """Takes `--name VALUE` out of the arguments."""
-    if name not in arguments:
-        return None
-    place = arguments.index(name)
-    if place + 1 == len(arguments):
-        raise UserError(
-            "bad-usage", f"option {name}", "its value is missing", "`beatline COMMAND --help` shows the form"
-        )
-    del arguments[place]
-    return arguments.pop(place)
-
-
-def nothing_left(arguments: list[str]) -> None:
-    """Raises `bad-usage` for what no option took."""
-    if arguments:
+    Raises:
+        UserError: as `settings.load`; `bad-usage` without a CONFIG.
+    """
+    if given.config is None:
         raise UserError(
             "bad-usage",
-            f"argument {arguments[0]!r}",
-            "not understood",
-            "`beatline COMMAND --help` shows the form",
+            f"beatline {given.command}",
+            "no configuration is named",
+            f"name a YAML file or one of {', '.join(settings.shipped())}: `beatline {given.command} mini`",
         )
+    return settings.load(given.config, given.overrides)
 
 
-def model_path(name: str) -> Path:
-    """Where a model is; a run folder stands for the model in it."""
-    from beatline.fetch import checkpoints
-
-    path = checkpoints.locate(name)
-    return path / "model" if (path / "model").is_dir() else path
+# --- taggers
 
 
-def flag(arguments: list[str], name: str) -> bool:
-    """Takes `--name` out of the arguments."""
-    given = name in arguments
-    arguments[:] = [argument for argument in arguments if argument != name]
-    return given
-
-
-def is_ray(engine: str | None) -> bool:
-    """Whether `--engine` names Ray."""
-    if engine not in (None, "ray"):
-        raise UserError(
-            "bad-usage", f"engine {engine!r}", "there is no such engine", "leave --engine out, or name ray"
-        )
-    return engine == "ray"
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which tagger runs, and on what; `load_tagger` takes them."""
-    parser.add_argument(
+def add_model_option(parser: Parser) -> None:
+    """`--model`: what is tagged with."""
+    parser.add(
         "--model",
         required=True,
         metavar="RUN|CHECKPOINT|EXPORT|OWNER/NAME",
         help="run folder, checkpoint of any family, export, or hub repository",
     )
-    parser.add_argument(
-        "--engine",
-        choices=("auto", "torch", "onnx", "openvino"),
-        default="auto",
-        help="runtime (auto: the fastest that is at hand)",
+
+
+def add_model_options(parser: Parser, more_engines: Sequence[str] = ()) -> None:
+    """The options that say which tagger runs, and on what; `load_tagger` takes them."""
+    from beatline.model.engines.load import PRECISIONS, engine_names
+
+    engines = (*engine_names(), *more_engines)
+    add_model_option(parser)
+    parser.add(
+        "--engine", choices=engines, default="auto", help="runtime (auto: the fastest that is at hand)"
     )
-    add_precision_option(parser)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-
-
-def add_precision_option(parser: argparse.ArgumentParser) -> None:
-    """`--precision`, for every command that runs a tagger."""
-    parser.add_argument(
+    parser.add(
         "--precision",
-        choices=("float32", "bfloat16", "int8"),
+        choices=PRECISIONS,
         default="float32",
-        help="of the products; on CPUs with AMX int8 runs as bfloat16, which is faster there",
+        help="arithmetic of the products (float32); on CPUs with AMX, int8 runs as bfloat16, which is faster",
+    )
+    add_device_option(parser)
+
+
+def add_device_option(parser: Parser) -> None:
+    """`--device`."""
+    parser.add(
+        "--device", choices=DEVICES, default="auto", help="where to compute (auto: a GPU if there is one)"
     )
 
 
-def add_window_options(parser: argparse.ArgumentParser, merge: bool = True) -> None:
+def add_window_options(parser: Parser, merge: bool = True) -> None:
     """How a long recording is cut, and its scores merged."""
-    parser.add_argument(
+    parser.add(
         "--window",
         type=above_zero,
         default=10.0,
         metavar="SECONDS",
         help="longest stretch scored at once (10)",
     )
-    parser.add_argument(
+    parser.add(
         "--hop",
         type=above_zero,
         metavar="SECONDS",
-        help="from one window's begin to the next (half a window)",
+        help="from the start of a window to the next (half a window)",
     )
     if merge:
-        parser.add_argument(
+        parser.add(
             "--merge",
             choices=("mean", "max", "attention"),
             default="mean",
-            help="how a recording's scores come from its windows' (mean)",
+            help="how the scores of windows make those of a recording (mean)",
         )
 
 
-def add_label_options(parser: argparse.ArgumentParser, threshold: str) -> None:
+def add_label_options(parser: Parser, threshold: str) -> None:
     """Which labels are told, and from what score on; `load_tagger` and `choice` take them."""
-    bound = parser.add_mutually_exclusive_group()
-    bound.add_argument("--threshold", type=share, metavar="SCORE", help=threshold)
-    bound.add_argument(
+    parser.add("--threshold", type=share, metavar="SCORE", help=threshold)
+    add_calibrated_option(parser)
+    parser.add(
+        "--labels",
+        action="append",
+        metavar="LABEL[;LABEL]",
+        help="these only: names, mids, or branches of AudioSet's ontology, as in 'Dog/'",
+    )
+    add_parents_option(parser)
+
+
+def add_calibrated_option(parser: Parser) -> None:
+    """`--calibrated`."""
+    parser.add(
         "--calibrated",
         action="store_true",
         help="use the thresholds and the temperature that `beatline calibrate` has put beside the model",
     )
-    parser.add_argument(
-        "--labels",
-        type=_words,
-        action="extend",
-        metavar="LABEL[;LABEL]",
-        help="these only: names, mids, or branches of AudioSet's ontology, as in 'Dog/'",
-    )
-    parser.add_argument(
+
+
+def add_parents_option(parser: Parser) -> None:
+    """`--parents`."""
+    parser.add(
         "--parents",
         action="store_true",
         help="raise a label's score to those of its kinds in AudioSet's ontology",
     )
 
 
-def _words(text: str) -> list[str]:
-    words = [word for word in text.split(";") if word.strip()]
-    if not words:
-        raise ValueError
-    return words
+def add_event_options(parser: Parser, section: str = "") -> None:
+    """How scores become events."""
+    parser.add(
+        "--low",
+        type=share,
+        metavar="SHARE",
+        section=section,
+        help="share of the threshold at which an event ends (0.5)",
+    )
+    parser.add(
+        "--median",
+        type=not_negative,
+        metavar="SECONDS",
+        section=section,
+        help="length of the median filter over scores (0.48); 0 is none",
+    )
+    parser.add(
+        "--gap",
+        type=not_negative,
+        metavar="SECONDS",
+        section=section,
+        help="longest pause within an event (0.32)",
+    )
+    parser.add(
+        "--shortest",
+        type=not_negative,
+        metavar="SECONDS",
+        section=section,
+        help="shortest event that is kept (0)",
+    )
 
 
-_words.__name__ = "label"
+def check_label_options(given: Namespace) -> None:
+    """Raises `bad-usage` for both of `--threshold` and `--calibrated`, and for `--labels` that name none."""
+    if given.calibrated and given.threshold is not None:
+        raise UserError(
+            "bad-usage",
+            "option --threshold",
+            "--calibrated brings a threshold for each label",
+            "give one of the two",
+        )
+    if given.labels is not None and not all(words(text) for text in given.labels):
+        raise UserError("bad-usage", "option --labels", "it names no label", "name labels, `;` between them")
 
 
-def choice(
-    given: argparse.Namespace, tagger: "AudioTagger", threshold: float
-) -> "tuple[list[int], np.ndarray]":
+def words(text: str) -> list[str]:
+    """What stands between semicolons."""
+    return [word for word in text.split(";") if word.strip()]
+
+
+def choice(given: Namespace, tagger: "AudioTagger", threshold: float) -> "tuple[list[int], np.ndarray]":
     """Indices of the labels that `add_label_options` asks for, and the least score of each, `threshold` where
     nobody said.
     """
@@ -208,50 +243,104 @@ def choice(
 
     from beatline.core.ontology import label_indices
 
-    chosen = label_indices(tagger.labels, given.labels) if given.labels else list(range(len(tagger.labels)))
-    lowest = (
-        tagger.calibration.thresholds
-        if tagger.calibration
-        else np.full(
-            len(tagger.labels), threshold if given.threshold is None else given.threshold, np.float32
+    chosen = list(range(len(tagger.labels)))
+    if given.labels:
+        chosen = label_indices(tagger.labels, [word for text in given.labels for word in words(text)])
+    if tagger.calibration:
+        return chosen, tagger.calibration.thresholds[chosen]
+    least = threshold if given.threshold is None else given.threshold
+    return chosen, np.full(len(chosen), least, np.float32)
+
+
+def hop(given: Namespace, share: float = 0.5) -> float:
+    """Seconds from a window to the next: `--hop`, or a share of `--window`.
+
+    Raises:
+        UserError: `bad-usage` where it is longer than the window.
+    """
+    seconds = given.window * share if given.hop is None else given.hop
+    if seconds > given.window:
+        raise UserError(
+            "bad-usage", "option --hop", "it is longer than the window", "give at most --window seconds"
         )
-    )
-    return chosen, lowest[chosen]
+    return float(seconds)
 
 
-def load_tagger(given: argparse.Namespace, head: bool = True) -> "AudioTagger":
+def load_tagger(given: Namespace, head: bool = True) -> "AudioTagger":
     """The tagger that the options of `add_model_options`, and of `add_window_options` and `add_label_options`
     where they are there, ask for; `head` as `beatline.load`.
     """
     import beatline
     from beatline.fetch import checkpoints
 
-    hop = getattr(given, "hop", None)
-    if hop is not None and hop > given.window:
-        raise UserError(
-            "bad-usage", "option --hop", "it is longer than the window", "give at most --window seconds"
-        )
-    windows = (
-        {
-            "window": given.window,
-            "hop": hop if hop is not None else given.window / 2,
-            "merge": getattr(given, "merge", "mean"),
-        }
-        if "window" in given
-        else {}
-    )
+    seconds = hop(given)
     given.model = checkpoints.locate(given.model)  # once, so that its calibration is looked for beside it
     tagger = beatline.load(
         given.model,
         engine=given.engine,
         precision=given.precision,
         device=given.device,
-        parents=getattr(given, "parents", False),
+        parents=given.get("parents", False),
         head=head,
-        **windows,
+        window=given.window,
+        hop=seconds,
+        merge=given.get("merge", "mean"),
     )
-    if getattr(given, "calibrated", False):
+    if given.get("calibrated"):
         from beatline.tag.calibration import Calibration
 
         tagger.calibration = Calibration.load(given.model, tagger.labels)
     return tagger
+
+
+# --- models and files
+
+
+def add_license_option(parser: Parser) -> None:
+    """`--license`, for `pack` and `push`."""
+    parser.add(
+        "--license",
+        default="",
+        metavar="ID",
+        help="licence of the weights, for the model card: cc-by-4.0, apache-2.0, ...",
+    )
+
+
+def find_sources(arguments: Sequence[str]) -> "Iterator[Audio]":
+    """What the arguments name, standard input included."""
+    import sys
+
+    from beatline.audio.inputs import find_audio
+
+    if list(arguments).count("-") > 1:
+        raise UserError("bad-usage", "argument -", "standard input can be read only once", "give it once")
+    for word in arguments:
+        if word != "-":
+            found = find_audio([word])
+            first = next(found, None)
+            if first is None:
+                raise UserError(
+                    "missing-file",
+                    f"nothing to use in {word}",
+                    "no audio file there",
+                    "check the path, or leave it out",
+                )
+            yield first
+            yield from found
+        elif sys.stdin is None or sys.stdin.isatty():
+            raise UserError(
+                "bad-usage",
+                "argument -",
+                "standard input is no pipe",
+                "pipe a sound file into the command: cat FILE | beatline tag - ...",
+            )
+        else:
+            yield sys.stdin.buffer
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises `not-writable` where something is at `path` already."""
+    if path.exists():
+        raise UserError(
+            "not-writable", f"cannot write {path}", "it is there already", "name another, or move it away"
+        )

@@ -3,58 +3,67 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatline.cli.options import Parser
+from jsonargparse import Namespace
+
+from beatline.cli.options import add_device_option, add_settings
+from beatline.cli.parser import Parser
 
 if TYPE_CHECKING:
     from beatline.evaluate.metrics import Figures
 
+DEFAULTS = {"test_fraction": 0.0, "validation_fraction": 0.0}
+
 FORMS = """DATA is a folder with one for each class, or a table with columns file,labels and optionally
-split,id,recording,start,end. Other forms of data, and all that
-`beatline run --help` says of them: --data.dataset NAME --data.root DIR, --data.kaldi DIR, --data.audioset
-DIR. Without splits in the data all clips are learned from;
---data.test_fraction 0.2 holds some out, whole recordings, to be scored. FOLDER is then a model for every
-command, like a run folder."""
+split,id,recording,start,end. Other forms of data: --data.dataset NAME --data.root DIR,
+--data.kaldi DIR, --data.audioset DIR. Without splits in the data all clips are learned from;
+--data.test_fraction 0.2 holds out whole recordings, to be scored. FOLDER is then a model for
+every command, like a run folder."""
 
 
-def probe(arguments: list[str]) -> None:
-    """Learns, publishes, and prints what the head is worth."""
-    settings, rest = _data_settings(arguments)
+def parser() -> Parser:
     parser = Parser(
         "probe",
         "Fits a head to labelled clips of your own, few of them included, on the frozen encoder of any "
         "model.",
+        usage="beatline probe [DATA] --model MODEL --to FOLDER [--SETTING VALUE ...]",
         epilog=FORMS,
     )
-    parser.add_argument("data", nargs="?", metavar="DATA", help="labelled clips: a folder, or a table")
-    parser.add_argument(
+    parser.add("data", nargs="?", metavar="DATA", help="labelled clips: a folder, or a table")
+    parser.add(
         "--model",
         required=True,
         metavar="RUN|CHECKPOINT|OWNER/NAME",
         help="run folder, checkpoint of any family (it may lack a head), or hub repository",
     )
-    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    parser.add_argument(
+    parser.add("--to", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    parser.add(
         "--head",
         choices=("linear", "nearest"),
         default="linear",
         help="a linear layer, or the labels of the nearest clips by cosine, which are stored (linear)",
     )
-    parser.add_argument(
+    parser.add(
         "--task",
         choices=("multi-label", "single-label"),
         help="whether labels exclude each other (they do where every clip has one)",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    given = parser.parse_args(rest)
+    add_device_option(parser)
+    add_settings(parser, ["data"], "data.", {f"data.{name}": value for name, value in DEFAULTS.items()})
+    return parser
+
+
+def probe(given: Namespace) -> None:
+    """Learns, publishes, and prints what the head is worth."""
+    overrides = given.overrides
     if given.data is not None:
-        settings += ["--data.folder" if Path(given.data).is_dir() else "--data.csv", given.data]
-    from beatline import config
+        overrides = [*overrides, f"--data.{'folder' if Path(given.data).is_dir() else 'csv'}={given.data}"]
     from beatline.core.console import progress, say
     from beatline.evaluate import labelled
     from beatline.fetch import checkpoints
+    from beatline.settings import load_data
     from beatline.train.probe import learn
 
-    clips = labelled.of_data(config.load_data(settings, test_fraction=0.0, validation_fraction=0.0))
+    clips = labelled.of_data(load_data(overrides, **DEFAULTS))
     model = checkpoints.locate(given.model)
     with progress("probe", len(clips.ids)) as advance:
         learned = learn(model, clips, given.to, given.head, given.task, given.device, advance)
@@ -93,18 +102,3 @@ def _print(figures: "Figures | None", title: str) -> None:
         from beatline.evaluate.score_folder import score_table
 
         print(f"{title}:\n{score_table(figures, {})}")
-
-
-def _data_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The words that are settings of data, which jsonargparse reads, and the others."""
-    settings: list[str] = []
-    others: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("--data."):
-            others.append(word)
-        elif "=" in word:
-            settings.append(word)
-        else:
-            settings += [word, *([value] if (value := next(words, None)) is not None else [])]
-    return settings, others

@@ -1,52 +1,96 @@
-"""`beatline tag`: audio files to labels."""
+"""`beatline tag`: audio files to labels, on this machine or with Ray on many."""
 
-import sys
-from argparse import Namespace
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import fields
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jsonargparse import Namespace
+
 from beatline.cli.options import (
-    Parser,
+    add_event_options,
     add_label_options,
     add_model_options,
     add_window_options,
+    check_label_options,
     choice,
+    find_sources,
+    hop,
     load_tagger,
-    positive,
-    share,
 )
+from beatline.cli.parser import Parser, whole
 from beatline.core.errors import UserError
 
 if TYPE_CHECKING:
-    from beatline.audio.media import Audio
     from beatline.tag.events import EventOptions
     from beatline.tag.result import Refused, Tagged
 
 TOP = 5
 
-
-def seconds(text: str) -> float:
-    """argparse type: a finite number of at least 0."""
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise ValueError
-    return number
+RAY = """With --engine ray any number of recordings become partitioned Parquet, a row for each, refused
+ones too. Inputs may then also be addresses, such as s3://bucket/folder or hf://datasets/owner/name;
+tar (WebDataset), Parquet and HDF5 files are archives of recordings. All machines must find inputs,
+model and --to. RAY_ADDRESS names the cluster; without it Ray runs on this machine alone. Typed
+again, the same command does only the rest."""
 
 
-seconds.__name__ = "number of at least 0"
+def parser() -> Parser:
+    from beatline.tag.formats import NAMES, OF_EVENTS
+
+    parser = Parser("tag", "Tags audio files, one result for each, in order.", epilog=RAY)
+    parser.add(
+        "audio",
+        nargs="+",
+        metavar="FILE|FOLDER|GLOB|-",
+        help="audio of any form that docs/tagging.md lists; - is standard input",
+    )
+    add_model_options(parser, ("ray",))
+    add_window_options(parser)
+    parser.add(
+        "--format",
+        choices=NAMES,
+        default="table",
+        help=f"table is for people (table); {', '.join(OF_EVENTS)} are of events",
+    )
+    parser.add(
+        "--out", type=Path, metavar="FILE", help="file that is there once it is whole (standard output)"
+    )
+    parser.add(
+        "--top",
+        type=whole(1),
+        metavar="N",
+        help=f"most labels of each recording or window ({TOP}; all with --threshold, --calibrated or "
+        f"--labels)",
+    )
+    add_label_options(parser, "least score of a label (0), or of an event (0.5)")
+    parser.add("--timeline", action="store_true", help="tell the labels of each window")
+    events = "events"
+    parser.add(
+        "--events",
+        choices=("steps", "windows"),
+        section=events,
+        help="tell what sounds from when to when, by the scores of steps of 0.16 s or of windows",
+    )
+    add_event_options(parser, events)
+    parser.add(
+        "--to",
+        metavar="FOLDER|ADDRESS",
+        section="on many machines",
+        help="folder that all machines see, or address; with --engine ray",
+    )
+    return parser
 
 
-def tag(arguments: list[str]) -> int:
+def tag(given: Namespace) -> int:
     """Exit code: 0, or that of the last refused file."""
-    if "--engine=ray" in arguments or ("--engine", "ray") in pairwise(arguments):
-        from beatline.cli import tag_ray
-
-        return tag_ray.tag(arguments)
-    given = _parser().parse_args(arguments)
+    if given.engine == "ray":
+        _tag_on_ray(given)
+        return 0
+    if given.to:
+        raise parser().refusal("option --to", "it goes with --engine ray; --out names a file to write")
+    check_label_options(given)
     from beatline.core.console import progress
     from beatline.tag import formats
 
@@ -64,8 +108,9 @@ def tag(arguments: list[str]) -> int:
     tagger = load_tagger(given)
     chosen, lowest = choice(given, tagger, 0.0)
     open_end = given.labels or given.calibrated or given.threshold is not None
+    level = "windows" if given.timeline else "clip"
     shown = formats.Choice(
-        level="events" if options else "windows" if given.timeline else "clip",
+        level="events" if options else level,
         count=given.top or (None if open_end else TOP),
         threshold=lowest,
     )
@@ -80,82 +125,13 @@ def tag(arguments: list[str]) -> int:
     return refused.exit_code if refused else 0  # each refused file has had its line
 
 
-def _parser() -> Parser:
-    from beatline.tag.formats import NAMES, OF_EVENTS
-
-    parser = Parser(
-        "tag",
-        "Tags audio files, one result for each, in order.",
-        epilog="`beatline tag --engine ray --help`: any number of files, on many machines, to Parquet.",
-    )
-    parser.add_argument(
-        "audio",
-        nargs="+",
-        metavar="FILE|FOLDER|GLOB|-",
-        help="audio of any form that docs/tagging.md lists; - is standard input",
-    )
-    add_model_options(parser)
-    add_window_options(parser)
-    parser.add_argument(
-        "--format",
-        choices=NAMES,
-        default="table",
-        help=f"table is for people; {', '.join(OF_EVENTS)} are of events",
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="written when it is whole (standard output)")
-    parser.add_argument(
-        "--top",
-        type=positive,
-        metavar="N",
-        help=f"most labels of each recording or window ({TOP}; all with --threshold, --calibrated or "
-        f"--labels)",
-    )
-    add_label_options(parser, "leave out labels below it; of events, the score that one reaches (0.5)")
-    level = parser.add_mutually_exclusive_group()
-    level.add_argument("--timeline", action="store_true", help="the labels of each window")
-    level.add_argument(
-        "--events",
-        choices=("steps", "windows"),
-        help="what sounds from when to when, by the scores of steps of 0.16 s or of windows",
-    )
-    add_event_options(parser)
-    return parser
-
-
-def add_event_options(parser: Parser) -> None:
-    """How scores become events."""
-    parser.add_argument(
-        "--low", type=share, metavar="SHARE", help="of the threshold, at which an event ends (0.5)"
-    )
-    parser.add_argument(
-        "--median",
-        type=seconds,
-        metavar="SECONDS",
-        help="length of the median filter over scores (0.48; 0 is none)",
-    )
-    parser.add_argument("--gap", type=seconds, metavar="SECONDS", help="longest pause within an event (0.32)")
-    parser.add_argument("--shortest", type=seconds, metavar="SECONDS", help="leave out shorter events (0)")
-
-
 def _event_options(given: Namespace) -> "EventOptions | None":
     """How to find events; None where they are not asked for."""
     from beatline.tag.events import EventOptions
     from beatline.tag.formats import OF_EVENTS
 
-    asked = {
-        field.name: getattr(given, field.name)
-        for field in fields(EventOptions)
-        if getattr(given, field.name, None) is not None
-    }
     if given.events is None and given.format not in OF_EVENTS:
-        unused = sorted(asked.keys() - {"threshold"})
-        if unused:
-            raise UserError(
-                "bad-usage",
-                f"option --{unused[0]}",
-                "it is about events, which are not asked for",
-                "add --events steps, or leave it out",
-            )
+        _refuse_unused(_asked(given).keys() - {"threshold"})
         return None
     if given.top and not given.format.startswith("json"):
         raise UserError(
@@ -168,37 +144,63 @@ def _event_options(given: Namespace) -> "EventOptions | None":
         raise UserError(
             "bad-usage",
             "option --timeline",
-            f"the format {given.format} is of events",
-            "leave it out, or take another --format",
+            "it cannot be combined with events"
+            if given.events
+            else f"the format {given.format} is of events",
+            "leave it out, or leave events out",
         )
-    return EventOptions(**asked, level=given.events or "steps")
+    return EventOptions(**_asked(given), level=given.events or "steps")
 
 
-def find_sources(words: Iterable[str]) -> "Iterator[Audio]":
-    """What the words name, standard input included."""
-    from beatline.audio.inputs import find_audio
+def _asked(given: Namespace) -> dict[str, float]:
+    """The options of events that are given."""
+    from beatline.tag.events import EventOptions
 
-    if list(words).count("-") > 1:
-        raise UserError("bad-usage", "argument -", "standard input can be read only once", "give it once")
-    for word in words:
-        if word != "-":
-            found = find_audio([word])
-            first = next(found, None)
-            if first is None:
-                raise UserError(
-                    "missing-file",
-                    f"nothing to use in {word}",
-                    "no audio file there",
-                    "check the path, or leave it out",
-                )
-            yield first
-            yield from found
-        elif sys.stdin is None or sys.stdin.isatty():
-            raise UserError(
-                "bad-usage",
-                "argument -",
-                "standard input is no pipe",
-                "pipe a sound file into the command: cat FILE | beatline tag - ...",
-            )
-        else:
-            yield sys.stdin.buffer
+    names = [field.name for field in fields(EventOptions) if field.name != "level"]
+    return {name: given[name] for name in names if given[name] is not None}
+
+
+def _refuse_unused(options: set[str]) -> None:
+    """Raises `bad-usage` for options of events where none are asked for."""
+    if options:
+        raise UserError(
+            "bad-usage",
+            f"option --{min(options)}",
+            "it is about events, which are not asked for",
+            "add --events steps, or leave it out",
+        )
+
+
+def _tag_on_ray(given: Namespace) -> None:
+    """Writes the tables and says what is in them."""
+    from beatline.core import remote
+    from beatline.core.console import progress, say
+    from beatline.tag import ray as bulk
+    from beatline.tag.batch_tagger import Settings
+    from beatline.tag.events import EventOptions
+
+    if given.to is None:
+        raise parser().refusal("beatline tag --engine ray", "the following arguments are required: --to")
+    unused = [name for name in ("out", "top", "labels", "timeline") if given[name]]
+    unused += ["format"] if given.format != "table" else []
+    if unused:
+        raise parser().refusal(f"option --{unused[0]}", "with --engine ray, all labels go to Parquet in --to")
+    events = None
+    if given.events is None:
+        _refuse_unused(set(_asked(given)))
+    else:
+        events = EventOptions(**_asked(given), level=given.events)
+    options = {name: given[name] for name in ("precision", "device", "window", "merge", "parents")}
+    inputs = bulk.find_inputs(given.audio, given.to)
+    settings = Settings.of(given.model, given.calibrated, events, **options, hop=hop(given), threads=1)
+    say("tag", f"{len(inputs)} files -> {given.to}, on Ray")
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with remote.locked(given.to), progress("tag", len(inputs)) as advance:
+        made = bulk.tag_inputs(inputs, settings, given.to, workers, advance)
+    refused = ", ".join(f"{code} {count}" for code, count in made["refused"].items())
+    hours, speed = made["seconds"] / 3600, made["rows"] / max(made["core_seconds"], 1e-3)
+    say(
+        "tag",
+        f"{made['rows']} rows ({hours:.2f} h of sound), {sum(made['refused'].values())} "
+        f"refused{f' ({refused})' if refused else ''}, {speed:.1f} rows a second and core",
+    )

@@ -1,75 +1,59 @@
-"""`beatline verify` and `beatline doctor`: is what beatline wrote whole?"""
+"""`beatline verify`: is a folder that beatline wrote whole?"""
 
 from pathlib import Path
 
-from beatline.cli.options import Parser, is_ray, option
+from jsonargparse import Namespace
+
+from beatline.cli.options import add_config, add_settings, load_config
+from beatline.cli.parser import Parser
 from beatline.core.errors import UserError
 
 
-def verify(arguments: list[str]) -> None:
-    """Verifies, or repairs."""
+def parser() -> Parser:
+    parser = Parser(
+        "verify",
+        "Finds every damaged or missing file of a folder that beatline made, and repairs a store.",
+        usage="beatline verify FOLDER\n"
+        "       beatline verify FOLDER|ADDRESS --engine ray\n"
+        "       beatline verify STORE --repair [CONFIG] [--SETTING VALUE ...]",
+    )
+    parser.add("folder", metavar="FOLDER", help="run, store, model or other folder; for Ray also an address")
+    add_config(parser)
+    parser.add("--engine", choices=("ray",), help="read a store on a Ray cluster")
+    parser.add(
+        "--repair",
+        action="store_true",
+        help="decode the damaged shards of a store again, from the data of CONFIG (the run's config.yaml)",
+    )
+    add_settings(parser, ["data", "train.workers"])
+    return parser
+
+
+def verify(given: Namespace) -> None:
     from beatline.data import verify as verification
 
-    form = "beatline verify FOLDER [--engine ray | --repair [CONFIG] [--section.setting VALUE ...]]"
-    if "--help" in arguments or "-h" in arguments:
-        print(
-            f"usage: {form}\n\nFinds every damaged or missing file of a folder that beatline made; --repair "
-            f"decodes the damaged shards of a store again."
-        )
+    on_ray, is_address = given.engine == "ray", "://" in given.folder
+    if not given.repair and (given.config or given.overrides):
+        word = given.config or given.overrides[0].partition("=")[0]
+        raise parser().refusal(f"argument {word}", "only --repair takes a configuration and settings")
+    if on_ray and not given.repair:
+        verification.verify_on_ray(given.folder)
         return
-    on_ray = is_ray(option(arguments, "--engine"))
-    if not arguments or arguments[0].startswith("-") or arguments[1:2] not in ([], ["--repair"]):
-        raise UserError(
-            "bad-usage",
-            "beatline verify",
-            "it takes a folder, and --repair after that",
-            f"the form is: {form}",
+    if on_ray or is_address:
+        raise parser().refusal(
+            f"folder {given.folder}", "an address is verified by Ray, and only a folder here can be repaired"
         )
-    folder = Path(arguments[0])
-    if on_ray and len(arguments) == 1:
-        verification.verify_on_ray(arguments[0])
-        return
-    if on_ray or "://" in arguments[0]:
-        raise UserError(
-            "bad-usage",
-            "beatline verify",
-            "an address is verified by Ray, and only a folder here can be repaired",
-            f"the form is: {form}",
-        )
-    if len(arguments) == 1:
+    folder = Path(given.folder)
+    if not given.repair:
         verification.verify(folder)
         return
-    from beatline import config
-
-    of_the_run, settings = folder.parent / "config.yaml", arguments[2:]
-    if settings and not settings[0].startswith("-"):
-        chosen = settings.pop(0)
-    elif of_the_run.exists():
-        chosen = str(of_the_run)
-    else:
+    of_the_run = folder.parent / "config.yaml"
+    if given.config is None and not of_the_run.exists():
         raise UserError(
             "bad-usage",
             f"cannot repair {folder}",
             "it does not say which configuration it was prepared with",
-            f"name it: {form}",
+            f"name it: beatline verify {folder} --repair CONFIG",
         )
-    verification.repair(folder, config.load(chosen, settings))
-
-
-def doctor(arguments: list[str]) -> None:
-    """Prints facts, and verifies the runs."""
-    from beatline.cli.machine import print_facts
-    from beatline.data import verify as verification
-
-    parser = Parser("doctor", "Says what this machine has, and whether run folders are whole.")
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
-    runs = parser.parse_args(arguments).runs
-    print_facts()
-    damaged: UserError | None = None
-    for run in runs:
-        try:
-            verification.verify(run)
-        except UserError as error:
-            damaged = damaged or error
-    if damaged:
-        raise damaged
+    given.config = given.config or str(of_the_run)
+    verification.repair(folder, load_config(given))

@@ -18,7 +18,6 @@ from beatline.audio import windows
 from beatline.audio.pool import Decoders, Job
 from beatline.audio.samples import SAMPLE_RATE
 from beatline.config import DataConfig
-from beatline.config import load as load_config
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
@@ -26,6 +25,7 @@ from beatline.core.threads import buffered
 from beatline.data import manifest
 from beatline.data.manifest.table import Clip, Rejected, shared
 from beatline.data.store import Store
+from beatline.settings import load as load_config
 from beatline.tag.tagger import AudioTagger
 
 AHEAD = 16  # clips decoded before the model needs them

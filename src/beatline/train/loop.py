@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from beatline.config import Config, dump_yaml, to_dict
+from beatline.config import Config, to_dict
 from beatline.core import artefact
 from beatline.core.console import RunLog, progress, say
 from beatline.core.errors import UserError
@@ -36,6 +36,7 @@ from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.checkpoints.own import WEIGHTS, load_tensors, save_tensors, write_model
 from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.tagger import Tagger, initialise_tagger
+from beatline.settings import dump_yaml
 from beatline.train import parallel
 from beatline.train.augment import generator
 from beatline.train.batches import Batch, augmented_fbank, epoch_batches, make_batch

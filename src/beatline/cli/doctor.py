@@ -1,19 +1,40 @@
-"""What this machine has.
-
-Outside the straight line. Reads only; whether a run's folders are whole is `verification`'s.
-"""
+"""`beatline doctor`: what this machine has, and whether runs are whole."""
 
 import dataclasses
 import os
 import platform
 import shutil
 from importlib.metadata import version
+from pathlib import Path
 
+from jsonargparse import Namespace
+
+from beatline.cli.parser import Parser
+from beatline.core.errors import UserError
 from beatline.core.limits import LIMITS, SERVE_LIMITS
 
 
-def print_facts() -> None:
-    """Prints versions, device and limits."""
+def parser() -> Parser:
+    parser = Parser("doctor", "Prints versions, device and limits of this machine, and verifies run folders.")
+    parser.add("runs", nargs="*", type=Path, metavar="RUN", help="folder to verify")
+    return parser
+
+
+def doctor(given: Namespace) -> None:
+    from beatline.data import verify as verification
+
+    _print_facts()
+    damaged: UserError | None = None
+    for run in given.runs:
+        try:
+            verification.verify(run)
+        except UserError as error:
+            damaged = damaged or error
+    if damaged:
+        raise damaged
+
+
+def _print_facts() -> None:
     import torch
 
     packages = ", ".join(

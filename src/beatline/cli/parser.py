@@ -1,0 +1,187 @@
+"""argv -> a command's arguments: jsonargparse, with what every command has in common.
+
+`Parser.read` takes `--option value` and `--option=value` before, between and after the other arguments, no
+abbreviations, and names the nearest option for an unknown one. Dotted settings are gathered as text, which
+`settings` turns into a configuration.
+"""
+
+import difflib
+from argparse import SUPPRESS, Action, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from beatline.core.errors import UserError
+
+Values = Callable[[], Iterable[str]]
+"""The words that an argument may have, asked for by shell completion alone."""
+
+
+class Parser(ArgumentParser):
+    """The arguments of one command.
+
+    Args:
+        name: The command, as it is typed after `beatline`.
+        description: A sentence for its help.
+        epilog: Paragraphs after the options.
+        options: For jsonargparse, such as `usage`.
+    """
+
+    def __init__(self, name: str, description: str, epilog: str = "", **options: Any):
+        self._description, self._epilog = description, epilog
+        self.actions: dict[str, Action] = {}
+        self.positionals: list[Action] = []
+        self.settings: set[str] = set()
+        self.values: dict[str, Values] = {}
+        self._sections: dict[str, Any] = {}
+        super().__init__(
+            prog=f"beatline {name}",
+            description=description,
+            epilog=epilog,
+            exit_on_error=False,
+            default_env=False,
+            allow_abbrev=False,
+            add_help=False,
+            formatter_class=RawDescriptionHelpFormatter,
+            **options,
+        )
+        self.add("-h", "--help", action="help", help="show this text")
+
+    def add(self, *names: str, section: str = "", values: Values | None = None, **options: Any) -> None:
+        """An argument, as of argparse's `add_argument`.
+
+        Args:
+            section: Heading under which the help has it; empty for the common one.
+            values: For shell completion, where `choices` do not say it.
+        """
+        if section and section not in self._sections:
+            self._sections[section] = self.add_argument_group(section)
+        action = (self._sections[section] if section else self).add_argument(*names, **options)
+        for name in action.option_strings:
+            self.actions[name] = action
+        if not action.option_strings:
+            self.positionals.append(action)
+        for name in action.option_strings or [action.dest]:
+            self.values[name] = values or (lambda: action.choices or ())
+
+    def add_setting(self, name: str, **options: Any) -> None:
+        """A dotted setting; `read` leaves its text to `settings`. As `add`."""
+        self.add(f"--{name}", dest=f"setting {name}", default=SUPPRESS, **options)
+        self.settings.add(f"--{name}")
+
+    def read(self, words: Sequence[str]) -> Namespace:
+        """The arguments by name; `command` is the command's, `overrides` are settings as `--optim.lr=1e-4`.
+
+        Raises:
+            UserError: `bad-usage`; `bad-config` for a setting that does not exist.
+        """
+        options: list[str] = []
+        others: list[str] = []
+        overrides: list[str] = []
+        queue = deque(words)
+        while queue:
+            word = queue.popleft()
+            if word == "--":
+                others += ["--", *queue]
+                break
+            if word == "-" or not word.startswith("-"):
+                others.append(word)
+                continue
+            name, equals, value = word.partition("=")
+            action = self.actions.get(name) or self._unknown(name)
+            if action.nargs == 0:
+                options.append(word)
+                continue
+            if not equals:
+                if not queue or queue[0].startswith("--"):
+                    raise self.refusal(f"option {name}", "its value is missing")
+                value = queue.popleft()
+            (overrides if name in self.settings else options).append(f"{name}={value}")
+        given = self.parse_args([*options, *others])
+        given.command = self.prog.removeprefix("beatline ")
+        given.overrides = overrides
+        return given
+
+    def takes_value(self, option: str) -> bool:
+        """Whether a value follows this option as a word of its own."""
+        return option in self.actions and self.actions[option].nargs != 0
+
+    def values_of(self, argument: str) -> Iterable[str]:
+        """The values of an option (`--format`) or a positional argument, where they are known."""
+        return self.values[argument]() if argument in self.values else ()
+
+    def refusal(self, what: str, cause: str) -> UserError:
+        """A `bad-usage` error about one argument."""
+        return UserError("bad-usage", what, cause, f"`{self.prog} --help` shows the form")
+
+    def _unknown(self, name: str) -> NoReturn:
+        near = difflib.get_close_matches(name, self.actions, n=1)
+        raise UserError(
+            "bad-config" if "." in name else "bad-usage",
+            f"option {name}",
+            f"`{self.prog}` has no such option",
+            f"did you mean {near[0]}?" if near else f"`{self.prog} --help` lists them",
+        )
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        begin, required, names = message.partition("arguments are required: ")
+        if required:  # jsonargparse names them by key
+            typed = {action.dest: option for option, action in self.actions.items()}
+            typed |= {action.dest: str(action.metavar) for action in self.positionals}
+            message = begin + required + ", ".join(typed.get(name, name) for name in names.split(", "))
+        raise self.refusal(self.prog, message) from ex
+
+    def text(self, columns: int | None = None) -> str:
+        """The help, that many columns wide; as wide as the terminal when left out."""
+        width = columns or max(60, get_terminal_size().columns - 2)
+        self.formatter_class = partial(RawDescriptionHelpFormatter, width=width)
+        self.description = _filled(self._description, width)
+        self.epilog = _filled(self._epilog, width)
+        return str(self.format_help())
+
+
+def _filled(text: str, width: int) -> str:
+    """Paragraphs broken anew; indented lines stay as they are."""
+    return "\n\n".join(part if part.startswith(" ") else fill(part, width) for part in text.split("\n\n"))
+
+
+def _number(text: str, kind: type, fits: Callable[[Any], bool], what: str) -> Any:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = float("nan")
+    if not fits(number):
+        raise ArgumentTypeError(f"{text!r} is not {what}")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """Argument type: a finite number above 0."""
+    return float(_number(text, float, lambda x: 0 < x < float("inf"), "a number above 0"))
+
+
+def not_negative(text: str) -> float:
+    """Argument type: a finite number of at least 0."""
+    return float(_number(text, float, lambda x: 0 <= x < float("inf"), "a number of at least 0"))
+
+
+def share(text: str) -> float:
+    """Argument type: a number from 0 to 1."""
+    return float(_number(text, float, lambda x: 0 <= x <= 1, "a number from 0 to 1"))
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Argument type: a whole number from `least` on, up to `most`."""
+    what = f"a whole number from {least} {'on' if most is None else f'to {most}'}"
+    return lambda text: int(_number(text, int, lambda x: x >= least and (most is None or x <= most), what))
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Argument type: a number from `least` to `most`."""
+    what = f"a number from {least:.0f} to {most:.0f}"
+    return lambda text: float(_number(text, float, lambda x: least <= x <= most, what))

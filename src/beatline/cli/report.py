@@ -1,0 +1,25 @@
+"""`beatline report`: the last stage of a run."""
+
+from jsonargparse import Namespace
+
+from beatline.cli.options import add_config, add_settings, load_config
+from beatline.cli.parser import Parser
+
+
+def parser() -> Parser:
+    parser = Parser(
+        "report",
+        "Writes RESULTS.md, a table per label and report.html of a run. Other settings of `beatline run` are "
+        "taken and not used.",
+        usage="beatline report CONFIG [--SETTING VALUE ...]",
+    )
+    add_config(parser)
+    add_settings(parser, ["out", "store"])
+    return parser
+
+
+def report(given: Namespace) -> None:
+    config = load_config(given)
+    from beatline import recipe
+
+    recipe.STAGES["report"](config)

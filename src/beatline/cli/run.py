@@ -1,0 +1,25 @@
+"""`beatline run`: all stages in order."""
+
+from jsonargparse import Namespace
+
+from beatline.cli.options import add_config, add_settings, load_config
+from beatline.cli.parser import Parser
+
+
+def parser() -> Parser:
+    parser = Parser(
+        "run",
+        "Runs all stages in order, each only where something is missing. Without CONFIG it is the main job, "
+        "`mini`.",
+        usage="beatline run [CONFIG] [--SETTING VALUE ...]",
+    )
+    add_config(parser)
+    add_settings(parser, ["*"])
+    return parser
+
+
+def run(given: Namespace) -> None:
+    from beatline import recipe
+
+    given.config = given.config or "mini"
+    recipe.run(load_config(given))

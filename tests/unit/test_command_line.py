@@ -1,0 +1,289 @@
+"""Every command reads its arguments alike, and the tab key knows them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beatline import cli, recipe
+from beatline.cli import completion
+
+COMMANDS = list(cli.COMMANDS)
+
+
+def said(capsys, *words: str) -> tuple[int, str, str]:
+    code = cli.main(words)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+# --- help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_found_at_the_end_of_a_wrong_line_and_by_the_word_help(name, capsys):
+    code, shown, err = said(capsys, *name.split(), "--help")
+    assert code == 0 and not err and shown.startswith(f"usage: beatline {name}")
+    for words in (["help", *name.split()], [*name.split(), "x", "--frobnicate", "y", "-h"], ["-h", name]):
+        if words != ["-h", name] or " " not in name:
+            assert said(capsys, *words) == (0, shown, "")
+
+
+def test_help_alone_lists_every_command_that_there_is_a_module_for(capsys):
+    code, shown, _ = said(capsys, "help")
+    assert code == 0 and shown == said(capsys, "--help")[1]
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert {name.split()[0] for name in COMMANDS} == modules - {"__init__", "options", "parser"}
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+def test_a_command_shows_its_own_options_only(capsys):
+    shown = said(capsys, "score", "--help")[1]
+    assert "dropout" not in shown and "--score.resamples" in shown and "--predictions" in shown
+    assert len(shown.splitlines()) < 50
+    assert "--model.init" in said(capsys, "train", "-h")[1]
+    assert "--optim.lr" not in said(capsys, "probe", "-h")[1]
+
+
+def test_the_reference_is_a_help_for_every_command_the_same_everywhere(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    first = cli.reference()
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.reference() == first
+    assert list(first) == ["beatline", *(f"beatline {name}" for name in COMMANDS)]
+    for name, text in first.items():
+        too_long = [line for line in text.splitlines() if len(line) > 110]
+        assert text.startswith(f"usage: {name}") and not too_long
+
+
+def test_every_option_has_a_help_of_short_sentences():
+    for name in COMMANDS:
+        parser = cli.parser_of(name)
+        for action in [*parser.actions.values(), *parser.positionals]:
+            assert action.help, (name, action)
+            sentences = action.help.replace("; ", ". ").split(". ")
+            assert all(len(sentence.split()) <= 20 for sentence in sentences), (name, action.help)
+        prose = " ".join(part for part in parser.description.split("\n\n") if not part.startswith(" "))
+        assert all(len(part.split()) <= 20 for part in prose.split(". ")), name
+
+
+def test_parsing_and_completing_import_no_torch():
+    code = (
+        "import sys; from beatline import cli; from beatline.cli import completion; cli.reference(); "
+        "completion.candidates(['tag', '--']); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- arguments
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "completion"])
+def test_an_unknown_option_is_answered_with_the_nearest_of_that_command(name, capsys):
+    known = next(option for option in reversed(cli.parser_of(name).actions) if option.startswith("--"))
+    mistyped = known[:-1] + "x" + known[-1]
+    for words in ([mistyped, "1"], [f"{mistyped}=1"]):
+        code, _, err = said(capsys, *name.split(), *words)
+        assert code == 2 and f"option {mistyped}" in err and f"did you mean {known}?" in err
+        assert err.count("\n") == 1
+
+
+def test_no_option_is_abbreviated(capsys):
+    code, _, err = said(capsys, "tag", "a.wav", "--mod", "m")
+    assert code == 2 and "option --mod" in err
+
+
+def test_prepare_takes_an_engine_after_an_equals_sign(monkeypatch):
+    seen = []
+    monkeypatch.setattr(recipe, "prepare_on_ray", lambda config, source, to: seen.append((source, to)))
+    assert cli.main(["prepare", "--engine=ray", "mini", "--to=s3://bucket/x"]) == 0
+    assert cli.main(["prepare", "mini", "--to", "s3://bucket/x", "--engine", "ray"]) == 0
+    assert seen == [("", "s3://bucket/x")] * 2
+
+
+def test_prepare_on_ray_alone_has_a_source(capsys):
+    code, _, err = said(capsys, "prepare", "mini", "--source=x")
+    assert code == 2 and "option --source" in err and err.count("\n") == 1
+
+
+def test_fetch_takes_a_folder_after_an_equals_sign(monkeypatch):
+    from beatline.fetch import checkpoints
+
+    seen = []
+    monkeypatch.setattr(checkpoints, "locate", lambda *given: seen.append(given) or given[1])
+    assert cli.main(["fetch", "checkpoint", "X", "--to=DIR", "--from=a", "--from", "b"]) == 0
+    assert seen == [("X", Path("DIR"), [Path("a"), Path("b")])]
+
+
+def test_score_takes_predictions_after_an_equals_sign(tmp_path, capsys):
+    code, _, err = said(capsys, "score", f"--predictions={tmp_path / 'none'}")
+    assert code == 3 and "there is no such folder" in err
+    code, shown, _ = said(capsys, "score", "--predictions", "X", "--help")
+    assert code == 0 and shown.startswith("usage: beatline score")
+
+
+def test_verify_takes_an_engine_after_an_equals_sign(monkeypatch):
+    from beatline.data import verify
+
+    seen = []
+    monkeypatch.setattr(verify, "verify_on_ray", seen.append)
+    assert cli.main(["verify", "DIR", "--engine=ray"]) == 0 == cli.main(["verify", "--engine", "ray", "DIR"])
+    assert seen == ["DIR", "DIR"]
+
+
+def test_verify_without_repair_takes_no_configuration(tmp_path, capsys):
+    for words in (["mini"], ["--data.csv=x"]):
+        code, _, err = said(capsys, "verify", str(tmp_path), *words)
+        assert code == 2 and "only --repair" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "predict", "score", "report"])
+def test_a_stage_without_a_configuration_does_nothing(stage, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = said(capsys, stage)
+    assert code == 2 and "no configuration is named" in err and "mini" in err
+    assert err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_run_without_a_configuration_is_the_main_job(monkeypatch):
+    seen = []
+    monkeypatch.setattr(recipe, "run", seen.append)
+    assert cli.main(["run", "--train.seed=3", "--optim.lr", "1e-4"]) == 0
+    (config,) = seen
+    assert config.out == Path("runs/mini") and (config.train.seed, config.optim.lr) == (3, 1e-4)
+
+
+def test_one_line_of_settings_serves_every_stage(monkeypatch):
+    monkeypatch.setattr(recipe, "STAGES", {"score": lambda config: None})
+    assert cli.main(["score", "--model.dropout=0.5", "mini"]) == 0
+
+
+def test_options_stand_before_between_and_after_the_other_arguments(tmp_path):
+    given = cli.parser_of("tag").read(["a.wav", "--model", "m", "b.wav", "--top=3", "--", "-c.wav"])
+    assert (given.audio, given.model, given.top) == (["a.wav", "b.wav", "-c.wav"], "m", 3)
+    assert cli.parser_of("listen").read(["--model", "m", "-"]).source == "-"
+
+
+def test_a_number_below_zero_is_a_value(capsys):
+    code, _, err = said(capsys, "tag", "a.wav", "--model", "m", "--gap", "-1")
+    assert code == 2 and "--gap: '-1' is not a number of at least 0" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "--model", "m", "--to", "x"],
+        ["a", "--model", "m", "--engine", "ray"],
+        ["a", "--model", "m", "--engine", "ray", "--to", "x", "--format", "csv"],
+        ["a", "--model", "m", "--engine=ray", "--to", "x", "--labels", "Dog"],
+        ["a", "--model", "m", "--engine=ray", "--to", "x", "--gap", "1"],
+    ],
+)
+def test_tagging_with_and_without_ray_have_options_of_their_own(words, capsys):
+    code, _, err = said(capsys, "tag", *words)
+    assert code == 2 and "option --" in err.replace("required: --to", "option --to") and err.count("\n") == 1
+
+
+def test_debug_works_anywhere(capsys):
+    for words in (["--debug", "tag", "a", "--frob"], ["tag", "a", "--debug", "--frob"]):
+        with pytest.raises(cli.UserError):
+            cli.main(words)
+
+
+def test_the_former_name_of_compare_is_compare(capsys):
+    assert said(capsys, "common", "--help")[1].startswith("usage: beatline compare")
+    assert "did you mean compare?" in said(capsys, "compar")[2]
+
+
+def test_choices_are_those_of_the_registries():
+    from beatline.model.engines import load
+    from beatline.tag import formats
+
+    def choices(name: str, option: str) -> tuple[str, ...]:
+        return tuple(cli.parser_of(name).values_of(option))
+
+    assert choices("embed", "--engine") == load.engine_names()
+    assert choices("export", "--to") == load.export_names()
+    assert choices("tag", "--format") == formats.NAMES
+    assert "esc50" in choices("run", "--data.dataset")
+
+
+# --- completion
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ta", ["tag"]),
+        ("help conv", ["convert"]),
+        ("fetch c", ["clips", "checkpoint"]),
+        ("tag --even", ["--events"]),
+        ("tag a.wav --engine o", ["onnx", "openvino"]),
+        ("tag a.wav --engine = o", ["onnx", "openvino"]),
+        ("tag --engine=o", ["--engine=onnx", "--engine=openvino"]),
+        ("run as", ["as20k", "as20k-espnet"]),
+        ("run mini --optim.l", ["--optim.lr"]),
+        ("run mini --train.compile t", ["true"]),
+        ("tag reco", []),
+        ("tag --out fi", []),
+        ("nonsense --x", []),
+    ],
+)
+def test_candidates(line, expected):
+    assert completion.candidates(line.split()) == expected
+
+
+def test_an_empty_word_is_completed_too():
+    assert completion.candidates([""])[:2] == ["run", "prepare"] and completion.candidates(["fetch", ""])[2:]
+    assert completion.candidates(["tag", "--engine", "="])[0] == "auto"
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A PATH with a program named beatline, and files to complete."""
+    program = tmp_path / "bin/beatline"
+    program.parent.mkdir()
+    source = Path(cli.__file__).parents[2]
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={source} exec {sys.executable} -m beatline "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "sound.wav").touch()
+    return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_accepts_the_script_and_completes(shell, path, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    switch_on = (
+        "beatline completion fish | source" if shell == "fish" else f'eval "$(beatline completion {shell})"'
+    )
+    script = {
+        "bash": 'COMP_WORDS=({words}); COMP_CWORD={last}; _beatline; printf "%s\\n" "${{COMPREPLY[@]}}"',
+        "zsh": "compadd() {{ shift; print -l -- $@ }}; _files() {{ }}; words=({words}); "
+        "CURRENT=$(({last} + 1)); _beatline",
+        "fish": 'complete -C "{words}" | string split -f1 \\t',
+    }[shell]
+    lines = {"beatline ta": ["tag"], "beatline tag --even": ["--events"]}
+    lines |= {"beatline tag sou": ["sound.wav"]} if shell == "fish" else {}  # others fall back outside
+    for words, expected in lines.items():
+        text = f"{switch_on}\n{script.format(words=words, last=len(words.split()) - 1)}"
+        options = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+        done = subprocess.run(
+            [shell, *options, "-c", text],
+            env=os.environ | {"PATH": path, "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=60,
+        )
+        assert done.stdout.split() == expected, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_is_printed_for_each_shell_and_the_help_has_its_line(shell, capsys):
+    code, script, _ = said(capsys, "completion", shell)
+    assert code == 0 and "BEATLINE_COMPLETE=1 beatline" in script
+    assert f"beatline completion {shell}" in said(capsys, "completion", "--help")[1]
