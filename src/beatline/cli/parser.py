@@ -139,7 +139,9 @@ class Parser(ArgumentParser):
     def text(self, columns: int | None = None) -> str:
         """The help, that many columns wide; as wide as the terminal when left out."""
         width = columns or max(60, get_terminal_size().columns - 2)
-        self.formatter_class = partial(RawDescriptionHelpFormatter, width=width)
+        self.formatter_class = partial(  # type: ignore[assignment]
+            RawDescriptionHelpFormatter, width=width
+        )
         self.description = _filled(self._description, width)
         self.epilog = _filled(self._epilog, width)
         return str(self.format_help())

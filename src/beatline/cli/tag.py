@@ -108,7 +108,7 @@ def tag(given: Namespace) -> int:
     tagger = load_tagger(given)
     chosen, lowest = choice(given, tagger, 0.0)
     open_end = given.labels or given.calibrated or given.threshold is not None
-    level = "windows" if given.timeline else "clip"
+    level: formats.Level = "windows" if given.timeline else "clip"
     shown = formats.Choice(
         level="events" if options else level,
         count=given.top or (None if open_end else TOP),
