@@ -18,7 +18,6 @@ from beatline import config
 from beatline.data.store import Store
 from beatline.train import loop as train
 from beatline.train.batches import Batch
-from beatline.train.optim import adamw
 
 CLIPS = 8
 FASTER, MEMORY = 1.5, 0.5
@@ -39,11 +38,7 @@ def trainer(model: Path, store: Store, folder: Path, *settings: str) -> train.Tr
         "given",
         *settings,
     ]
-    ready = train.Trainer(config.load("as20k", given), store)
-    ready.rank, ready.world = 0, 1
-    ready.tagger = train.new_tagger(ready.config, store.labels).to(ready.device)
-    ready.optimiser = adamw(ready.tagger, ready.config.optim)
-    return ready
+    return train.Trainer(config.load("as20k", given), store)
 
 
 def real_step(ready: train.Trainer) -> Callable[[], tuple[float, float, float]]:
@@ -52,7 +47,7 @@ def real_step(ready: train.Trainer) -> Callable[[], tuple[float, float, float]]:
     def batches() -> Iterator[list[Batch]]:
         while True:
             ready.loop.batch = 0
-            yield from ready._steps_of_epoch()
+            yield from ready.steps_of_epoch()
             ready.loop.epoch += 1
 
     stream = batches()

@@ -252,10 +252,12 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What training does to a clip, in this order: mixup and roll on the waveform, warp and masks on the
-    fbank.
-    """
+    """What training does to a clip: the augmentations and their settings."""
 
+    order: tuple[str, ...] = ("mixup", "gain", "roll", "time_warp", "time_masks", "mel_masks")
+    """Augmentations by name, in the order they are applied; those of waveforms before those of fbanks."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Settings of augmentations that have none here, by the augmentation's name."""
     mixup_probability: float = 0.8
     """Share of clips that are mixed with another of their batch, 0 to 1."""
     mixup_alpha: float = 0.8
@@ -306,6 +308,8 @@ class OptimConfig:
     """AdamW's epsilon, above 0."""
     clip_norm: float = 1.0
     """Largest global gradient norm, above 0."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Factors on the learning rate by begins of parameters' names, as `{head: 10, encoder.layers.0: 0.1}`."""
 
     def __post_init__(self) -> None:
         _check(
@@ -322,6 +326,8 @@ class OptimConfig:
             "optim",
             "weight_decay must not be negative; eps and clip_norm must be above 0",
         )
+        for begin, factor in self.rates.items():
+            _check(factor >= 0, "optim.rates", f"the factor of {begin} must not be negative")
         for beta in self.betas:
             _check(0 <= beta < 1, "optim.betas", f"{beta} is not in [0, 1)")
 
@@ -330,6 +336,8 @@ class OptimConfig:
 class TrainConfig:
     """The training loop."""
 
+    objective: str = "clips"
+    """What is trained towards: `clips`, the labels of whole clips."""
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40

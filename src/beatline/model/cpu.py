@@ -1,5 +1,5 @@
-"""Matrix products in float32 on a CPU, by whichever library has the full rate there: MKL on Intel's CPUs and
-on those with AVX2 alone, oneDNN on all others.
+"""What a CPU needs of its own: products in float32 by whichever library has the full rate there (MKL on
+Intel's CPUs and on those with AVX2 alone, oneDNN on all others), and free memory given back.
 
 Outside the straight line. PyTorch carries both and always asks MKL, which has no AVX-512 for CPUs of other
 makers and reaches half of oneDNN's rate there; on Intel's, oneDNN reaches less than MKL, and a third to two
@@ -8,7 +8,9 @@ row depend on how many rows there are, oneDNN's do not; so where a clip has to h
 clips are beside it, oneDNN is asked everywhere (`steady_product`).
 """
 
+import ctypes
 import platform
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -83,3 +85,11 @@ def _dense(matrix: Tensor) -> Tensor:
         if matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous())
         else matrix.contiguous()
     )
+
+
+def give_back() -> None:
+    """Returns to the system what is free in C's heap, where that is glibc's; what lies between two blocks in
+    use stays there otherwise.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
