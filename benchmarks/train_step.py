@@ -54,8 +54,8 @@ def real_step(ready: train.Trainer) -> Callable[[], tuple[float, float, float]]:
     return lambda: ready.step(next(stream))
 
 
-def our_step(folder: str) -> Callable[[], object]:
-    """Our step on the models and the store in `folder`."""
+def our_step(folder: str, recompute: str = "false") -> Callable[[], object]:
+    """Our step on the models and the store in `folder`, with layers kept or computed again."""
     return real_step(
         trainer(
             Path(folder, "own"),
@@ -65,6 +65,8 @@ def our_step(folder: str) -> Callable[[], object]:
             str(CLIPS),
             "--train.device",
             "cpu",
+            "--train.recompute",
+            recompute,
         )
     )
 
@@ -82,7 +84,7 @@ def espnet_step(folder: str) -> Callable[[], None]:
 
 def three_steps(side: str, folder: str) -> Callable[[], None]:
     """What a process of its own does while its memory is watched."""
-    step = {"ours": our_step, "espnet": espnet_step}[side](folder)
+    step = espnet_step(folder) if side == "espnet" else our_step(folder, str(side == "recompute").lower())
 
     def work() -> None:
         for _ in range(3):
@@ -109,19 +111,19 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
                 options.pairs,
                 harness.at_least(FASTER),
             )
-        sides = {"ours": {}, "espnet": harness.PLAIN}
+        sides = {"ours": {}, "recompute": {}, "espnet": harness.PLAIN}
         memory = {
             side: harness.memory_of("train_step:three_steps", settings, side=side, folder=folder).peak
             for side, settings in sides.items()
         }
-        share = memory["ours"] / memory["espnet"]
         yield harness.state(
             "train_step/memory",
-            f"{what}: peak memory as a share of ESPnet's",
-            share,
+            f"{what}: peak memory with train.recompute as a share of ESPnet's",
+            memory["recompute"] / memory["espnet"],
             "",
             harness.at_most(MEMORY),
-            ours_MB=memory["ours"],
+            ours_MB=memory["recompute"],
+            without_recompute_MB=memory["ours"],
             espnet_MB=memory["espnet"],
         )
 

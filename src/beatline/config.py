@@ -350,6 +350,8 @@ class TrainConfig:
     """Microsteps a step is cut into, at least 1."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the encoder; filter bank, softmax, loss and weights stay float32."""
+    recompute: bool = False
+    """Whether each layer is computed again for its gradients: less memory, more time, the same bits."""
     compile: bool = False
     """Whether each layer goes through torch.compile, which takes minutes at the start; meant for a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -163,6 +163,13 @@ def test_the_number_of_workers_changes_nothing(data, tmp_path, workers):
     assert result(config.out) == expected
 
 
+def test_layers_computed_again_change_no_bit(data, tmp_path):
+    _, csv, expected, _, _ = data
+    config = tiny(csv, tmp_path / "run", train__recompute="true")
+    train.Trainer(config, Store.open(config.store_folder)).run()
+    assert result(config.out) == expected
+
+
 def test_sigterm_saves_at_the_next_step_and_exits_143(data, tmp_path):
     _, csv, _, _, _ = data
     reference = tiny(csv, tmp_path / "whole", train__epochs="30", train__average="0")

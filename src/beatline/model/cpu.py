@@ -57,14 +57,6 @@ def steady_product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
     return torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right), bias, "none", [], "")
 
 
-def product_into(out: Tensor, left: Tensor, right: Tensor) -> None:
-    """`out = left @ right.T` of matrices, as `product`."""
-    if _by_onednn():
-        out.copy_(product(left, right))
-    else:
-        torch.mm(left, right.t(), out=out)
-
-
 @cache
 def _by_onednn() -> bool:
     facts = Path("/proc/cpuinfo")

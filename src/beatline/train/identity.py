@@ -8,7 +8,7 @@ from beatline.config import Config, to_dict
 from beatline.core.errors import UserError
 from beatline.data.store import Store
 
-FREE = ("workers", "device", "save_every")
+FREE = ("workers", "device", "save_every", "recompute")
 """Settings of `train` that a run may change when it is resumed: they change no bit, or the machine does."""
 
 

@@ -66,6 +66,7 @@ def new_tagger(config: Config, labels: LabelSet, init: Path | None = None) -> Ta
         tagger.load_state_dict(state, strict=False)
         head = "with its head" if "head.weight" in state else "with a new head"
         say("train", f"starting from {loaded.source} ({loaded.family}) {head}")
+    tagger.encoder.recompute = config.train.recompute
     if config.train.compile:
         # or kernels are chosen by their speed of the moment, and a resumed run may have other bits
         os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
