@@ -5,12 +5,12 @@ model in PyTorch. All that stands in `__all__` is public, and typed; the rest is
 imports no torch.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beatline.core.errors import UserError
 from beatline.core.version import __version__
-from beatline.model import memory
 
 if TYPE_CHECKING:
     from beatline.audio.windows import Merge
@@ -60,7 +60,8 @@ ROOMS = {
 }
 """Where a public name is; it is imported when it is first asked for."""
 
-memory.use_large_pages()
+# PyTorch reads this at its first tensor: those of 2 MB and more lie in pages of 2 MB where Linux offers them
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def __getattr__(name: str) -> Any:

@@ -241,10 +241,12 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What training does to a clip, in this order: mixup and roll on the waveform, warp and masks on the
-    fbank.
-    """
+    """What training does to a clip: the augmentations and their settings."""
 
+    order: tuple[str, ...] = ("mixup", "gain", "roll", "time_warp", "time_masks", "mel_masks")
+    """Augmentations by name, in the order they are applied; those of waveforms before those of fbanks."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Settings of augmentations that have none here, by the augmentation's name."""
     mixup_probability: float = 0.8
     """Share of clips that are mixed with another of their batch, 0 to 1."""
     mixup_alpha: float = 0.8
@@ -295,6 +297,8 @@ class OptimConfig:
     """Epsilon of AdamW, above 0."""
     clip_norm: float = 1.0
     """Largest norm of all gradients together, above 0; longer ones are scaled down."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Factors on the learning rate by begins of parameters' names, as `{head: 10, encoder.layers.0: 0.1}`."""
 
     def __post_init__(self) -> None:
         _check(
@@ -311,6 +315,8 @@ class OptimConfig:
             "optim",
             "weight_decay must not be negative; eps and clip_norm must be above 0",
         )
+        for begin, factor in self.rates.items():
+            _check(factor >= 0, "optim.rates", f"the factor of {begin} must not be negative")
         for beta in self.betas:
             _check(0 <= beta < 1, "optim.betas", f"{beta} is not in [0, 1)")
 
@@ -319,6 +325,8 @@ class OptimConfig:
 class TrainConfig:
     """The training loop."""
 
+    objective: str = "clips"
+    """What is trained towards: `clips`, the labels of whole clips."""
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40
@@ -331,6 +339,8 @@ class TrainConfig:
     """Microsteps that a step is cut into to save memory, at least 1."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the encoder; filter bank, softmax, loss and weights stay float32."""
+    recompute: bool = False
+    """Whether each layer is computed again for its gradients: less memory, more time, the same bits."""
     compile: bool = False
     """Whether each layer goes through torch.compile, for a GPU; it takes minutes at the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -124,17 +124,17 @@ def train(config: Config) -> None:
     """Fine-tunes the tagger and publishes `<out>/model`; of several processes each takes its share."""
     from beatline.fetch import checkpoints
     from beatline.train import parallel
-    from beatline.train.loop import Trainer, check_identity, pick_device
+    from beatline.train.identity import check_identity, identity
+    from beatline.train.loop import Trainer
+    from beatline.train.start import pick_device
 
     folder = config.out / "model"
-    with parallel.process_group(
-        pick_device(config.train.device)
-    ):  # here they meet: the first may have been preparing
+    # here they meet: the first may have been preparing
+    with parallel.process_group(pick_device(config.train.device)) as processes:
         if is_first():
             artefact.recover(folder)
         clips = open_store(config)
         init = checkpoints.locate(config.model.init) if config.model.init else None
-        trainer = Trainer(config, clips, init)
         parallel.wait()
         about = artefact.read_manifest(folder)
         if about is not None:
@@ -146,15 +146,10 @@ def train(config: Config) -> None:
                     f"{folder} is a model that no run has trained here",
                     "move it away, or give another folder with --out",
                 )
-            check_identity(config.out, about["identity"], trainer.identity())
+            check_identity(config.out, about["identity"], identity(config, clips))
             say("train", f"{folder} is there already")
             return
-        say(
-            "train",
-            f"{len(trainer.clips)} clips, {config.train.epochs} epochs, {trainer.total_steps} steps of "
-            f"{config.train.batch} on {trainer.device} -> {folder}",
-        )
-        trainer.run()
+        Trainer(config, clips, init, processes).run()
 
 
 def predict(config: Config) -> None:
@@ -162,7 +157,7 @@ def predict(config: Config) -> None:
     from beatline.evaluate.predict import predict as predict_split
     from beatline.model.checkpoints.load import load_tagger
     from beatline.model.engines.pytorch import TorchEngine
-    from beatline.train.loop import pick_device
+    from beatline.train.start import pick_device
 
     clips, model_folder, folder = open_store(config), config.out / "model", config.out / "predictions"
     _need(model_folder, "train")

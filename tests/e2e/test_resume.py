@@ -17,8 +17,10 @@ from beatline.core import artefact
 from beatline.core.console import read_log
 from beatline.data.store import Store
 from beatline.model.checkpoints.own import load_tensors
+from beatline.train import checkpoints
 from beatline.train import loop as train
 from beatline.train.batches import epoch_batches
+from beatline.train.start import new_tagger
 from tests.helpers.stores import die_at, in_child
 from tests.helpers.tiny import arguments, tiny, write_data
 
@@ -139,7 +141,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, tmp_path):
 def test_a_planted_fault_is_seen(data, tmp_path, monkeypatch):
     """If resuming forgot the optimiser's state, the kill test would be red."""
     _, csv, expected, points, _ = data
-    monkeypatch.setattr(train, "load_state_tensors", lambda *_: None)
+    monkeypatch.setattr(checkpoints, "load_state_tensors", lambda *_: None)
     config = tiny(csv, tmp_path / "run")
     for point in (points // 3, points // 3):
 
@@ -156,6 +158,13 @@ def test_a_planted_fault_is_seen(data, tmp_path, monkeypatch):
 def test_the_number_of_workers_changes_nothing(data, tmp_path, workers):
     _, csv, expected, _, _ = data
     config = tiny(csv, tmp_path / "run", train__workers=workers)
+    train.Trainer(config, Store.open(config.store_folder)).run()
+    assert result(config.out) == expected
+
+
+def test_layers_computed_again_change_no_bit(data, tmp_path):
+    _, csv, expected, _, _ = data
+    config = tiny(csv, tmp_path / "run", train__recompute="true")
     train.Trainer(config, Store.open(config.store_folder)).run()
     assert result(config.out) == expected
 
@@ -316,7 +325,7 @@ def test_compiled_layers_train_alike(data, monkeypatch):
     )
     for name in ("false", "true"):
         config = tiny(csv, folder / "compiled", train__compile=name, model__encoder__dropout="0.0")
-        tagger = train.new_tagger(config, Store.open(config.store_folder).labels)
+        tagger = new_tagger(config, Store.open(config.store_folder).labels)
         logits = tagger.from_fbank(
             torch.randn(3, 48, 128, generator=torch.Generator().manual_seed(0)),
             torch.arange(24) >= torch.tensor([24, 16, 8])[:, None],

@@ -13,12 +13,20 @@ from beatline import recipe as stages
 from beatline.config import AugmentConfig, TrainConfig
 from beatline.core.threads import in_order
 from beatline.data.store import Store
-from beatline.model.geometry import tile_short, tiled_length
+from beatline.model.geometry import frame_count, tile_short, tiled_length
 from beatline.model.tagger import Tagger, initialise_tagger
-from beatline.train.batches import augmented_fbank, epoch_batches, make_batch, read_clips
+from beatline.train import augment
+from beatline.train.batches import (
+    augmented_fbank,
+    augmented_waveforms,
+    epoch_batches,
+    make_batch,
+    read_clips,
+)
 from tests.helpers.tiny import tiny, write_data
 
-PLAIN = AugmentConfig(mixup_probability=0.0, roll=False, time_warp=0, time_masks=0)
+CPU = torch.device("cpu")
+PLAIN = augment.named(AugmentConfig(order=()))
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +74,27 @@ def test_fixed_batches_fold_by_length_and_only_their_order_changes():
 
 def test_shares_of_a_step_add_up_to_the_whole(store):
     clips = store.splits["train"]
-    recipe = AugmentConfig(mixup_probability=1.0, gain=3.0)
+    recipe = augment.named(AugmentConfig(mixup_probability=1.0, gain=3.0, time_masks=2, mel_masks=1))
     whole = make_batch(store, clips, slice(None), recipe, 0, 0, 0)
     parts = [make_batch(store, clips, slice(rank, None, 2), recipe, 0, 0, 0) for rank in (0, 1)]
     for rank, part in enumerate(parts):
-        for name in ("weights", "lengths", "shifts", "gains", "targets"):
+        for name in ("weights", "lengths", "targets"):
             assert torch.equal(getattr(part, name), getattr(whole, name)[rank::2]), name
         assert torch.equal(part.samples[part.rows], whole.samples[whole.rows][rank::2])
         assert torch.equal(part.samples[part.partners], whole.samples[whole.partners][rank::2])
-        assert part.warp == whole.warp and part.time_ranges == whole.time_ranges[rank::2]
+        assert torch.equal(augmented_waveforms(part, CPU), augmented_waveforms(whole, CPU)[rank::2])
+        fbank = torch.rand(len(clips), frame_count(whole.samples.shape[1]), 128)
+        for of_part, of_whole in zip(part.of_fbank, whole.of_fbank, strict=True):
+            assert torch.allclose(of_part(fbank[rank::2]), of_whole(fbank)[rank::2], atol=1e-6)
     assert sum(part.share for part in parts) == pytest.approx(1.0)
     assert bool((whole.targets.sum(1) > 0).all()) and float(whole.targets.max()) <= 1.0
 
 
 def test_mixed_targets_and_lengths(store):
     clips = store.splits["train"]
-    batch = make_batch(store, clips, slice(None), AugmentConfig(mixup_probability=1.0), 0, 0, 0)
+    batch = make_batch(
+        store, clips, slice(None), augment.named(AugmentConfig(mixup_probability=1.0)), 0, 0, 0
+    )
     targets, lengths = (
         torch.from_numpy(store.targets(clips)),
         torch.from_numpy(tiled_length(store.lengths[clips])),
@@ -94,10 +107,15 @@ def test_mixed_targets_and_lengths(store):
         assert int(batch.lengths[row]) == int(min(lengths[row], lengths[partner]))
 
 
-def test_without_augmentation_the_fbank_is_the_clips(store, tagger):
+@pytest.mark.parametrize(
+    "off",
+    [PLAIN, augment.named(AugmentConfig(mixup_probability=0.0, roll=False, time_warp=0, time_masks=0))],
+    ids=["no list", "all off"],
+)
+def test_without_augmentation_the_fbank_is_the_clips(store, tagger, off):
     clips = store.splits["train"]
-    batch = make_batch(store, clips, slice(None), PLAIN, 0, 0, 0)
-    fbank, is_padding = augmented_fbank(batch, tagger, torch.device("cpu"))
+    batch = make_batch(store, clips, slice(None), off, 0, 0, 0)
+    fbank, is_padding = augmented_fbank(batch, tagger, CPU)
     waveforms = read_clips(store, clips, int(batch.lengths.max())).float() / 32768
     assert torch.equal(fbank, tagger.fbank(waveforms))
     assert torch.equal(is_padding, tagger.is_padding(batch.lengths, waveforms.shape[1]))
@@ -116,3 +134,16 @@ def test_in_order_keeps_order_and_passes_errors_on(workers):
     assert [next(reader) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="gone"):
         next(reader)
+
+
+def test_mixed_clips_are_their_weighted_sum_up_to_the_shorter_end(store):
+    clips = store.splits["train"]
+    only = augment.named(AugmentConfig(order=("mixup",), mixup_probability=1.0))
+    batch = make_batch(store, clips, slice(None), only, 0, 0, 0)
+    waveforms, clean = augmented_waveforms(batch, CPU), batch.samples.float() / 32768
+    for row, (own, partner, weight, length) in enumerate(
+        zip(batch.rows, batch.partners, batch.weights, batch.lengths, strict=True)
+    ):
+        mixed = weight * clean[own] + (1 - weight) * clean[partner]
+        assert torch.allclose(waveforms[row, :length], mixed[:length], atol=1e-6)
+        assert not waveforms[row, length:].any()

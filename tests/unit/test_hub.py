@@ -23,7 +23,7 @@ from beatline.model.checkpoints.espnet import export_espnet
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.publish import hub as publish
 from beatline.tag.calibration import Calibration, model_hash
-from beatline.train import loop
+from beatline.train.start import new_tagger
 from tests.helpers import hubs
 from tests.helpers.models import LABELS, make_tagger
 from tests.helpers.servers import TOKEN
@@ -218,7 +218,7 @@ def test_a_name_of_the_release_from_the_folder_or_a_copy(hub, tmp_path, monkeypa
 
 def test_training_starts_from_a_repository(hub, espnet, run):
     config = tiny(run.parent / "data/clips.csv", run, model__init=espnet)
-    tagger = loop.new_tagger(config, beatline.load(espnet).labels, checkpoints.locate(espnet))
+    tagger = new_tagger(config, beatline.load(espnet).labels, checkpoints.locate(espnet))
     assert torch.equal(tagger.head.weight, make_tagger().head.weight)
 
 

@@ -1,5 +1,8 @@
-"""Products by either library and the recomputing attention equal PyTorch's own, forward and backward."""
+"""Products by either library, attention, and layers computed again equal PyTorch's own, forward and
+backward.
+"""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -8,9 +11,22 @@ import torch
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
-from beatline.model.attention import KEPT_WEIGHTS, Attention, Recomputed, RelativeBias
-from beatline.model.cpu import by_onednn, on_cpu_in_float32, product, product_into
-from beatline.model.linear import FeedForward, Linear, feed_forward
+from beatline.model.attention import Attention, RelativeBias
+from beatline.model.cpu import by_onednn, on_cpu_in_float32, product
+from beatline.model.encoder import Encoder, initialise
+from beatline.model.linear import Linear
+
+SMALL = EncoderConfig(
+    embed_dim=16,
+    encoder_embed_dim=32,
+    encoder_ffn_embed_dim=64,
+    encoder_attention_heads=4,
+    conv_pos=8,
+    conv_pos_groups=4,
+    num_buckets=16,
+    max_distance=20,
+    attention_dropout=0.0,
+)
 
 
 @pytest.fixture(params=["onednn", "mkl"], autouse=True)
@@ -44,33 +60,10 @@ def test_a_linear_layer_and_its_gradients_are_those_of_pytorch(shape):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_a_feed_forward_part_and_its_gradients_are_those_of_pytorch(rate, monkeypatch):
-    torch.manual_seed(0)
-    up, down, dropout, features = Linear(8, 32), Linear(32, 8), torch.nn.Dropout(rate), torch.randn(2, 5, 8)
-    used = []
-    monkeypatch.setattr(FeedForward, "apply", lambda *a, apply=FeedForward.apply: used.append(a) or apply(*a))
-    found = []
-    for function in (
-        feed_forward,
-        lambda x, a, b, drop: F.linear(drop(F.gelu(F.linear(x, a.weight, a.bias))), b.weight, b.bias),
-    ):
-        torch.manual_seed(3)
-        inputs = features.clone().requires_grad_()
-        tensors = (inputs, up.weight, up.bias, down.weight, down.bias)
-        result = function(inputs, up, down, dropout)
-        found.append([result.detach(), *torch.autograd.grad(result.square().sum(), tensors)])
-    for got, wanted in zip(*found, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
-    assert len(used) == (rate == 0)  # dropped activations cannot be made again
-
-
 def test_gaps_between_rows_do_not_change_a_product():
     wide, other = torch.randn(6, 40), torch.randn(9, 30)
-    wanted, out = wide[:, 5:15] @ other[:, ::3].t(), torch.zeros(9, 12)
+    wanted = wide[:, 5:15] @ other[:, ::3].t()
     torch.testing.assert_close(product(wide[:, 5:15], other[:, ::3]), wanted, rtol=1e-5, atol=1e-5)
-    product_into(out[:, :6].t(), wide[:, 5:15], other[:, ::3])
-    torch.testing.assert_close(out, F.pad(wanted.t(), (0, 6)), rtol=1e-5, atol=1e-5)
 
 
 def test_other_types_and_autocast_are_left_to_pytorch():
@@ -83,80 +76,74 @@ def test_other_types_and_autocast_are_left_to_pytorch():
     assert Linear(8, 4).double()(features.double()).dtype == torch.float64
 
 
-def reference(qkv, gate, bias, is_padding):
-    query, key, value = qkv.unflatten(-1, (3, 3, -1)).permute(2, 0, 3, 1, 4)
-    mask = torch.zeros(query.shape[0], 1, 1, key.shape[2])
+def reference(attention, tokens, bias, is_padding):
+    """Attention by its formula."""
+    query, key, value = attention.qkv(tokens).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+    mask = torch.zeros(len(tokens), 1, 1, tokens.shape[1])
     if bias is not None:
-        mask = mask + (bias if gate is None else gate * bias)
+        mask = mask + (attention.gate_values(tokens) * bias if attention.gated else bias)
     if is_padding is not None:
         mask = mask.masked_fill(is_padding[:, None, None, :], -math.inf)
-    return ((query @ key.mT / query.shape[-1] ** 0.5 + mask).softmax(-1) @ value).transpose(1, 2).flatten(2)
+    weights = (query @ key.mT / query.shape[-1] ** 0.5 + mask).softmax(-1)
+    return attention.out((weights @ value).transpose(1, 2).flatten(2))
 
 
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("padded", [True, False])
-def test_recomputing_attention_has_the_gradients_of_the_formula(gated, biased, padded):
+def test_attention_and_its_gradients_are_those_of_the_formula(gated, biased, padded):
     torch.manual_seed(1)
-    inputs = [
-        torch.randn(2, 10, 36),
-        torch.rand(2, 3, 10, 1) if gated and biased else None,
-        torch.randn(3, 10, 10) if biased else None,
-    ]
-    is_padding = torch.arange(10)[None] >= torch.tensor([[10], [6]]) if padded else None
-    ours, theirs = ([None if t is None else t.clone().requires_grad_() for t in inputs] for _ in range(2))
-    got, wanted = Recomputed.apply(*ours, is_padding, 3, 0.0), reference(*theirs, is_padding)
-    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
-    gradient = torch.randn_like(wanted)
-    got.backward(gradient)
-    wanted.backward(gradient)
-    for a, b in zip(ours, theirs, strict=True):
-        if a is not None:
-            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+    attention = Attention(dataclasses.replace(SMALL, gru_rel_pos=gated))
+    tokens = torch.randn(2, 30, 32, requires_grad=True)
+    bias = RelativeBias(SMALL)(30).detach().requires_grad_() if biased else None
+    is_padding = torch.arange(30)[None] >= torch.tensor([[30], [11]]) if padded else None
+    inputs = [tokens, *([bias] if biased else []), *attention.qkv.parameters(), *attention.out.parameters()]
+    gradient, found = torch.randn(2, 30, 32), []
+    for result in (attention(tokens, bias, is_padding), reference(attention, tokens, bias, is_padding)):
+        found.append([result, *torch.autograd.grad(result, inputs, gradient)])
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_drops_weights_and_its_gradient_sees_the_same_ones():
-    """With values that pick out each weight, the output is the dropped and scaled weights; the gradient of
-    the values must hold the same.
-    """
-    torch.manual_seed(2)
-    tokens, rate = 40, 0.25
-    query, key = torch.randn(tokens, 4), torch.randn(tokens, 4)
-    wide = [
-        F.pad(t, (0, tokens - 4)) * (tokens / 4) ** 0.25 for t in (query, key)
-    ]  # the scale is that of the padded width
-    qkv = torch.cat([*wide, torch.eye(tokens)], dim=1)[None].requires_grad_()
-    used = Recomputed.apply(qkv, None, None, None, 1, rate)[0]
-    plain = (query @ key.mT / 2).softmax(-1)
-    kept = used != 0
-    assert 0.15 < 1 - kept.float().mean() < 0.35
-    torch.testing.assert_close(used[kept], (plain / (1 - rate))[kept], rtol=1e-4, atol=1e-6)
-    gradient = torch.randn(tokens, tokens)
-    used.backward(gradient)
-    torch.testing.assert_close(
-        qkv.grad[0, :, 2 * tokens :], used.detach().mT @ gradient, rtol=1e-4, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("kept", [0, KEPT_WEIGHTS])
-def test_training_and_scoring_take_different_ways_to_the_same_numbers(kept, monkeypatch):
-    monkeypatch.setattr("beatline.model.attention.KEPT_WEIGHTS", kept)
-    config = EncoderConfig(
-        encoder_embed_dim=32,
-        encoder_attention_heads=4,
-        conv_pos_groups=4,
-        num_buckets=16,
-        max_distance=20,
-        attention_dropout=0.0,
-    )
+def test_training_and_scoring_attend_to_the_same_numbers():
     torch.manual_seed(3)
-    attention, bias = Attention(config), RelativeBias(config)
+    attention, bias = Attention(SMALL), RelativeBias(SMALL)
     tokens, is_padding = torch.randn(2, 30, 32), torch.arange(30)[None] >= torch.tensor([[30], [11]])
     with torch.no_grad():
         scored = attention(tokens, bias(30), is_padding)
     trained = attention(tokens, bias(30), is_padding)
     assert trained.requires_grad
     torch.testing.assert_close(trained.detach(), scored, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", ["release", "espnet-cut"])
+def test_layers_computed_again_have_the_same_bits_and_keep_less(decay):
+    """Dropout draws the same again."""
+    config = dataclasses.replace(
+        SMALL, encoder_layers=3, attention_dropout=0.2, dropout=0.2, layer_wise_gradient_decay_ratio=0.5
+    )
+    encoder = Encoder(config, decay)
+    initialise(encoder, torch.Generator().manual_seed(0))
+    fbank = torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(1))
+    results, kept = [], []
+    for recompute in (False, True):
+        encoder.recompute = recompute
+        encoder.zero_grad()
+        torch.manual_seed(4)
+        kept.append(0)
+
+        def keep(tensor):
+            kept[-1] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            tokens = encoder(fbank)
+        tokens.square().sum().backward()
+        results.append(
+            [tokens.detach(), *(p.grad.clone() for p in encoder.parameters() if p.grad is not None)]
+        )
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert kept[1] < kept[0] / 2
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from beatline.config import OptimConfig
-from beatline.train.optim import adamw, learning_rate, load_state_tensors, state_tensors
+from beatline.core.errors import UserError
+from beatline.train.optim import adamw, learning_rate, load_state_tensors, set_rate, state_tensors
 
 
 def test_the_recipes_schedule():
@@ -39,3 +40,54 @@ def test_state_round_trip_continues_with_the_same_bits():
     steps(model, optimiser, 3, 2)
     steps(other, fresh, 3, 2)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def model_of_parts() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 2)})
+
+
+def rates_of(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[p]: group["lr"] for group in optimiser.param_groups for p in group["params"]}
+
+
+def test_without_rates_there_is_one_group():
+    optimiser = adamw(model_of_parts(), OptimConfig())
+    set_rate(optimiser, 0.1)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.1]
+
+
+def test_the_longest_begin_of_a_name_says_its_share_of_the_rate():
+    model = model_of_parts()
+    optimiser = adamw(model, OptimConfig(rates={"head": 10.0, "head.bias": 0.0}))
+    set_rate(optimiser, 0.1)
+    assert rates_of(model, optimiser) == {
+        "body.weight": 0.1,
+        "body.bias": 0.1,
+        "head.weight": 1.0,
+        "head.bias": 0.0,
+    }
+
+
+def test_groups_move_by_their_rates_and_a_factor_of_1_changes_no_bit():
+    results = []
+    for rates in ({}, {"head": 1.0}, {"head": 0.0}):
+        model = model_of_parts()
+        optimiser = adamw(model, OptimConfig(rates=rates, weight_decay=0.1))
+        set_rate(optimiser, 0.01)
+        model["head"](model["body"](torch.ones(1, 2))).sum().backward()
+        optimiser.step()
+        results.append({name: parameter.detach() for name, parameter in model.named_parameters()})
+    plain, same, frozen = results
+    assert all(torch.equal(plain[name], same[name]) for name in plain)
+    start = dict(model_of_parts().named_parameters())
+    assert all(torch.equal(frozen[f"head.{part}"], start[f"head.{part}"]) for part in ("weight", "bias"))
+    assert torch.equal(frozen["body.weight"], plain["body.weight"])
+
+
+@pytest.mark.parametrize("begin", ["tail", "hea", "head.weigh"])
+def test_a_begin_that_no_parameter_has_is_refused(begin):
+    with pytest.raises(UserError, match=f"begins with {begin}") as caught:
+        adamw(model_of_parts(), OptimConfig(rates={begin: 1.0}))
+    assert caught.value.code == "bad-config"

@@ -1,5 +1,5 @@
-"""Matrix products in float32 on a CPU, by whichever library has the full rate there: MKL on Intel's CPUs and
-on those with AVX2 alone, oneDNN on all others.
+"""What a CPU needs of its own: products in float32 by whichever library has the full rate there (MKL on
+Intel's CPUs and on those with AVX2 alone, oneDNN on all others), and free memory given back.
 
 Outside the straight line. PyTorch carries both and always asks MKL, which has no AVX-512 for CPUs of other
 makers and reaches half of oneDNN's rate there; on Intel's, oneDNN reaches less than MKL, and a third to two
@@ -8,7 +8,9 @@ row depend on how many rows there are, oneDNN's do not; so where a clip has to h
 clips are beside it, oneDNN is asked everywhere (`steady_product`).
 """
 
+import ctypes
 import platform
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -55,14 +57,6 @@ def steady_product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
     return torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right), bias, "none", [], "")
 
 
-def product_into(out: Tensor, left: Tensor, right: Tensor) -> None:
-    """`out = left @ right.T` of matrices, as `product`."""
-    if by_onednn():
-        out.copy_(product(left, right))
-    else:
-        torch.mm(left, right.t(), out=out)
-
-
 @cache
 def by_onednn() -> bool:
     """Whether oneDNN multiplies here; MKL is slow on AVX-512 that Intel did not make."""
@@ -84,3 +78,11 @@ def _dense(matrix: Tensor) -> Tensor:
         if matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous())
         else matrix.contiguous()
     )
+
+
+def give_back() -> None:
+    """Returns to the system what is free in C's heap, where that is glibc's; what lies between two blocks in
+    use stays there otherwise.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -14,11 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from beatline.config import EncoderConfig
 from beatline.model.attention import Attention, RelativeBias
 from beatline.model.geometry import MELS
-from beatline.model.linear import Linear, feed_forward
+from beatline.model.linear import Linear
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -81,7 +82,7 @@ class Layer(nn.Module):
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
     def feed_forward(self, tokens: Tensor) -> Tensor:
-        return feed_forward(tokens, self.up, self.down, self.activation_dropout)
+        return self.down(self.activation_dropout(F.gelu(self.up(tokens))))
 
     def forward(self, tokens: Tensor, bias: Tensor | None, is_padding: Tensor | None) -> Tensor:
         if self.pre_norm:
@@ -105,6 +106,8 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, gradient_decay: Literal["release", "espnet-cut"] = "release"):
         super().__init__()
         self.config, self.gradient_decay = config, gradient_decay
+        self.recompute = False
+        """Whether a backward pass makes each layer's activations again; the bits are the same."""
         width, patch = config.encoder_embed_dim, config.input_patch_size
         self.patches = nn.Conv2d(1, config.embed_dim, patch, stride=patch, bias=config.conv_bias)
         self.patch_norm = nn.LayerNorm(config.embed_dim)
@@ -148,9 +151,11 @@ class Encoder(nn.Module):
             tokens = self.norm(tokens)
         tokens = self.dropout(tokens)
         bias = self.bias(tokens.shape[1]) if self.bias is not None else None
+        recompute = self.recompute and torch.is_grad_enabled()
         for index, layer in enumerate(self.layers):
             if index not in skip:
-                tokens = layer(self._decay(tokens), bias, is_padding)
+                inputs = (self._decay(tokens), bias, is_padding)
+                tokens = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
         return self.norm(tokens) if self.config.layer_norm_first else tokens
 
 

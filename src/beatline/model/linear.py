@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from beatline.model.cpu import on_cpu_in_float32, product, product_into, steady_product
+from beatline.model.cpu import on_cpu_in_float32, product, steady_product
 
 
 class _Linear(torch.autograd.Function):
@@ -29,38 +29,6 @@ class _Linear(torch.autograd.Function):
         )
 
 
-class FeedForward(torch.autograd.Function):
-    """Two linear layers with a GELU between, of which nothing but the input is kept: what lies between is
-    four times as wide, and made again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx, features: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(features, up, up_bias, down)
-        hidden = product(features, up, up_bias)
-        return product(torch.ops.aten.gelu.out(hidden, out=hidden), down, down_bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
-        features, up, up_bias, down = ctx.saved_tensors
-        rows, inputs = gradient.flatten(0, -2), features.flatten(0, -2)
-        hidden = product(inputs, up, up_bias)
-        to_hidden = F.gelu(hidden)  # for now: the two are the largest of all, so one's memory serves both
-        to_down = product(rows.t(), to_hidden.t())
-        product_into(to_hidden, rows, down.t())
-        torch.ops.aten.gelu_backward.grad_input(to_hidden, hidden, grad_input=to_hidden)
-        return (
-            product(to_hidden, up.t()).view(features.shape),
-            product(to_hidden.t(), inputs.t()),
-            to_hidden.sum(0),
-            to_down,
-            rows.sum(0),
-        )
-
-
 class Linear(nn.Linear):
     """`nn.Linear`; see the module's docstring."""
 
@@ -77,10 +45,3 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if torch.is_grad_enabled()
         else steady_product(features, weight, bias)
     )
-
-
-def feed_forward(features: Tensor, up: Linear, down: Linear, dropout: nn.Dropout) -> Tensor:
-    """`down(dropout(gelu(up(features))))`."""
-    if torch.is_grad_enabled() and on_cpu_in_float32(features) and not (dropout.training and dropout.p):
-        return FeedForward.apply(features, up.weight, up.bias, down.weight, down.bias)
-    return down(dropout(F.gelu(up(features))))

@@ -1,21 +1,25 @@
 """store -> batches: which clips make a step, read ahead by threads.
 
 In: a store and the indices of a split. Out: `Batch`es in an order that is a pure function of (seed, epoch),
-each with its augmentation draws already turned into numbers. Threads only read; their number cannot change
-anything. `augmented_fbank` applies the draws, on the device.
+each with what its augmentations have drawn. Threads only read; their number cannot change anything.
+`augmented_waveforms` and `augmented_fbank` make the changes, on the device.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from beatline.config import AugmentConfig, TrainConfig
+from beatline.config import TrainConfig
 from beatline.data.store import Store
 from beatline.model.geometry import SAMPLE_RATE, frame_count, tile_short, tiled_length
 from beatline.model.tagger import Tagger
-from beatline.train import augment
+from beatline.train.augmentation import Augmentation, Change, Mix, Mixing, Rows, generator
+
+DRAWN = ("mixup", "roll", "gain", "time_warp", "time_masks", "mel_masks")
+"""The order in which augmentations draw from a clip's generator and a batch's; others draw after them."""
 
 
 def read_clips(store: Store, indices: np.ndarray, width: int) -> Tensor:
@@ -40,7 +44,7 @@ def epoch_batches(store: Store, clips: np.ndarray, config: TrainConfig, epoch: i
     `fresh`: clips shuffled anew, `batch` at a time. `fixed-batches`: made once in order of length (ESPnet's
     folded batches), only their order is shuffled. The last batch may be smaller.
     """
-    rng = augment.generator(config.seed, epoch, "order")
+    rng = generator(config.seed, epoch, "order")
     if config.order == "fresh":
         shuffled = rng.permutation(clips)
         return [shuffled[i : i + config.batch] for i in range(0, len(clips), config.batch)]
@@ -72,15 +76,12 @@ class Batch:
     """Share of the clip itself, `(rows,)` float32; 1 is unmixed."""
     lengths: Tensor
     """Samples after mixing, `(rows,)`."""
-    shifts: Tensor
-    """Roll in samples, `(rows,)`."""
-    gains: Tensor
-    """Factor on the waveform, `(rows,)`."""
     targets: Tensor
     """Soft after mixup, `(rows, labels)` float32."""
-    warp: tuple[int, int] | None
-    time_ranges: list[list[tuple[int, int]]]
-    mel_ranges: list[list[tuple[int, int]]]
+    of_waveforms: tuple[Change, ...]
+    """What augmentations do to the waveforms, in order."""
+    of_fbank: tuple[Change, ...]
+    """What augmentations do to the fbank after that, in order."""
     ids: tuple[str, ...]
     share: float
     """Rows of this batch over the clips of the whole step."""
@@ -90,70 +91,99 @@ def make_batch(
     store: Store,
     clips: np.ndarray,
     share: slice,
-    augmentation: AugmentConfig,
+    augmentations: Mapping[str, Augmentation],
     seed: int,
     epoch: int,
     number: int,
 ) -> Batch:
-    """Reads the rows `share` of a step's clips, with partners from the whole step.
+    """Reads the rows `share` of a step's clips, with partners from the whole step, and draws for them.
 
     Args:
         clips: Indices of all clips of the step.
         share: The rows of this process and microstep.
+        augmentations: In the order in which they apply, see `augment.named`.
         number: The step's number within the epoch.
     """
-    draws = [augment.clip_draws(augmentation, seed, epoch, store.ids[i]) for i in clips]
-    together = augment.batch_draws(seed, epoch, number, len(clips))
     lengths = tiled_length(store.lengths[clips])
     width = int(lengths.max())
     mine = np.arange(len(clips))[share]
-    partner = np.where([draws[i].mixed for i in mine], together.partners[mine], mine)
-    weights = np.where(partner == mine, 1.0, [draws[i].weight for i in mine])
-    needed, places = np.unique(np.concatenate([mine, partner]), return_inverse=True)
+    rows = Rows(
+        of_clip=[generator(seed, epoch, "clip", store.ids[i]) for i in clips[mine]],
+        of_batch=generator(seed, epoch, "batch", number),
+        positions=mine,
+        clips=len(clips),
+        lengths=lengths[mine],
+        frames=frame_count(width),
+    )
+    mix, changes = _drawn(augmentations, rows, lengths)
+    needed, found = np.unique(np.concatenate([mine, mix.partners]), return_inverse=True)
     targets = store.targets(clips[needed])
-    rows, partners = places[: len(mine)], places[len(mine) :]
-    mixed_lengths = np.minimum(lengths[mine], lengths[partner])
-    frames = frame_count(width)
-    longest = int(augmentation.time_mask_fraction * frames)
+    own, partners = found[: len(mine)], found[len(mine) :]
+    weights = mix.weights[:, None]
     return Batch(
         samples=read_clips(store, clips[needed], width),
-        rows=torch.from_numpy(rows),
+        rows=torch.from_numpy(own),
         partners=torch.from_numpy(partners),
-        weights=torch.from_numpy(weights.astype(np.float32)),
-        lengths=torch.from_numpy(mixed_lengths.astype(np.int64)),
-        shifts=torch.tensor(
-            [
-                augment.shift_samples(draws[i].shift, int(n), augmentation.roll_step)
-                if augmentation.roll
-                else 0
-                for i, n in zip(mine, mixed_lengths, strict=True)
-            ]
-        ),
-        gains=torch.tensor([draws[i].gain for i in mine], dtype=torch.float32),
+        weights=torch.from_numpy(mix.weights.astype(np.float32)),
+        lengths=torch.from_numpy(_mixed_lengths(lengths, mine, mix)),
         targets=torch.from_numpy(
-            (weights[:, None] * targets[rows] + (1 - weights[:, None]) * targets[partners]).astype(np.float32)
+            (weights * targets[own] + (1 - weights) * targets[partners]).astype(np.float32)
         ),
-        warp=augment.warp_frames(together.warp, frames, augmentation.time_warp),
-        time_ranges=[augment.mask_ranges(draws[i].time_masks, frames, longest) for i in mine],
-        mel_ranges=[augment.mask_ranges(draws[i].mel_masks, 128, augmentation.mel_mask_bins) for i in mine],
+        of_waveforms=_of(augmentations, changes, "waveforms"),
+        of_fbank=_of(augmentations, changes, "fbank"),
         ids=tuple(store.ids[i] for i in clips[mine]),
         share=len(mine) / len(clips),
     )
+
+
+def _drawn(
+    augmentations: Mapping[str, Augmentation], rows: Rows, lengths: np.ndarray
+) -> tuple[Mix, dict[str, Change]]:
+    """How the rows are mixed, and what else is done to them, by the augmentation's name.
+
+    Args:
+        lengths: Samples of all clips of the step.
+    """
+    mix, changes = Mix(rows.positions, np.ones(len(rows.positions))), {}
+    for name in sorted(augmentations, key=lambda name: DRAWN.index(name) if name in DRAWN else len(DRAWN)):
+        augmentation = augmentations[name]
+        if isinstance(augmentation, Mixing):
+            mix = augmentation.mix(rows)
+            rows = replace(rows, lengths=_mixed_lengths(lengths, rows.positions, mix))
+        elif change := augmentation.change(rows):
+            changes[name] = change
+    return mix, changes
+
+
+def _mixed_lengths(lengths: np.ndarray, mine: np.ndarray, mix: Mix) -> np.ndarray:
+    """Samples of each row, int64: of two clips the shorter's."""
+    return np.minimum(lengths[mine], lengths[mix.partners]).astype(np.int64)
+
+
+def _of(
+    augmentations: Mapping[str, Augmentation], changes: Mapping[str, Change], what: str
+) -> tuple[Change, ...]:
+    """The changes of the waveforms or of the fbank, in the order of the augmentations."""
+    return tuple(changes[name] for name, each in augmentations.items() if each.on == what and name in changes)
+
+
+def augmented_waveforms(batch: Batch, device: torch.device) -> Tensor:
+    """The batch's waveforms on the device, mixed and changed, `(rows, samples)` float32."""
+    clips, weights = to_waveforms(batch.samples, device), batch.weights.to(device)
+    own, partners = clips[batch.rows.to(device)], clips[batch.partners.to(device)]
+    index = torch.arange(clips.shape[1], device=device)
+    waveforms = torch.lerp(partners, own, weights[:, None]) * (index < batch.lengths.to(device)[:, None])
+    for change in batch.of_waveforms:
+        waveforms = change(waveforms)
+    return waveforms
 
 
 def augmented_fbank(batch: Batch, tagger: Tagger, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """The batch on the device, augmented: fbank `(rows, frames, 128)` and its padding `(rows, tokens)` or
     None.
     """
-    clips = to_waveforms(batch.samples, device)
-    lengths, place = batch.lengths.to(device), torch.arange(clips.shape[1], device=device)
-    waveforms = augment.mixup(
-        clips[batch.rows.to(device)], clips[batch.partners.to(device)], batch.weights.to(device)
-    )
-    waveforms = waveforms * batch.gains.to(device)[:, None] * (place < lengths[:, None])
-    waveforms = augment.roll(waveforms, lengths, batch.shifts.to(device))
+    waveforms = augmented_waveforms(batch, device)
     fbank = tagger.fbank(waveforms)
-    if batch.warp is not None:
-        fbank = augment.time_warp(fbank, *batch.warp)
-    fbank = augment.apply_masks(fbank, batch.time_ranges, batch.mel_ranges)
-    return fbank, tagger.is_padding(lengths, waveforms.shape[1])
+    for change in batch.of_fbank:
+        fbank = change(fbank)
+    return fbank, tagger.is_padding(batch.lengths.to(device), waveforms.shape[1])

@@ -6,11 +6,14 @@ checkpoint needs no pickle.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from beatline.config import OptimConfig
+from beatline.core.errors import UserError
 
 
 def learning_rate(step: int, config: OptimConfig, total: int) -> float:
@@ -34,16 +37,55 @@ def learning_rate(step: int, config: OptimConfig, total: int) -> float:
     )
 
 
+def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The parameters in groups of one rate each, for an optimiser; `factor` is what the group's rate is of
+    the schedule's.
+
+    Args:
+        rates: Factors by the begin of parameters' names, the longest that fits counts; others have 1.
+
+    Raises:
+        UserError: `bad-config` for a begin that no parameter's name has.
+    """
+    by_factor: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        begin = max((begin for begin in rates if _begins(name, begin)), key=len, default="")
+        by_factor.setdefault(rates.get(begin, 1.0), []).append(parameter)
+    for begin in rates:
+        if not any(_begins(name, begin) for name, _ in model.named_parameters()):
+            parts = ", ".join(name for name, _ in model.named_children())
+            raise UserError(
+                "bad-config",
+                "setting optim.rates",
+                f"no parameter's name begins with {begin}",
+                f"begin with one of {parts}, then a dot and the part of it",
+            )
+    return [{"params": parameters, "factor": factor} for factor, parameters in by_factor.items()]
+
+
+def _begins(name: str, begin: str) -> bool:
+    """Whether a dotted name is `begin` or goes on from it."""
+    return f"{name}.".startswith(f"{begin}.")
+
+
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters with one weight decay, in its fused form where the device has one."""
+    """AdamW over all parameters with one weight decay and the groups of `optim.rates`, in its fused form
+    where the device has one.
+    """
     return torch.optim.AdamW(
-        model.parameters(),
+        parameter_groups(model, config.rates),
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
         weight_decay=config.weight_decay,
         fused=True,
     )
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every group its share of the schedule's rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["factor"]
 
 
 def clip_gradients(model: nn.Module, largest: float) -> Tensor:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,17 +21,36 @@ is `torchrun`'s to notice.
 """
 
 
+class Processes(NamedTuple):
+    """Which of several processes this is; the default is alone."""
+
+    rank: int = 0
+    world: int = 1
+    """How many there are."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> slice:
+        """This process's part of a sequence."""
+        return slice(self.rank, None, self.world)
+
+
+ALONE = Processes()
+
+
 @contextmanager
-def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
-    """This process's rank and the number of processes; joins the group that `torchrun` announces, unless it
-    is in it already.
-    """
+def process_group(device: torch.device) -> Iterator[Processes]:
+    """Which process this is; joins the group that `torchrun` announces, unless it is in it already."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield 0, 1
+        yield ALONE
         return
     if dist.is_initialized():
-        yield dist.get_rank(), world
+        yield Processes(dist.get_rank(), world)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # or collectives without a tensor would take the first for all
@@ -38,7 +58,7 @@ def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
     else:
         dist.init_process_group("gloo", timeout=PATIENCE)
     try:
-        yield dist.get_rank(), world
+        yield Processes(dist.get_rank(), world)
     finally:
         dist.destroy_process_group()
 
