@@ -6,6 +6,7 @@
 
 from typing import Any
 
+from beatline.core import system
 from beatline.core.version import __version__ as __version__
 from beatline.model import memory
 
@@ -16,6 +17,7 @@ memory.use_large_pages()
 
 def load(source: Any, **options: Any) -> Any:
     """A run folder, checkpoint, export or hub repository as an `AudioTagger`; see `tag.load`."""
+    system.check()
     from beatline.fetch import checkpoints
     from beatline.tag.tagger import load as load_tagger
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from beatline.core import system
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import USAGE, UserError
 from beatline.core.version import __version__
@@ -132,6 +133,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         print(f"beatline {__version__}")
         return 0
     try:
+        system.check()
         return _dispatch(arguments)
     except SystemExit as end:  # argparse has printed its help
         return int(end.code or 0)
