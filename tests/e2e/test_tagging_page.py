@@ -5,10 +5,10 @@ from pathlib import Path
 from beatline.audio.decoders import ffmpeg
 from beatline.tag import formats
 
-PAGE = (Path(__file__).parents[2] / "docs/tagging.md").read_text()
+PAGE = " ".join((Path(__file__).parents[2] / "docs/tagging.md").read_text().split())
 
 FORMS = {
-    "mov": "MP4, M4A, MOV\nand 3GP",
+    "mov": "MP4, M4A, MOV and 3GP",
     "matroska": "WebM and Matroska",
     "asf": "ASF",
     "amr": "AMR",
