@@ -53,8 +53,6 @@ ELSEWHERE = {
     "on loopback",
     r"hf download .*": "the Hugging Face Hub is not here",
     r"beatline (prepare|run) as20k .*": "AudioSet is not here: tests/e2e/test_prepare.py",
-    r"beatline tag s3://bucket/audio --engine ray --model runs/mini --to "
-    r"tagged": "part of the line that docs/bulk.md has",
     r"torchrun .*": "machines with GPUs: tests/e2e/test_resume.py does it with two processes",
     r"beatline listen --model .*": "a microphone: tests/e2e/test_microphone.py",
     r"jupyter lab .*": "opens a browser; the notebook is executed below",
