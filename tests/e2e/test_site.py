@@ -102,3 +102,16 @@ def test_every_release_says_what_became_of_numbers():
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
     assert max(len(line) for line in (ROOT / "README.md").read_text().splitlines()) <= 110
+
+
+def test_the_way_through_the_code_leads_through_files_that_are_there():
+    """And the README says how many lines they have, to a tenth."""
+    files = re.findall(r"`(src/beatline/[\w/]+\.py)`", (DOCS / "reading.md").read_text())
+    lines = sum(len((ROOT / file).read_text().splitlines()) for file in files)
+    every = sum(len(path.read_text().splitlines()) for path in (ROOT / "src").rglob("*.py"))
+    said = re.search(
+        r"about ([\d ]+)\s+lines from audio file to report, of ([\d ]+)", (ROOT / "README.md").read_text()
+    )
+    assert said
+    for count, figure in zip((lines, every), said.groups(), strict=True):
+        assert int(figure.replace(" ", "")) == pytest.approx(count, rel=0.1), (count, figure)
