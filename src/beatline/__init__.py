@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beatline.core import system
 from beatline.core.errors import UserError
 from beatline.core.version import __version__
 
@@ -113,6 +114,7 @@ def load(
         UserError: `missing-file`, `bad-checkpoint`, `corrupt-artefact`, `missing-package`; `bad-usage` or
             `bad-config` for values that do not fit; the codes of a network where something is fetched.
     """
+    system.check()
     from beatline.fetch import checkpoints
     from beatline.tag.tagger import load as load_tagger
 

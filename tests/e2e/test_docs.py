@@ -45,15 +45,14 @@ ELSEWHERE = {
     r"pip install 'beatline\[\w+\]'": "asks a package index; the extra is looked up below",
     r"pip install -r requirements-onnx.txt && pip install --no-deps \.": "asks a package index; "
     "examples/light_install.sh does it in an environment of its own",
-    r"\./test\.sh": "runs this",
+    r"\./test\.sh( fast| tests/unit/test_events\.py)?": "runs this",
+    r"source .venv/bin/activate": "a test has an environment already",
     r"\./run\.sh": "makes an environment, then `beatline run`: tests/e2e/test_main_job.py",
-    r"\./run\.sh conf/as20k\S* .*": "AudioSet and BEATs' weights are not here",
+    r"\./run\.sh conf/(as20k|esc50)\S* .*": "AudioSet and BEATs' weights are not here",
     r"beatline fetch .*": "AudioSet, its copies and YouTube are not here: tests/e2e/test_fetch.py does it "
     "on loopback",
     r"hf download .*": "the Hugging Face Hub is not here",
     r"beatline (prepare|run) as20k .*": "AudioSet is not here: tests/e2e/test_prepare.py",
-    r"beatline tag s3://bucket/audio --engine ray --model runs/mini --to "
-    r"tagged": "part of the line that docs/bulk.md has",
     r"torchrun .*": "machines with GPUs: tests/e2e/test_resume.py does it with two processes",
     r"beatline listen --model .*": "a microphone: tests/e2e/test_microphone.py",
     r"jupyter lab .*": "opens a browser; the notebook is executed below",
@@ -95,7 +94,7 @@ def exports():
 @pytest.fixture
 def place(furnished, tmp_path, monkeypatch):
     """A copy for one page."""
-    shutil.copytree(furnished, tmp_path / "place")
+    shutil.copytree(furnished, tmp_path / "place", symlinks=True)
     monkeypatch.chdir(tmp_path / "place")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", SOURCE["PYTHONPATH"])

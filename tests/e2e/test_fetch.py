@@ -230,12 +230,12 @@ def test_from_an_empty_disk(server, tmp_path):
     assert code == 0 and f"--model.init {tmp_path}/ckpt/BEATs_iter3_plus_AS20K.pt" in out, err
 
 
-def test_the_readmes_lines_lead_from_an_empty_disk_to_a_verified_store(server, tmp_path):
+def test_the_page_s_lines_lead_from_an_empty_disk_to_a_verified_store(server, tmp_path):
     """As they stand there, in a folder of their own; what only AudioSet's own servers have is put where the
     first line says.
     """
     server.faults()
-    section = (ROOT / "README.md").read_text().split("## The AudioSet-20K recipe")[1].split("```")[1]
+    section = (ROOT / "docs/audioset.md").read_text().split("## The AudioSet-20K recipe")[1].split("```")[1]
     lines = [
         re.split(r"  +", line)[0].split()[1:] for line in section.splitlines() if line.startswith("beatline ")
     ]

@@ -7,10 +7,10 @@ from beatline.audio.signatures import FORMS as KNOWN
 from beatline.cli import main
 from beatline.tag import formats
 
-PAGE = (Path(__file__).parents[2] / "docs/tagging.md").read_text()
+PAGE = " ".join((Path(__file__).parents[2] / "docs/tagging.md").read_text().split())
 
 FORMS = {
-    "mov": "MP4, M4A, MOV\nand 3GP",
+    "mov": "MP4, M4A, MOV and 3GP",
     "matroska": "WebM and Matroska",
     "asf": "ASF",
     "amr": "AMR",

@@ -24,7 +24,7 @@ from beatline.data.manifest.audioset import STRONG_HEADER
 from beatline.data.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN = ("text", "json", "yaml")
 CLIPS = Path(str(files("beatline"))) / "assets/mini-audioset"
 CLASSES = ("Chicken, rooster", "Drum kit", "Thunder")
@@ -86,6 +86,8 @@ def furnish(place: Path) -> Path:
     to tell a few sounds apart.
     """
     place.mkdir(parents=True, exist_ok=True)
+    for name in ("src", "docs"):
+        (place / name).symlink_to(ROOT / name)
     rows = [row for row in csv.DictReader((CLIPS / "manifest.csv").open()) if row["classes"] in CLASSES]
     for row, number in zip(rows, range(len(rows)), strict=True):
         row |= {

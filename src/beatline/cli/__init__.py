@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from beatline.core import system
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import USAGE, UserError
 from beatline.core.version import __version__
@@ -182,6 +183,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         print(f"beatline {__version__}")
         return 0
     try:
+        system.check()
         return _dispatch(arguments)
     except UserError as error:
         if debug:

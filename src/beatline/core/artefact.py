@@ -8,7 +8,6 @@ read, and keeps its name. `FolderLock` keeps a second run out of the same folder
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -345,14 +344,16 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, wait: bool = False):
-        self.path, self._how = folder / ".lock", fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+        self.path, self._wait = folder / ".lock", wait
 
     def __enter__(self) -> "FolderLock":
+        import fcntl  # here, so that Windows comes as far as `core.system`
+
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+")
         try:
-            fcntl.flock(self._file, self._how)
+            fcntl.flock(self._file, fcntl.LOCK_EX if self._wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.seek(0)
             owner = self._file.read().strip() or "another process"

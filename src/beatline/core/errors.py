@@ -16,6 +16,7 @@ EXIT_CODES: dict[str, int] = {
     "run-differs": USAGE,
     "missing-stage": USAGE,
     "missing-package": USAGE,
+    "unsupported-system": USAGE,
     # what the user gave us
     "missing-file": INPUT,
     "not-a-file": INPUT,

@@ -1,0 +1,52 @@
+"""What `--help` prints of every command -> the second half of docs/commands.md.
+
+python docs/make_commands.py            writes it
+python docs/make_commands.py --check    only says whether the page is stale (exit code 1)
+"""
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+
+from beatline import cli
+
+PAGE = Path(__file__).with_name("commands.md")
+MARK = "<!-- below: written by docs/make_commands.py -->\n"
+WIDTH = "100"
+
+
+def reference() -> dict[str, str]:
+    """The help text of each command, by its words: "tag", "fetch clips"."""
+    names = [*cli.STAGES, *(name for name in cli.OTHERS if name != "common")]
+    names[names.index("fetch") + 1 : 0] = ["fetch audioset", "fetch clips", "fetch checkpoint"]
+    texts = {}
+    for name in names:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            cli.main([*name.split(), "--help"])
+        texts[name] = said.getvalue()
+    return texts
+
+
+def page(old: str) -> str:
+    """The page anew: its written part as it is, then every command's help."""
+    os.environ["COLUMNS"] = WIDTH
+    parts = [f"## beatline {name}\n\n```text\n{text.strip()}\n```\n" for name, text in reference().items()]
+    return old.split(MARK)[0] + MARK + "\n" + "\n".join(parts)
+
+
+def main() -> int:
+    """Writes the page, or compares it."""
+    old = PAGE.read_text()
+    new = page(old)
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(new)
+    elif old != new:
+        print("docs/commands.md is stale: python docs/make_commands.py", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
