@@ -40,6 +40,7 @@ def test_a_head_that_nobody_knows_is_one_line():
     assert error.value.code == "bad-checkpoint"
 
 
+@pytest.mark.slow
 def test_a_runtime_of_a_stranger_writes_checks_and_runs(monkeypatch, tmp_path):
     monkeypatch.setitem(graphs.RUNTIMES, "toy", "tests.helpers.toys.engine")
     differences = export(make_tagger(), LABELS, tmp_path / "exported", to="toy")

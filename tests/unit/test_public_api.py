@@ -54,6 +54,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error():
         beatline.no_such  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_script_that_uses_all_of_it_passes_mypy_strict(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\nfollow_imports = silent\n")
