@@ -368,7 +368,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
-    """Scoring."""
+    """Figures of the test clips and their intervals."""
 
     resamples: int = 1000
     """Bootstrap resamples of the test clips for each interval, 0 or more."""
@@ -398,7 +398,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     """The training loop."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
-    """Scoring."""
+    """Figures of the test clips and their intervals."""
 
     @property
     def store_folder(self) -> Path:

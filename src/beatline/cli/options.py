@@ -45,7 +45,7 @@ def add_settings(
         within: Only settings whose name starts with this.
         defaults: By name, those that differ here.
     """
-    wanted = set(shown)
+    wanted, about = set(shown), settings.sections()
     for setting in settings.table().values():
         if not setting.name.startswith(within):
             continue
@@ -53,10 +53,11 @@ def add_settings(
         values = tuple(data_sets()) if setting.name == "data.dataset" else setting.values
         default = (defaults or {}).get(setting.name, setting.default)
         end = f" ({_text(default)})" if default is not None else ""
+        title = f"settings of {section}: {about[section]}" if section else "settings of the run"
         is_shown = bool(wanted & {setting.name, section, setting.name.split(".")[0], "*"})
         parser.add_setting(
             setting.name,
-            section=f"settings of {section or 'the run'}",
+            section=title,
             metavar=f"{{{','.join(values)}}}" if values else setting.kind.upper(),
             help=f"{setting.doc}{end}".replace("%", "%%") if is_shown else SUPPRESS,
             values=lambda values=values: values,
