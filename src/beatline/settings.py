@@ -32,7 +32,7 @@ class Setting:
     kind: str
     """Its type, such as `float` or `true or false`."""
     default: Any
-    """The value when left out; None where that is nothing."""
+    """The value when left out; None where that is nothing or empty."""
     values: tuple[str, ...] = ()
     """All values there are, where they are few."""
 
@@ -47,9 +47,19 @@ def table(kind: type = Config, prefix: str = "") -> dict[str, Setting]:
             found |= table(f.default_factory, f"{name}.")
         else:
             shown, values = _described(hints[f.name])
-            found[name] = Setting(
-                name=name, doc=docs[f.name], kind=shown, default=to_dict(f.default), values=values
-            )
+            default = None if f.default is dataclasses.MISSING else to_dict(f.default)
+            found[name] = Setting(name=name, doc=docs[f.name], kind=shown, default=default, values=values)
+    return found
+
+
+def sections(kind: type = Config, prefix: str = "") -> dict[str, str]:
+    """What each part of a configuration is about, by dotted name: the docstring of its field."""
+    found: dict[str, str] = {}
+    docs = dict(_docstrings(kind))
+    for f in dataclasses.fields(kind):
+        if isinstance(f.default_factory, type) and dataclasses.is_dataclass(f.default_factory):
+            name = prefix + f.name
+            found |= {name: docs[f.name]} | sections(f.default_factory, f"{name}.")
     return found
 
 

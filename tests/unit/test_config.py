@@ -94,7 +94,7 @@ def documented() -> dict[str, str | None]:
 def names(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """The dotted name of every setting."""
     for name, value in settings.items():
-        yield from names(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+        yield from names(value, f"{prefix}{name}.") if value and isinstance(value, dict) else [prefix + name]
 
 
 def test_help_says_what_every_setting_is():
@@ -112,6 +112,7 @@ def test_every_setting_is_listed_with_its_kind_default_and_values():
         name="optim.lr", doc="Highest learning rate, above 0", kind="float", default=3e-5
     )
     assert table["train.compile"].values == ("true", "false") and table["model.init"].kind == "path"
+    assert table["augment.more"].default is None
     assert table["train.order"].values == ("fresh", "fixed-batches")
 
 
