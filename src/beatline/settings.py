@@ -63,17 +63,6 @@ def sections(kind: type = Config, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def sections(kind: type = Config, prefix: str = "") -> dict[str, str]:
-    """What each part of a configuration is about, by dotted name: the docstring of its field."""
-    found: dict[str, str] = {}
-    docs = dict(_docstrings(kind))
-    for f in dataclasses.fields(kind):
-        if isinstance(f.default_factory, type) and dataclasses.is_dataclass(f.default_factory):
-            name = prefix + f.name
-            found |= {name: docs[f.name]} | sections(f.default_factory, f"{name}.")
-    return found
-
-
 def _described(hint: Any) -> tuple[str, tuple[str, ...]]:
     """How a type is shown, and all its values where they are few."""
     if get_origin(hint) is types.UnionType or type(None) in get_args(hint):

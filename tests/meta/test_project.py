@@ -44,7 +44,6 @@ def test_dangerous_calls_have_one_owner():
         r"(?<!safetensors\.)\btorch\.save\(": "espnet.py",  # what ESPnet reads
         r"\bsafetensors\.": "own.py",
         r"\bsoundfile\.SoundFile\b": "sndfile.py",
-        r"jsonargparse import": "config.py",
         r"pickle\.(load|dump)": None,
     }
     for pattern, owner in owners.items():
@@ -54,6 +53,14 @@ def test_dangerous_calls_have_one_owner():
             if re.search(pattern, re.sub(r'""".*?"""', "", path.read_text(), flags=re.S))
         }
         assert users == ({owner} if owner else set()), (pattern, users)
+
+
+def test_arguments_are_parsed_in_cli_and_settings_alone():
+    users = {
+        p for p in SOURCES if re.search(r"^\s*(from|import) (jsonargparse|argparse)\b", p.read_text(), re.M)
+    }
+    package = ROOT / "src/beatline"
+    assert users and {p.relative_to(package).parts[0] for p in users} <= {"cli", "settings.py"}, users
 
 
 def test_what_builds_the_package_is_pinned():

@@ -26,6 +26,7 @@ def goal(text: str) -> float | None:
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "calibrate",
         "Learns a threshold for each label, and a temperature with which scores mean probabilities, for "
@@ -49,6 +50,7 @@ def parser() -> Parser:
 
 
 def calibrate(given: Namespace) -> None:
+    """Does what the command says."""
     from beatline.core.console import progress
     from beatline.evaluate import calibrate as calibration
     from beatline.evaluate import calibrate_page, labelled

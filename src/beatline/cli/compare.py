@@ -21,6 +21,7 @@ Models with different labels are compared on those that both have."""
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "compare",
         "Scores two models on their common clips, with paired bootstrap intervals of the differences.",
@@ -47,6 +48,7 @@ def parser() -> Parser:
 
 
 def compare(given: Namespace) -> None:
+    """Does what the command says."""
     from beatline.core import artefact
     from beatline.evaluate import compare as comparison
 

@@ -44,6 +44,7 @@ LINES = {
 
 
 def parser() -> Parser:
+    """The options of the command."""
     lines = "\n".join(f"  {line}" for line in LINES.values())
     parser = Parser(
         "completion",
@@ -54,6 +55,7 @@ def parser() -> Parser:
 
 
 def completion(given: Namespace) -> None:
+    """Does what the command says."""
     print(SCRIPTS[given.shell])
 
 

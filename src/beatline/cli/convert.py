@@ -9,6 +9,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "convert",
         "Turns a checkpoint of any family into a beatline model folder, or into what ESPnet's own classes "
@@ -26,6 +27,7 @@ def parser() -> Parser:
 
 
 def convert(given: Namespace) -> None:
+    """Does what the command says."""
     source, target = given.source, given.target
     refuse_existing(target)
     form = "as ESPnet loads it" if given.to == "espnet" else "a model folder of beatline"

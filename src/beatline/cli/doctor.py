@@ -15,12 +15,14 @@ from beatline.core.limits import LIMITS, SERVE_LIMITS
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser("doctor", "Prints versions, device and limits of this machine, and verifies run folders.")
     parser.add("runs", nargs="*", type=Path, metavar="RUN", help="folder to verify")
     return parser
 
 
 def doctor(given: Namespace) -> None:
+    """Does what the command says."""
     from beatline.data import verify as verification
 
     _print_facts()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "embed", "Writes what the encoder makes of audio files, into a folder that is there once it is whole."
     )

@@ -9,6 +9,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     from beatline.model.engines.load import export_names
 
     parser = Parser(
@@ -24,6 +25,7 @@ def parser() -> Parser:
 
 
 def export(given: Namespace) -> None:
+    """Does what the command says."""
     from beatline.fetch import checkpoints
 
     source = checkpoints.locate(given.source)

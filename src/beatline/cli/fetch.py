@@ -16,6 +16,7 @@ def parser(what: str) -> Parser:
 
 
 def fetch(given: Namespace) -> None:
+    """Does what the command says."""
     if given.command == "fetch audioset":
         from beatline.fetch import audioset
 

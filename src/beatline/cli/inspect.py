@@ -10,6 +10,7 @@ from beatline.core.errors import UserError
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser("inspect", "Says what a store holds, lacks, repeats and contradicts.")
     parser.add("store", type=Path, metavar="STORE", help="folder that `beatline prepare` has written")
     parser.add("--json", action="store_true", help="print everything as JSON, for programs")
@@ -21,6 +22,7 @@ def parser() -> Parser:
 
 
 def inspect(given: Namespace) -> None:
+    """Does what the command says."""
     import json
 
     from beatline.core import artefact

@@ -38,6 +38,7 @@ skipped and counted; a file's never."""
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser("listen", "Says what is heard, hop by hop.", epilog=SOURCES)
     parser.add(
         "source",

@@ -9,6 +9,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "pack",
         "Writes a model as the folder that `beatline push` uploads, or as one file of ESPnet's packed form.",
@@ -26,6 +27,7 @@ def parser() -> Parser:
 
 
 def pack(given: Namespace) -> None:
+    """Does what the command says."""
     refuse_existing(given.target)
     if given.form == "hub":
         from beatline.fetch import checkpoints

@@ -7,6 +7,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "predict",
         "Scores the test clips of a run with its model. Other settings of `beatline run` are taken and not "
@@ -21,6 +22,7 @@ def parser() -> Parser:
 
 
 def predict(given: Namespace) -> None:
+    """Does what the command says."""
     config = load_config(given)
     from beatline import recipe
 

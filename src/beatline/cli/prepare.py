@@ -7,6 +7,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "prepare",
         "Decodes every clip once into the store of a run. Other settings of `beatline run` are taken and not "
@@ -34,6 +35,7 @@ def parser() -> Parser:
 
 
 def prepare(given: Namespace) -> None:
+    """Does what the command says."""
     config = load_config(given)
     from beatline import recipe
 

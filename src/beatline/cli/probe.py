@@ -21,6 +21,7 @@ every command, like a run folder."""
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "probe",
         "Fits a head to labelled clips of your own, few of them included, on the frozen encoder of any "

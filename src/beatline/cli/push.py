@@ -7,6 +7,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "push",
         "Uploads a model to the Hugging Face Hub as one commit. It holds weights, configuration, labels, the "
@@ -20,6 +21,7 @@ def parser() -> Parser:
 
 
 def push(given: Namespace) -> None:
+    """Does what the command says."""
     from beatline.fetch import checkpoints
     from beatline.publish import hub
 

@@ -7,6 +7,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "report",
         "Writes RESULTS.md, a table per label and report.html of a run. Other settings of `beatline run` are "
@@ -19,6 +20,7 @@ def parser() -> Parser:
 
 
 def report(given: Namespace) -> None:
+    """Does what the command says."""
     config = load_config(given)
     from beatline import recipe
 

@@ -7,6 +7,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "run",
         "Runs all stages in order, each only where something is missing. Without CONFIG it is the main job, "
@@ -19,6 +20,7 @@ def parser() -> Parser:
 
 
 def run(given: Namespace) -> None:
+    """Does what the command says."""
     from beatline import recipe
 
     given.config = given.config or "mini"

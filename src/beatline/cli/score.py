@@ -10,6 +10,7 @@ from beatline.core.errors import UserError
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "score",
         "Computes every figure of the recipe on the test clips of a run, or of given score files. Other "
@@ -42,6 +43,7 @@ def parser() -> Parser:
 
 
 def score(given: Namespace) -> None:
+    """Does what the command says."""
     if given.predictions or given.scores or given.text or given.tokens:
         _score_files(given)
         return

@@ -16,6 +16,7 @@ from beatline.core.errors import UserError
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser("serve", "Tags audio files sent to POST /v1/tag, and shows a page at /.")
     add_model_options(parser)
     add_window_options(parser)

@@ -37,6 +37,7 @@ again, the same command does only the rest."""
 
 
 def parser() -> Parser:
+    """The options of the command."""
     from beatline.tag.formats import NAMES, OF_EVENTS
 
     parser = Parser("tag", "Tags audio files, one result for each, in order.", epilog=RAY)

@@ -7,6 +7,7 @@ from beatline.cli.parser import Parser
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "train",
         "Fine-tunes the tagger on the prepared clips of a run. Stopped, it goes on from its last checkpoint. "
@@ -19,6 +20,7 @@ def parser() -> Parser:
 
 
 def train(given: Namespace) -> None:
+    """Does what the command says."""
     config = load_config(given)
     from beatline import recipe
 

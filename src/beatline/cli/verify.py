@@ -10,6 +10,7 @@ from beatline.core.errors import UserError
 
 
 def parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         "verify",
         "Finds every damaged or missing file of a folder that beatline made, and repairs a store.",
@@ -30,6 +31,7 @@ def parser() -> Parser:
 
 
 def verify(given: Namespace) -> None:
+    """Does what the command says."""
     from beatline.data import verify as verification
 
     on_ray, is_address = given.engine == "ray", "://" in given.folder
