@@ -15,6 +15,7 @@ from beatline.core.artefact import read_manifest
 from beatline.core.console import read_log
 from beatline.core.errors import UserError
 from beatline.data.store import Store
+from beatline.train import draws
 from beatline.train.augment import AUGMENTATIONS
 from beatline.train.augmentation import Augmentation
 from beatline.train.identity import check_identity, identity
@@ -178,6 +179,25 @@ def test_an_older_beatlines_run_is_finished(old_run, capsys):
             [v for v in theirs.values() if v != theirs["event"]],
             rtol=1e-3,  # on the same machine they are the same bits
         )
+
+    assert read_manifest(Path("unfinished/model"))["identity"]["draws"] == draws.SHARED
+    recipe.train(old_run)
+    assert "unfinished/model is there already" in capsys.readouterr().out
+
+
+def test_a_new_run_names_the_rule_of_its_draws(csv, tmp_path):
+    settings = tiny(csv, tmp_path / "run")
+    recipe.train(settings)
+    assert read_manifest(settings.out / "model")["identity"]["draws"] == draws.NAMED
+
+
+def test_a_run_of_a_rule_that_is_not_known_is_refused_in_one_line(csv, tmp_path):
+    settings = tiny(csv, tmp_path / "run")
+    now = identity(settings, Store.open(settings.store_folder))
+    check_identity(settings.out, now | {"draws": draws.SHARED}, now)
+    with pytest.raises(UserError, match="draw by rule 3") as caught:
+        check_identity(settings.out, now | {"draws": 3}, now)
+    assert caught.value.code == "run-differs" and "\n" not in str(caught.value)
 
 
 def test_a_setting_that_the_older_beatline_did_not_have_counts(old_run):

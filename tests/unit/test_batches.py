@@ -16,6 +16,7 @@ from beatline.data.store import Store
 from beatline.model.geometry import frame_count, tile_short, tiled_length
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.train import augment
+from beatline.train.augmentation import Augmentation
 from beatline.train.batches import (
     augmented_fbank,
     augmented_waveforms,
@@ -23,6 +24,7 @@ from beatline.train.batches import (
     make_batch,
     read_clips,
 )
+from beatline.train.draws import NAMED, SHARED
 from tests.helpers.tiny import tiny, write_data
 
 CPU = torch.device("cpu")
@@ -119,6 +121,43 @@ def test_without_augmentation_the_fbank_is_the_clips(store, tagger, off):
     waveforms = read_clips(store, clips, int(batch.lengths.max())).float() / 32768
     assert torch.equal(fbank, tagger.fbank(waveforms))
     assert torch.equal(is_padding, tagger.is_padding(batch.lengths, waveforms.shape[1]))
+
+
+class Curious(Augmentation):
+    """Draws much and changes nothing."""
+
+    on = "waveforms"
+
+    def change(self, rows):
+        for rng in [*rows.of_clip, rows.of_batch]:
+            rng.random(100)
+
+
+@pytest.mark.parametrize(("rule", "alike"), [(NAMED, True), (SHARED, False)])
+def test_one_more_augmentation_shifts_no_others_draws(store, monkeypatch, rule, alike):
+    monkeypatch.setitem(augment.AUGMENTATIONS, "curious", Curious)
+    monkeypatch.setattr(
+        "beatline.train.draws.IN_TURN", ("curious", "mixup")
+    )  # by the shared rule it counts who is first
+    names = AugmentConfig().order
+    clips, settings = store.splits["train"], {"gain": 3.0, "mel_masks": 1}
+    few, many = (
+        make_batch(
+            store,
+            clips,
+            slice(None),
+            augment.named(AugmentConfig(order=order, **settings)),
+            seed=0,
+            epoch=0,
+            number=0,
+            rule=rule,
+        )
+        for order in (names, ("curious", *names))
+    )
+    fbank = torch.rand(len(clips), frame_count(few.samples.shape[1]), 128)
+    pairs = [(few.weights, many.weights), (augmented_waveforms(few, CPU), augmented_waveforms(many, CPU))]
+    pairs += [(a(fbank), b(fbank)) for a, b in zip(few.of_fbank, many.of_fbank, strict=True)]
+    assert all(torch.equal(a, b) == alike for a, b in pairs)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

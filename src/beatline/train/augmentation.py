@@ -2,7 +2,8 @@
 
 An augmentation turns draws into a change of a batch. The draws are made where the batch is read, by a thread;
 the change is made where the batch is trained on, by its device. Every draw is a pure function of (seed,
-epoch, clip) or (seed, epoch, batch), so neither workers nor devices nor a resume can change it.
+epoch, clip) or (seed, epoch, batch) and of the augmentation's name, so neither workers nor devices nor a
+resume nor another augmentation can change it.
 """
 
 import hashlib
@@ -32,9 +33,9 @@ class Rows:
     """The rows of a microstep, as an augmentation sees them."""
 
     of_clip: list[np.random.Generator]
-    """For each row a generator of its own: a function of (seed, epoch, clip)."""
+    """For each row a generator: a function of (seed, epoch, clip, the augmentation's name)."""
     of_batch: np.random.Generator
-    """A generator that all rows of the step share: a function of (seed, epoch, batch)."""
+    """A generator that all rows of the step share: a function of (seed, epoch, batch, that name)."""
     positions: np.ndarray
     """Position of each row in the step, `(rows,)`; the other positions belong to other microsteps."""
     clips: int

@@ -6,7 +6,7 @@ each with what its augmentations have drawn. Threads only read; their number can
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,9 +17,7 @@ from beatline.data.store import Store
 from beatline.model.geometry import SAMPLE_RATE, frame_count, tile_short, tiled_length
 from beatline.model.tagger import Tagger
 from beatline.train.augmentation import Augmentation, Change, Mix, Mixing, Rows, generator
-
-DRAWN = ("mixup", "roll", "gain", "time_warp", "time_masks", "mel_masks")
-"""The order in which augmentations draw from a clip's generator and a batch's; others draw after them."""
+from beatline.train.draws import NAMED, Draws
 
 
 def read_clips(store: Store, indices: np.ndarray, width: int) -> Tensor:
@@ -95,6 +93,7 @@ def make_batch(
     seed: int,
     epoch: int,
     number: int,
+    rule: int = NAMED,
 ) -> Batch:
     """Reads the rows `share` of a step's clips, with partners from the whole step, and draws for them.
 
@@ -103,19 +102,14 @@ def make_batch(
         share: The rows of this process and microstep.
         augmentations: In the order in which they apply, see `augment.named`.
         number: The step's number within the epoch.
+        rule: Of draws, see `Draws`.
     """
     lengths = tiled_length(store.lengths[clips])
     width = int(lengths.max())
     mine = np.arange(len(clips))[share]
-    rows = Rows(
-        of_clip=[generator(seed, epoch, "clip", store.ids[i]) for i in clips[mine]],
-        of_batch=generator(seed, epoch, "batch", number),
-        positions=mine,
-        clips=len(clips),
-        lengths=lengths[mine],
-        frames=frame_count(width),
-    )
-    mix, changes = _drawn(augmentations, rows, lengths)
+    ids = tuple(store.ids[i] for i in clips[mine])
+    draws = Draws(rule, (seed, epoch, number), ids)
+    mix, changes = _drawn(augmentations, draws, mine, lengths, frame_count(width))
     needed, found = np.unique(np.concatenate([mine, mix.partners]), return_inverse=True)
     targets = store.targets(clips[needed])
     own, partners = found[: len(mine)], found[len(mine) :]
@@ -131,25 +125,32 @@ def make_batch(
         ),
         of_waveforms=_of(augmentations, changes, "waveforms"),
         of_fbank=_of(augmentations, changes, "fbank"),
-        ids=tuple(store.ids[i] for i in clips[mine]),
+        ids=ids,
         share=len(mine) / len(clips),
     )
 
 
 def _drawn(
-    augmentations: Mapping[str, Augmentation], rows: Rows, lengths: np.ndarray
+    augmentations: Mapping[str, Augmentation],
+    draws: Draws,
+    mine: np.ndarray,
+    lengths: np.ndarray,
+    frames: int,
 ) -> tuple[Mix, dict[str, Change]]:
     """How the rows are mixed, and what else is done to them, by the augmentation's name.
 
     Args:
+        mine: The rows' positions in the step.
         lengths: Samples of all clips of the step.
+        frames: Frames of each row's fbank.
     """
-    mix, changes = Mix(rows.positions, np.ones(len(rows.positions))), {}
-    for name in sorted(augmentations, key=lambda name: DRAWN.index(name) if name in DRAWN else len(DRAWN)):
+    mix, changes = Mix(mine, np.ones(len(mine))), {}
+    mixing_first = sorted(augmentations, key=lambda name: augmentations[name].on != "clips")
+    for name in draws.turns(mixing_first):
         augmentation = augmentations[name]
+        rows = Rows(*draws.of(name), mine, len(lengths), _mixed_lengths(lengths, mine, mix), frames)
         if isinstance(augmentation, Mixing):
             mix = augmentation.mix(rows)
-            rows = replace(rows, lengths=_mixed_lengths(lengths, rows.positions, mix))
         elif change := augmentation.change(rows):
             changes[name] = change
     return mix, changes

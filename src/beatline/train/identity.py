@@ -7,14 +7,15 @@ from typing import Any
 from beatline.config import Config, to_dict
 from beatline.core.errors import UserError
 from beatline.data.store import Store
+from beatline.train.draws import NAMED, rule_of
 
 FREE = ("workers", "device", "save_every", "recompute")
 """Settings of `train` that a run may change when it is resumed: they change no bit, or the machine does."""
 
 
-def identity(config: Config, store: Store) -> dict[str, Any]:
-    """What a run may not change when it is resumed."""
-    return _settings(config) | {"store": store.about["content"]}
+def identity(config: Config, store: Store, rule: int = NAMED) -> dict[str, Any]:
+    """What a run may not change when it is resumed, and the rule of its draws, which it keeps."""
+    return _settings(config) | {"store": store.about["content"], "draws": rule}
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -24,12 +25,14 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def check_identity(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """A resumed run is the same run; a setting that its beatline did not have yet had today's default.
+    """A resumed run is the same run; a setting that its beatline did not have yet had today's default. By
+    which rule it draws may differ: it keeps its own.
 
     Raises:
-        UserError: `run-differs`, naming the first setting that changed.
+        UserError: `run-differs`, naming the first setting that changed, or a rule that is not known.
     """
-    for change in _changes(_filled(then, _settings(Config())), now, ""):
+    rule = rule_of(then)
+    for change in _changes(_filled(then, _settings(Config())) | {"draws": rule}, now | {"draws": rule}, ""):
         raise UserError(
             "run-differs",
             f"cannot continue the run in {out}",

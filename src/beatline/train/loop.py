@@ -27,6 +27,7 @@ from beatline.train import augment, objectives, parallel
 from beatline.train.augmentation import generator
 from beatline.train.batches import Batch, augmented_fbank, epoch_batches, make_batch
 from beatline.train.checkpoints import Checkpoints, Loop
+from beatline.train.draws import NAMED, rule_of
 from beatline.train.identity import check_identity, identity
 from beatline.train.observers import JsonLines, Observer, TensorBoard
 from beatline.train.optim import adamw, clip_gradients, learning_rate, set_rate
@@ -73,6 +74,7 @@ class Trainer:
         )
         self.tagger = new_tagger(config, store.labels, init).to(self.device)
         self.optimiser = adamw(self.tagger, config.optim)
+        self.rule = NAMED
         self.identity = identity(config, store)
         self.checkpoints = Checkpoints(self.folder, config.train.average)
         self.log = JsonLines(self.folder / "log.jsonl")
@@ -116,7 +118,8 @@ class Trainer:
         saved = self.checkpoints.newest()
         if saved is not None:
             check_identity(self.config.out, saved.identity, self.identity)
-            self.loop = saved.loop
+            self.loop, self.rule = saved.loop, rule_of(saved.identity)
+            self.identity = identity(self.config, self.store, self.rule)
             saved.restore(self.tagger, self.optimiser)
         parallel.wait()  # until all have read
         if self.processes.is_first:
@@ -180,7 +183,9 @@ class Trainer:
         def make(number: int) -> list[Batch]:
             clips = plan[number]
             return [
-                make_batch(self.store, clips, share, self.augmentations, settings.seed, epoch, number)
+                make_batch(
+                    self.store, clips, share, self.augmentations, settings.seed, epoch, number, self.rule
+                )
                 for share in shares
                 if len(clips[share])
             ]
