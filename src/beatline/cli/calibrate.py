@@ -54,7 +54,7 @@ def calibrate(given: Namespace) -> None:
     from beatline.core.console import progress
     from beatline.evaluate import calibrate as calibration
     from beatline.evaluate import calibrate_page, labelled
-    from beatline.tag.calibration import Calibration, model_hash, place
+    from beatline.tag.calibration import Calibration, calibration_folder, model_hash
 
     clips = labelled.listed(given.csv) if given.csv else labelled.validation(Path(given.model))
     tagger = load_tagger(given)
@@ -91,7 +91,7 @@ def calibrate(given: Namespace) -> None:
             for name, values in gains.items()
         },
     }
-    folder = place(Path(given.model))
+    folder = calibration_folder(Path(given.model))
     learned = Calibration(tagger.labels, thresholds, temperature, states, evidence.targets.sum(axis=0), about)
     shown = calibrate_page.page(Path(given.model).name, learned, worth, evidence.task)
     learned.save(folder, lambda partial: (partial / calibrate_page.FILE).write_text(shown, encoding="utf-8"))

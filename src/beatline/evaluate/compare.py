@@ -20,7 +20,7 @@ from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
 from beatline.data.manifest.table import shared
 from beatline.data.store import Store
-from beatline.evaluate import labelled, metrics
+from beatline.evaluate import bootstrap, labelled, metrics
 from beatline.evaluate.labelled import Labelled
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions, common
@@ -57,7 +57,7 @@ class Comparison:
     """95 % intervals of the differences, by figure."""
     label_intervals: list[Interval | None] = field(repr=False)
     """95 % intervals of the difference in each label's AP; None where it is undefined, or the label has under
-    `metrics.LEAST_POSITIVES` clips.
+    `bootstrap.LEAST_POSITIVES` clips.
     """
 
     @property
@@ -150,7 +150,7 @@ def compare(
             cause,
             "predict both with one label table, or check that their ids mean the same clips",
         )
-    intervals, label_intervals = metrics.difference_intervals(a.scores, b.scores, a.targets, resamples)
+    intervals, label_intervals = bootstrap.difference_intervals(a.scores, b.scores, a.targets, resamples)
     return Comparison(
         names=names,
         clips=(len(first.ids), len(second.ids)),

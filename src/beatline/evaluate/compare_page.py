@@ -13,7 +13,7 @@ import numpy as np
 
 from beatline.core import html
 from beatline.data.inspection_page import plain
-from beatline.evaluate import metrics
+from beatline.evaluate import bootstrap, ranking
 from beatline.evaluate.compare import NAMES, Comparison
 from beatline.evaluate.predictions import Predictions
 from beatline.evaluate.report_page import heard
@@ -42,7 +42,7 @@ def disagreements(result: Comparison) -> dict[str, list[int]]:
 
 
 def _clip_ap(predictions: Predictions) -> np.ndarray:
-    return metrics.average_precision(predictions.scores.T, predictions.targets.T)
+    return ranking.average_precision(predictions.scores.T, predictions.targets.T)
 
 
 def page(result: Comparison, sounds: Mapping[str, np.ndarray] = MappingProxyType({})) -> str:
@@ -78,7 +78,7 @@ def page(result: Comparison, sounds: Mapping[str, np.ndarray] = MappingProxyType
         order=sorted(range(len(gains)), key=lambda k: (np.isnan(gains[k]), -gains[k])),
         sure=sure,
         known=known,
-        least_positives=metrics.LEAST_POSITIVES,
+        least_positives=bootstrap.LEAST_POSITIVES,
     )
 
 

@@ -193,7 +193,7 @@ class Predictions:
         `reference_text` and `token_list`.
 
         The token list is in the order of `labels`; ESPnet's mean_acc depends on it
-        (`metrics.frequency_order`).
+        (`ranking.frequency_order`).
 
         Args:
             label_table: CSV that lies beside them as `labels.csv`.

@@ -19,7 +19,7 @@ import torch
 from beatline.core import html
 from beatline.core.html import POINTS, Plot, Sound, line_plot, number, thin
 from beatline.core.labels import audioset
-from beatline.evaluate import metrics
+from beatline.evaluate import ranking
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
 from beatline.model.fbank import log_mel
@@ -214,7 +214,7 @@ def precision_recall(inputs: ReportInputs) -> Plot | None:
 
 def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Recall, evenly spaced as far as it goes, and the highest precision at each."""
-    precision, recall = metrics.precision_recall(scores, targets)
+    precision, recall = ranking.precision_recall(scores, targets)
     keep = np.unique(np.searchsorted(recall, np.linspace(0, 1, POINTS)))
     return recall[keep], precision[keep]
 
@@ -284,7 +284,7 @@ def rank_clips(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
     """Indices of the clips that have a label, worst first, and the average precision of each clip over the
     labels, `(clips,)`.
     """
-    ap = metrics.average_precision(scores.T, targets.T)
+    ap = ranking.average_precision(scores.T, targets.T)
     lowest_true = np.where(targets, scores, np.inf).min(axis=1)
     highest_wrong = np.where(targets, -np.inf, scores).max(axis=1)
     order = np.lexsort((lowest_true - highest_wrong, ap))

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from beatline.evaluate import metrics
+from beatline.evaluate import ranking
 from beatline.evaluate.metrics import Figures
 
 
 def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
     """mAP over labels with a positive."""
-    return float(np.nanmean(metrics.average_precision(scores, targets)))
+    return float(np.nanmean(ranking.average_precision(scores, targets)))
 
 
 def read_score(folder: Path) -> tuple[Figures, dict[str, float]]:

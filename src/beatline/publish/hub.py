@@ -25,7 +25,7 @@ from beatline.model.checkpoints import own
 from beatline.model.checkpoints.load import load_tagger
 from beatline.model.checkpoints.loaded import Loaded
 from beatline.publish import model_card, upload
-from beatline.tag.calibration import Calibration, model_hash, place
+from beatline.tag.calibration import Calibration, calibration_folder, model_hash
 
 CARD, FEATURES = "README.md", "preprocessor_config.json"
 PROBLEMS = {"multi-label": "multi_label_classification", "single-label": "single_label_classification"}
@@ -85,7 +85,9 @@ def _write(source: Path, folder: Path, name: str, licence: str) -> None:
     run = source if (source / "model").is_dir() else None
     store = _store(run, loaded) if run else None
     figures, baselines = _score(run, store) if run else (None, {})
-    calibration = Calibration.load(source, labels) if artefact.read_manifest(place(source)) else None
+    calibration = (
+        Calibration.load(source, labels) if artefact.read_manifest(calibration_folder(source)) else None
+    )
     facts = model_card.Facts(
         name=name,
         labels=labels,

@@ -17,7 +17,7 @@ from beatline.serve.batcher import Lane, Scored
 from beatline.serve.service import stopping
 from beatline.serve.uploads.intake import Intake
 from beatline.serve.uploads.multipart import Upload
-from beatline.tag.result import Tagged
+from beatline.tag.result import Result
 
 LOG = logging.getLogger("beatline.serve")
 LINES = "application/x-ndjson"
@@ -110,7 +110,7 @@ class Tagging:
         finally:
             metrics.files.labels(outcome).inc()
 
-    async def _score(self, upload: Upload) -> Tagged:
+    async def _score(self, upload: Upload) -> Result:
         """What the model says of a file.
 
         Raises:
