@@ -1,7 +1,7 @@
-"""waveform -> fbank: the Kaldi log-mel filter bank that BEATs was trained on, as one batched transform.
+"""waveform -> fbank: the Kaldi log-mel filter bank that BEATs was trained on, as a batched transform.
 
 In: waveforms `(batch, samples)` float32 in [-1, 1] at 16 kHz. Out: fbank `(batch, frames, 128)` float32,
-normalised. Pre-emphasis, window and Fourier transform are linear, so each frame is one product with a fixed
+normalised. Pre-emphasis, window and Fourier transform are linear, so each frame is a product with a fixed
 400 x 512 matrix made in float64; that is closer to the exact value than a float32 FFT and exports without an
 FFT operator. On a CPU an FFT in float64 is closer still, and faster. Padding is left to `model/tagger`.
 """
@@ -52,7 +52,7 @@ def _window() -> np.ndarray:
 
 
 def frame_to_spectrum() -> np.ndarray:
-    """Scale, pre-emphasis, Povey window and Fourier transform as one matrix, `(400 samples, 256 cosines + 256
+    """Scale, pre-emphasis, Povey window and Fourier transform as a matrix, `(400 samples, 256 cosines + 256
     sines)` float64.
     """
     emphasis = np.eye(FRAME_SAMPLES) - PRE_EMPHASIS * np.eye(FRAME_SAMPLES, k=1)
@@ -100,7 +100,7 @@ def _window_on_cpu() -> Tensor:
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """Threads whose operations each stay in one of them."""
+    """A pool of threads that each run their PyTorch operations alone."""
     pool, all_here = ThreadPoolExecutor(count, "fbank"), threading.Barrier(count)
 
     def begin(_: int) -> None:
