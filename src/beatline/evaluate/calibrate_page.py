@@ -1,7 +1,6 @@
-"""calibration -> one page: whether scores mean probabilities, before and after, and what the thresholds do
-for each label.
+"""calibration -> a page: whether scores mean probabilities, and what the thresholds do for each label.
 
-In: a `Calibration` and what it is worth on clips that had no part in it. Out: one HTML file that needs
+In: a `Calibration` and its worth on clips that had no part in it. Out: an HTML file that needs
 nothing else, `reliability.html` beside the calibration. Nothing is learned or measured here. The template is
 `assets/pages/calibrate.html`.
 """
@@ -29,10 +28,10 @@ BELOW = 0.1  # scores of an empty bin: below the axis, which is logarithmic
 
 
 def page(name: str, calibration: Calibration, worth: Worth, task: str) -> str:
-    """The calibration as one HTML file.
+    """The calibration as an HTML file.
 
     Args:
-        name: The model's.
+        name: The model's name.
         task: `multi-label` or `single-label`.
     """
     return html.page(

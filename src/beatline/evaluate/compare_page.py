@@ -1,8 +1,7 @@
-"""comparison -> one page: the figures of two models, label by label, and the clips to listen to where they
-disagree.
+"""comparison -> a page: two models label by label, and clips to listen to where they disagree.
 
-In: a `Comparison`, and the samples of clips. Out: one HTML file that needs nothing else. Nothing is scored
-here; which clips are worth listening to is decided here. The template is `assets/pages/compare.html`.
+In: a `Comparison`, and the samples of clips. Out: an HTML file that needs nothing else. Nothing is scored
+here; this module chooses the clips to listen to. The template is `assets/pages/compare.html`.
 """
 
 from collections.abc import Mapping
@@ -46,7 +45,7 @@ def _clip_ap(predictions: Predictions) -> np.ndarray:
 
 
 def page(result: Comparison, sounds: Mapping[str, np.ndarray] = MappingProxyType({})) -> str:
-    """The comparison as one HTML file.
+    """The comparison as an HTML file.
 
     Args:
         sounds: Samples, int16 at 16 kHz, by clip id; a clip without them has no picture and no player.

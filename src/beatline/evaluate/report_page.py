@@ -1,4 +1,4 @@
-"""What a run ends with, as one page: curves, labels, mistakes, the best and the worst clips to listen to.
+"""What a run ends with, as a page: curves, labels, mistakes, the best and the worst clips to listen to.
 
 In: `ReportInputs`. Out: the text of `report.html`, which needs nothing else and asks no server for anything.
 The template is `assets/pages/report.html`; functions give the values of its sections. No score is made.
@@ -89,7 +89,7 @@ class ReportInputs:
 
 
 def page(inputs: ReportInputs) -> str:
-    """The report as one HTML file."""
+    """The report as an HTML file."""
     return html.page(
         "report.html",
         inputs=inputs,
@@ -184,7 +184,7 @@ def learning_curves(inputs: ReportInputs) -> list[Plot]:
 
 
 def best_first(ap: np.ndarray) -> list[int]:
-    """Indices of the labels, `(labels,)`, by falling AP; those without one last."""
+    """Indices of the labels, `(labels,)`, by falling AP; labels without AP come last."""
     return [int(i) for i in np.argsort(np.where(np.isnan(ap), np.inf, -ap), kind="stable")]
 
 
@@ -222,7 +222,7 @@ def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.
 def confusion(p: Predictions) -> dict[str, Any]:
     """Mean scores of every label on the clips of every label, and which wrong labels come first most often.
 
-    `matrix` has the indices of the rows, or None where there are too many labels to read one.
+    `matrix` has the indices of the rows, or None where there are too many labels to read it.
     """
     mass, first = confusion_mass(p.scores, p.targets)
     readable = len(p.labels) <= MATRIX_LABELS

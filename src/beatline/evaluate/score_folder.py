@@ -19,7 +19,7 @@ def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
 
 
 def read_score(folder: Path) -> tuple[Figures, dict[str, float]]:
-    """What `score` left in a folder: the figures and the baselines' mAP by name."""
+    """The figures and the baselines' mAP by name, from the folder that `score` published."""
     content = json.loads((folder / "figures.json").read_text())
     return Figures.from_dict(content["figures"]), content["baselines"]
 

@@ -1,7 +1,7 @@
 """A run, or any model -> a folder that the Hugging Face Hub, transformers and `beatline.load` read.
 
 In: a run folder, a model folder or a checkpoint of any family. Out: weights, configuration, labels, a model
-card, and the calibration where there is one. The folder is a model folder whose `config.json` also answers
+card, and the calibration if the model has it. The folder is a model folder whose `config.json` also answers
 transformers. `push` sends it to a repository by `upload`.
 """
 
@@ -37,7 +37,7 @@ def pack(source: Path | str, folder: Path, name: str = "", licence: str = "") ->
     Args:
         source: A run folder, whose score, data and calibration go into the card; or a model folder, a
             checkpoint, a hub repository.
-        name: The repository's, for the card; the folder's where left out.
+        name: The repository's name, for the card; the folder's name where left out.
         licence: Of the weights, as the Hub calls it (`cc-by-4.0`).
 
     Raises:
@@ -53,8 +53,8 @@ def pack(source: Path | str, folder: Path, name: str = "", licence: str = "") ->
 
 
 def push(source: Path | str, repository: str, private: bool = False, licence: str = "") -> str:
-    """The address of the commit with which a repository on the Hugging Face Hub holds the model; it is made
-    where there is none.
+    """The address of the commit with which a repository on the Hugging Face Hub holds the model. A missing
+    repository is made.
 
     Raises:
         UserError: As `pack` and `upload.upload`.

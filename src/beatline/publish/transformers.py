@@ -2,8 +2,8 @@
 pipeline, once this module is imported.
 
 In: a folder that `publish` packed, or a repository that it pushed. Out: the same scores as `beatline.load`
-gives for recordings of at most one window. transformers is the extra `transformers`; nothing else of beatline
-imports this module.
+gives for recordings no longer than a window. transformers is the extra `transformers`; no other module of
+beatline imports this module.
 """
 
 from typing import Any

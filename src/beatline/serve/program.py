@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
     Args:
         app: Of `app.create_app`.
         host: Name or address to listen on.
-        port: 0 takes a free one.
+        port: 0 takes a free port.
 
     Raises:
         OSError: The address cannot be used.
@@ -118,8 +118,8 @@ class Server(uvicorn.Server):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)  # of its connections too
         self._service: Service = app.state.service
         self._stop_at = float("inf")
-        place, number = self._socket.getsockname()[:2]
-        self.address = f"http://{f'[{place}]' if ':' in place else place}:{number}"
+        address, number = self._socket.getsockname()[:2]
+        self.address = f"http://{f'[{address}]' if ':' in address else address}:{number}"
         self._service.connections = lambda: len(self.server_state.connections)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

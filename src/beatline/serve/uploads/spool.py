@@ -19,7 +19,7 @@ class Spool:
 
 
 class Share:
-    """What is on disk of one request; a context manager that gives it back."""
+    """What a request has on disk; a context manager that gives the bytes back."""
 
     def __init__(self, spool: Spool):
         self._spool, self._used = spool, 0
@@ -31,7 +31,7 @@ class Share:
         self.take(-self._used)
 
     def take(self, count: int) -> None:
-        """Takes bytes, or gives some back.
+        """Takes bytes, or gives bytes back.
 
         Raises:
             UserError: `server-busy` where that is too much.
