@@ -90,15 +90,21 @@ def fit_temperature(evidence: Evidence) -> float:
 def golden_section(cost: Callable[[float], float], low: float, high: float, within: float = 1e-3) -> float:
     """Where a function with a single valley is lowest between `low` and `high`."""
     share = (math.sqrt(5) - 1) / 2
-    left, right = high - share * (high - low), low + share * (high - low)
-    at_left, at_right = cost(left), cost(right)
+    left = high - share * (high - low)
+    right = low + share * (high - low)
+    at_left = cost(left)
+    at_right = cost(right)
     while high - low > within:
         if at_left <= at_right:
-            high, right, at_right = right, left, at_left
+            high = right
+            right = left
+            at_right = at_left
             left = high - share * (high - low)
             at_left = cost(left)
         else:
-            low, left, at_left = left, right, at_right
+            low = left
+            left = right
+            at_left = at_right
             right = low + share * (high - low)
             at_right = cost(right)
     return (low + high) / 2
@@ -126,7 +132,8 @@ def _threshold(scores: np.ndarray, targets: np.ndarray, precision: float | None)
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]
     last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # of each group of equal scores
-    hits, chosen = np.cumsum(targets[order])[last], last + 1
+    hits = np.cumsum(targets[order])[last]
+    chosen = last + 1
     if precision is None:
         best = int(np.argmax(2 * hits / (chosen + positives)))
     else:
@@ -134,7 +141,8 @@ def _threshold(scores: np.ndarray, targets: np.ndarray, precision: float | None)
         if len(good) == 0:
             return 1.0, "unreached"
         best = int(good[-1])
-    least, below = falling[last[best]], falling[last[best] + 1] if best + 1 < len(last) else np.float32(0)
+    least = falling[last[best]]
+    below = falling[last[best] + 1] if best + 1 < len(last) else np.float32(0)
     middle = np.float32((np.float64(least) + below) / 2)  # other clips' scores lie around these
     return float(middle if middle > below else least), "learned"
 
@@ -156,7 +164,8 @@ def cross_fitted(
     scores = np.zeros(evidence.targets.shape, np.float32)
     decisions = np.zeros(evidence.targets.shape, bool)
     for part in np.unique(parts):
-        inside, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
+        inside = np.flatnonzero(parts == part)
+        others = np.flatnonzero(parts != part)
         learned = evidence.part(others if len(others) else inside)
         temperature = fit_temperature(learned)
         thresholds, _ = fit_thresholds(learned.scores(temperature), learned.targets, precision)
@@ -208,9 +217,12 @@ def reliability(scores: np.ndarray, targets: np.ndarray, task: str) -> np.ndarra
     single label each clip's highest score.
     """
     if task != "multi-label":
-        clips, best = np.arange(len(scores)), scores.argmax(axis=1)
-        scores, targets = scores[clips, best], targets[clips, best]
-    said, right = scores.ravel().astype(np.float64), targets.ravel()
+        clips = np.arange(len(scores))
+        best = scores.argmax(axis=1)
+        scores = scores[clips, best]
+        targets = targets[clips, best]
+    said = scores.ravel().astype(np.float64)
+    right = targets.ravel()
     bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     sums = [np.bincount(bins, weights=values, minlength=BINS)[counts > 0] for values in (said, right)]

@@ -60,7 +60,8 @@ def page(name: str, calibration: Calibration, worth: Worth, task: str) -> str:
 def interval(share: float, count: float) -> tuple[float, float]:
     """Wilson's 95 % interval of a share among so many."""
     shrunk = Z * Z / count
-    middle, half = share + shrunk / 2, Z * math.sqrt(share * (1 - share) / count + shrunk / (4 * count))
+    middle = share + shrunk / 2
+    half = Z * math.sqrt(share * (1 - share) / count + shrunk / (4 * count))
     return (middle - half) / (1 + shrunk), (middle + half) / (1 + shrunk)
 
 
@@ -91,7 +92,8 @@ def plots(worth: Worth) -> list[Plot]:
         axes.set(xlim=(-0.02, 1.02), yscale="log", ylim=(0.8, None))
 
     edges = np.repeat(np.linspace(0, 1, BINS + 1), 2)
-    points, counts = {}, {}
+    points = {}
+    counts = {}
     for name, bins in zip(NAMES, worth.bins, strict=True):
         points[name] = (bins[:, 0], bins[:, 1])
         all_counts = np.full(BINS, BELOW)

@@ -57,11 +57,13 @@ class Ranking:
 
 def _rank(scores: np.ndarray, targets: np.ndarray) -> Ranking:
     order = np.argsort(-scores)  # not stable: the order inside a group of equal scores does not matter
-    falling, positive = scores[order], targets[order]
+    falling = scores[order]
+    positive = targets[order]
     starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
     group_of_positive = np.searchsorted(starts, np.flatnonzero(positive), side="right") - 1
     groups, first_positives = np.unique(group_of_positive, return_index=True)
-    begins, ends = starts[groups], np.append(starts, len(order))[groups + 1]
+    begins = starts[groups]
+    ends = np.append(starts, len(order))[groups + 1]
     borders = np.unique(np.concatenate([[0, len(order)], begins, ends]))
     return Ranking(
         order,
@@ -87,12 +89,14 @@ def ap_and_auc(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.nd
         np.take(weights, ranking.order, axis=0), ranking.borders[:-1], axis=0, dtype=np.int32
     )
     at_border = np.vstack([np.zeros((1, weights.shape[1])), between.cumsum(axis=0)])  # clips above it
-    at_begin, at_end = at_border[ranking.begins], at_border[ranking.ends]
+    at_begin = at_border[ranking.begins]
+    at_end = at_border[ranking.ends]
     hits = np.add.reduceat(
         weights[ranking.positives], ranking.first_positives, axis=0, dtype=np.int32
     ).astype(np.float64)
     found = hits.cumsum(axis=0)
-    positive, negative = found[-1], at_border[-1] - found[-1]
+    positive = found[-1]
+    negative = at_border[-1] - found[-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         ap = np.where(hits > 0, hits * found / at_end, 0.0).sum(axis=0) / positive
         # a positive beats the negatives below its group and half of those inside it

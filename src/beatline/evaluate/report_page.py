@@ -243,7 +243,8 @@ def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray,
     have it (NaN where there is none). Second the number of the clips where that other label has the highest
     score of all without being there.
     """
-    true, absent = targets.astype(np.float32), (~targets).astype(np.float32)
+    true = targets.astype(np.float32)
+    absent = (~targets).astype(np.float32)
     with np.errstate(invalid="ignore"):
         mass = (true.T @ (scores * absent)) / (true.T @ absent)
         np.fill_diagonal(mass, (scores * true).sum(axis=0) / true.sum(axis=0))

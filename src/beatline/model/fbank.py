@@ -101,7 +101,8 @@ def _window_on_cpu() -> Tensor:
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
     """A pool of threads that each run their PyTorch operations alone."""
-    pool, all_here = ThreadPoolExecutor(count, "fbank"), threading.Barrier(count)
+    pool = ThreadPoolExecutor(count, "fbank")
+    all_here = threading.Barrier(count)
 
     def begin(_: int) -> None:
         torch.set_num_threads(1)
@@ -143,7 +144,8 @@ def _fill(waveforms: Tensor, banks: Tensor, mean: float, std: float) -> None:
     (1 - PRE_EMPHASIS) m. The first sample of a frame, its own predecessor in Kaldi, is left out: Povey's
     window is zero there. Where a frame lies in the transform does not matter to its power.
     """
-    mel_weights, window = _matrices(waveforms.device)[1].t(), _window_on_cpu()
+    mel_weights = _matrices(waveforms.device)[1].t()
+    window = _window_on_cpu()
     frames = banks.shape[1]
     padded = torch.zeros(frames, FFT, dtype=torch.float64)
     spectrum = torch.empty(frames, FFT // 2 + 1, 2)

@@ -27,7 +27,8 @@ from beatline.model.checkpoints.loaded import Loaded
 from beatline.publish import model_card, upload
 from beatline.tag.calibration import Calibration, calibration_folder, model_hash
 
-CARD, FEATURES = "README.md", "preprocessor_config.json"
+CARD = "README.md"
+FEATURES = "preprocessor_config.json"
 PROBLEMS = {"multi-label": "multi_label_classification", "single-label": "single_label_classification"}
 
 
@@ -76,7 +77,8 @@ def push(source: Path | str, repository: str, private: bool = False, licence: st
 
 def _write(source: Path, folder: Path, name: str, licence: str) -> None:
     loaded = load_tagger(source)
-    tagger, labels = loaded.tagger(), loaded.labels
+    tagger = loaded.tagger()
+    labels = loaded.labels
     about = _without_folders(
         loaded.about
         if loaded.family == "beatline"

@@ -85,7 +85,8 @@ class BeatlineForAudioClassification(PreTrainedModel):
                 `problem_type` is `single_label_classification`.
         """
         lengths = None if attention_mask is None else attention_mask.sum(dim=1)
-        tagger, samples = self.tagger, input_values.shape[1]
+        tagger = self.tagger
+        samples = input_values.shape[1]
         fbank = tagger.fbank(input_values.float()).to(self.dtype)
         logits = tagger.from_fbank(fbank, tagger.is_padding(lengths, samples))
         loss = None

@@ -38,7 +38,8 @@ class Connection(H11Protocol):
     """
 
     quiet_since = behind_since = 0.0
-    waited, taken = 0.0, 0  # seconds before `behind_since`, and the bytes that were taken in them
+    waited = 0.0  # seconds before `behind_since`
+    taken = 0  # bytes that were taken in these seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,11 +57,9 @@ class Connection(H11Protocol):
         """As the transport calls it, when its client has taken nearly all of that."""
         super().resume_writing()
         now = time.monotonic()
-        self.waited, self.taken, self.behind_since = (
-            self.waited + now - self.behind_since,
-            self.taken + TAKEN_BYTES,
-            now,
-        )
+        self.waited = self.waited + now - self.behind_since
+        self.taken += TAKEN_BYTES
+        self.behind_since = now
 
     @property
     def unsent(self) -> int:

@@ -158,7 +158,8 @@ class BatchTagger:
         """The batch with further columns, see `COLUMNS`: `scores` and `embedding` are arrays, whose row is
         NaN where a recording has a `code`, as is its `seconds`.
         """
-        tagger, events = self.settings.tagger(), self.settings.event_options()
+        tagger = self.settings.tagger()
+        events = self.settings.event_options()
         with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
             sources = (
                 _source(value, Path(scratch) / str(number)) for number, value in enumerate(batch[self.column])

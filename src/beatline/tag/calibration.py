@@ -85,7 +85,8 @@ class Calibration:
             )
         artefact.verify(folder)
         content = json.loads((folder / FILE).read_text())
-        rows, about = content["labels"], content["about"]
+        rows = content["labels"]
+        about = content["about"]
         found = LabelSet(tuple(Label(row["mid"], row["name"]) for row in rows))
         if labels is not None and labels.hash != found.hash:
             raise UserError(

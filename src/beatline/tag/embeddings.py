@@ -25,13 +25,11 @@ from beatline.tag.result import Embedded, EmbeddingLevel, Refused
 
 Form = Literal["npy", "parquet"]
 
-ROWS, TIMES, CLIPS, LEDGER, PARQUET = (
-    "embeddings.npy",
-    "times.npy",
-    "clips.csv",
-    "ledger.jsonl",
-    "embeddings.parquet",
-)
+ROWS = "embeddings.npy"
+TIMES = "times.npy"
+CLIPS = "clips.csv"
+LEDGER = "ledger.jsonl"
+PARQUET = "embeddings.parquet"
 AT_ONCE = 4096  # rows of a group of Parquet
 
 
@@ -173,7 +171,8 @@ class _Array:
 
     def add(self, rows: np.ndarray) -> None:
         if not self._begin:
-            self.width, self._type = rows.shape[1], rows.dtype
+            self.width = rows.shape[1]
+            self._type = rows.dtype
             self._head()
         self._file.write(np.ascontiguousarray(rows).data)
         self.count += len(rows)

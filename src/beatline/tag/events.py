@@ -114,7 +114,9 @@ class Events:
         thresholds: np.ndarray | None = None,
         after: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
-        self._labels, self._options, self._after = labels, options, after
+        self._labels = labels
+        self._options = options
+        self._after = after
         if options.threshold is None and thresholds is not None:
             self._high = np.asarray(thresholds, np.float32)
         else:
@@ -159,7 +161,8 @@ class Events:
         for run in _runs(rows, self._low, self._step):
             before = self._open.get(run.column)
             if before is not None and before.end == run.begin:  # the steps are cut there, not the sound
-                before.end, before.peak = run.end, max(before.peak, run.peak)
+                before.end = run.end
+                before.peak = max(before.peak, run.peak)
                 continue
             events += self._close(before) if before is not None else []
             self._open[run.column] = run
@@ -182,7 +185,8 @@ class Events:
             return
         before = self._held.get(run.column)
         if before is not None and not self._apart(before.end, run.begin):
-            before.end, before.peak = run.end, max(before.peak, run.peak)
+            before.end = run.end
+            before.peak = max(before.peak, run.peak)
             return
         self._held[run.column] = run
         if before is not None:
@@ -213,7 +217,8 @@ def _runs(rows: np.ndarray, low: np.ndarray, first: int) -> Iterator[_Run]:
     sounding = rows >= low
     columns = np.flatnonzero(sounding.any(axis=0)) if len(rows) else np.empty(0, np.int64)
     edges = np.diff(sounding[:, columns].T.astype(np.int8), axis=1, prepend=0, append=0)
-    (label, begins), (_, ends) = np.nonzero(edges == 1), np.nonzero(edges == -1)
+    label, begins = np.nonzero(edges == 1)
+    _, ends = np.nonzero(edges == -1)
     for column, begin, end in zip(columns[label].tolist(), begins.tolist(), ends.tolist(), strict=True):
         yield _Run(column, first + begin, first + end, float(rows[begin:end, column].max()))
 

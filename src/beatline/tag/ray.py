@@ -36,7 +36,9 @@ from beatline.tag.tagger import AudioTagger
 
 FORMAT = 2
 TOGETHER = 256  # files of a part; an archive is a part of its own
-LABELS, TAGS, FACTS = "labels.csv", "tags", "facts"
+LABELS = "labels.csv"
+TAGS = "tags"
+FACTS = "facts"
 
 Input = tuple[str, list[Any]]
 """Path or address of a file, and what tells it from another of that name."""

@@ -125,7 +125,8 @@ class Embeddings(Recording):
             self._times.append(np.array([[begin, begin + length]]) / SAMPLE_RATE)
         else:
             assert outputs.tokens is not None
-            first, end = begin // STEP_SAMPLES, begin // STEP_SAMPLES + _steps(length)
+            first = begin // STEP_SAMPLES
+            end = begin // STEP_SAMPLES + _steps(length)
             self._rows.append(
                 outputs.tokens[
                     row, TOKENS_OF_A_STEP * (self._steps - first) : TOKENS_OF_A_STEP * (end - first)
@@ -146,7 +147,8 @@ class Embeddings(Recording):
                 seconds,
                 self.note,
             )
-        rows, times = np.concatenate(self._rows), np.concatenate(self._times)
+        rows = np.concatenate(self._rows)
+        times = np.concatenate(self._times)
         self._rows = [rows[:0].copy()]  # copies, or what was given out stays in memory
         self._times = [times[:0].copy()]
         return Embedded(self.source, rows, times, seconds, self.note if self.ended else "")
@@ -260,7 +262,8 @@ class _Begun:
             return None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        block, self._first = self._first, None
+        block = self._first
+        self._first = None
         while block is not None:
             if isinstance(block, UserError):
                 raise block

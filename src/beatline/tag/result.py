@@ -14,7 +14,8 @@ from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
 from beatline.tag.events import Event
 
-SHOWN, EVENTS_SHOWN = 5, 20  # in a notebook
+SHOWN = 5  # labels, in a notebook
+EVENTS_SHOWN = 20  # in a notebook
 Level = Literal["clip", "windows", "events"]
 EmbeddingLevel = Literal["clip", "window", "token"]
 

@@ -156,7 +156,8 @@ def label_table(labels: LabelSet) -> str:
 
 def _program(tagger: Tagger) -> ExportedProgram:
     """The tagger's outputs as a program of PyTorch's own operators, any batch and length."""
-    waveforms, lengths = torch.zeros(2, 2 * SAMPLE_RATE), torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE])
+    waveforms = torch.zeros(2, 2 * SAMPLE_RATE)
+    lengths = torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE])
     with torch.no_grad():
         tagger(waveforms, lengths)  # fills the filter bank's cache of matrices before tracing could
         with quiet(), _any_size():

@@ -39,7 +39,8 @@ def open_graph(file: Path, precision: Precision, threads: int) -> Call:
     if precision == "bfloat16" and not narrow:
         # the filter bank would lose its faint bins: it becomes a graph of its own, in float32
         patches = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution")
-        energies, inputs = patches.input_value(0), model.get_parameters()
+        energies = patches.input_value(0)
+        inputs = model.get_parameters()
         bank = compiled(openvino.Model([energies], inputs), "f32")
         given = openvino.op.Parameter(openvino.Type.f32, energies.partial_shape)
         patches.input(0).replace_source_output(given.output(0))
