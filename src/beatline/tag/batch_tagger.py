@@ -47,7 +47,7 @@ class Settings:
     """What every row depends on besides its recording; as JSON it travels with each task."""
 
     model: str
-    """Whatever `tag.load` takes, where all machines find it."""
+    """What `beatline.load` takes, where all machines find it."""
     state: str
     """What tells the model from another of that name, see `state_of`."""
     calibrated: bool = False
@@ -55,7 +55,7 @@ class Settings:
     events: dict[str, Any] | None = None
     """`EventOptions`, where events are asked for."""
     options: tuple[tuple[str, Any], ...] = ()
-    """Of `tag.load`."""
+    """Of `beatline.load`."""
 
     @staticmethod
     def of(
@@ -85,7 +85,7 @@ class Settings:
         """The tagger, loaded once in each process.
 
         Raises:
-            UserError: As `tag.load`; `run-differs` where another model has that name on this machine.
+            UserError: As `beatline.load`; `run-differs` where another model has that name on this machine.
         """
         return _loaded(self.model, self.state, self.calibrated, self.options)
 
@@ -130,12 +130,12 @@ class BatchTagger:
     It pickles as its settings; each process loads the model when it is first called there.
 
     Args:
-        model: As `tag.load`.
+        model: As `beatline.load`.
         column: Of the batch: paths or addresses, files' bytes, or Hugging Face's audio: dictionaries with
             `bytes`, `path`, or `array` and `sampling_rate`, or what gives these two when it is asked.
         calibrated: As `Settings`.
         events: As `AudioTagger.tag`.
-        options: Of `tag.load`.
+        options: Of `beatline.load`.
     """
 
     def __init__(
