@@ -36,8 +36,8 @@ def token_padding(
         lengths: Samples of each clip, `(batch,)` int64.
         samples: Samples of the padded batch.
         rule: `exact`: a token is padding unless the clip alone has it. `upstream`: the BEATs release's rule,
-            which groups the sample mask into frames, and the frame mask into tokens as if each token had a
-            time of its own.
+            which groups the sample mask into frames. Frames then form tokens as if each token had a time of
+            its own.
     """
     frames = 1 + (samples - FRAME_SAMPLES) // FRAME_HOP
     tokens = encoder.token_count(frames)

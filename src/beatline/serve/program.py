@@ -33,9 +33,7 @@ CUT_SECONDS = 2.0  # that requests may take to end once they are told to
 
 
 class Connection(H11Protocol):
-    """One connection, since when nothing has happened on it, and how long we have waited for its client to
-    take what is there for it.
-    """
+    """A connection: since when it is quiet, and how long the server has waited for its client to read."""
 
     quiet_since = behind_since = 0.0
     waited = 0.0  # seconds before `behind_since`

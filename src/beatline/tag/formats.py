@@ -56,14 +56,14 @@ def table(results: Results, choice: Choice) -> Iterator[str]:
 
 
 def jsonl(results: Results, choice: Choice) -> Iterator[str]:
-    """One line of JSON for each recording, as `Result.to_dict`."""
+    """A line of JSON for each recording, as `Result.to_dict`."""
     for result in results:
         values = result.to_dict(choice.count, choice.threshold, windows=choice.level == "windows")
         yield json.dumps(values | {"file": _text(result.source)}, ensure_ascii=False) + "\n"
 
 
 def json_list(results: Results, choice: Choice) -> Iterator[str]:
-    """One list of JSON."""
+    """All recordings as a list in JSON."""
     before = "["
     for line in jsonl(results, choice):
         yield before + "\n" + line.removesuffix("\n")

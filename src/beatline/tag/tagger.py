@@ -107,8 +107,8 @@ class AudioTagger:
 
         Args:
             audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)`
-                with its `rate`, which may also stand beside the array, as `soundfile.read` gives both; or a
-                list of these.
+                with its `rate`; or a list of these. The rate may stand beside the array, as `soundfile.read`
+                gives both.
             rate: Samples a second of arrays, Hz.
             events: As `tag`.
 

@@ -1,6 +1,6 @@
 """Names: how the BEATs release's tensors and ours correspond, in both directions.
 
-In: an architecture. Out: pairs of names. One table, `correspondence`, serves import and export. It covers
+In: an architecture. Out: pairs of names. The table `correspondence` serves import and export. It covers
 every parameter of the encoder, so a conversion is strict by construction. ESPnet uses the release's names
 behind a prefix.
 """

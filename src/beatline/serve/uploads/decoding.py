@@ -1,7 +1,7 @@
 """an upload -> its samples on disk, decoded in a bounded child process.
 
-In: a file that a stranger sent. Out: 16 kHz mono int16 in a file beside it, so that a decoder is busy only as
-long as decoding takes, however long the model then needs. Windows are read singly. Imports no torch.
+In: a file that a stranger sent. Out: 16 kHz mono int16 in a file beside it. A decoder is busy only as long as
+decoding takes, however long the model then needs. Windows are read singly. Imports no torch.
 """
 
 import asyncio
