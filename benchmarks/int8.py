@@ -16,7 +16,7 @@ import peers
 
 from beatline import load_config, recipe
 from beatline.data.store import Store
-from beatline.evaluate import metrics
+from beatline.evaluate import ranking
 from beatline.model.engines.base import Precision
 from beatline.tag import tagger
 
@@ -90,12 +90,12 @@ def exactness() -> Iterator[harness.Row]:
             "bfloat16": scores_of(exported, store, "bfloat16"),
             "bfloat16 in PyTorch": scores_of(TRAINED / "model", store, "bfloat16"),
         }
-    exact = 100 * float(np.nanmean(metrics.average_precision(full, targets)))
+    exact = 100 * float(np.nanmean(ranking.average_precision(full, targets)))
     for name, scores in others.items():
         row, difference, found = (
             name.replace(" ", "-"),
             np.abs(scores - full),
-            100 * float(np.nanmean(metrics.average_precision(scores, targets))),
+            100 * float(np.nanmean(ranking.average_precision(scores, targets))),
         )
         what = f"{name}: mean absolute difference of a score from float32, model trained on mini-audioset"
         yield harness.state(

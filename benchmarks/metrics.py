@@ -15,7 +15,7 @@ import numpy as np
 import peers
 from sklearn import metrics as sk
 
-from beatline.evaluate import metrics
+from beatline.evaluate import bootstrap, metrics
 
 CLIPS, LABELS = 20_123, 527  # the recipe's evaluation set
 RESAMPLES = 1000
@@ -118,7 +118,7 @@ def rows(options: harness.Options) -> Iterator[harness.Row]:
         "MB",
         harness.below(MEMORY),
     )
-    some = 3 * metrics.BOOTSTRAP_CHUNK
+    some = 3 * bootstrap.BOOTSTRAP_CHUNK
     memory = harness.memory_of("metrics:scoring", smoke=options.smoke, way="ours", resamples=some)
     yield harness.state(
         "metrics/memory-bootstrap",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from beatline.tag.calibration import Calibration
     from beatline.tag.events import Event, EventOptions
     from beatline.tag.listening import Moment, Stream
-    from beatline.tag.result import Embedded, Refused, Tagged
+    from beatline.tag.result import Embedded, Refused, Result
     from beatline.tag.tagger import AudioTagger
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
     "EventOptions",
     "Moment",
     "Refused",
+    "Result",
     "Stream",
-    "Tagged",
     "UserError",
     "__version__",
     "create_app",
@@ -55,8 +55,8 @@ ROOMS = {
     "EventOptions": "tag.events",
     "Moment": "tag.listening",
     "Refused": "tag.result",
+    "Result": "tag.result",
     "Stream": "tag.listening",
-    "Tagged": "tag.result",
     "create_app": "serve.app",
 }
 """Where a public name is; it is imported when it is first asked for."""

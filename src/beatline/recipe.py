@@ -24,7 +24,7 @@ from beatline.data import ray as bulk
 from beatline.data.prepare import prepare as prepare_store
 from beatline.data.prepare import whole_store
 from beatline.data.store import Store
-from beatline.evaluate import metrics
+from beatline.evaluate import metrics, ranking
 from beatline.evaluate.predictions import Predictions
 from beatline.evaluate.score_folder import mean_ap, read_score, score_table
 
@@ -194,7 +194,7 @@ def score(config: Config) -> None:
         say(
             "score", f"{len(predictions.ids)} clips, {config.score.resamples} bootstrap resamples -> {folder}"
         )
-        order = metrics.frequency_order(train_counts(clips))
+        order = ranking.frequency_order(train_counts(clips))
         figures = metrics.figures(
             predictions.scores,
             predictions.targets,

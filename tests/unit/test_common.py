@@ -14,8 +14,8 @@ from beatline.cli import main
 from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet, audioset
 from beatline.data.store import Store
+from beatline.evaluate import bootstrap, metrics, ranking
 from beatline.evaluate import compare as comparison
-from beatline.evaluate import metrics
 from beatline.evaluate.compare import compare, find_predictions
 from beatline.evaluate.predictions import Predictions
 from beatline.model.checkpoints.own import save
@@ -65,15 +65,15 @@ def test_a_run_does_not_differ_from_itself():
 
 def test_the_interval_is_that_of_differences_on_the_same_resamples():
     a, b = make(0, 120, 0.2), make(0, 120, 0.25, 1)
-    intervals, by_label = metrics.difference_intervals(a.scores, b.scores, a.targets, 100, seed=3)
+    intervals, by_label = bootstrap.difference_intervals(a.scores, b.scores, a.targets, 100, seed=3)
     drawn, drawn_by_label = [], []
-    for weights in metrics.resample_counts(120, 100, 3):
+    for weights in bootstrap.resample_counts(120, 100, 3):
         for column in weights.T:
             again = np.repeat(np.arange(120), column)
-            pair = [metrics.average_precision(p.scores[again], p.targets[again]) for p in (a, b)]
+            pair = [ranking.average_precision(p.scores[again], p.targets[again]) for p in (a, b)]
             drawn.append(np.nanmean(pair[1]) - np.nanmean(pair[0]))
             drawn_by_label.append(pair[1] - pair[0])
-    gains = metrics.average_precision(b.scores, b.targets) - metrics.average_precision(a.scores, a.targets)
+    gains = ranking.average_precision(b.scores, b.targets) - ranking.average_precision(a.scores, a.targets)
     value = float(np.mean(gains))
     expected = np.percentile(drawn, [2.5, 97.5]) - np.mean(drawn) + value
     assert np.allclose(intervals["mAP"], expected) and intervals["mAP"][0] < value < intervals["mAP"][1]
@@ -88,7 +88,7 @@ def test_a_label_of_few_clips_has_no_interval_of_its_own():
     a, b = make(0, 200, 0.2), make(0, 200, 0.3, 1)
     targets = a.targets.copy()
     targets[:, 1], targets[:, 2] = False, False
-    targets[: metrics.LEAST_POSITIVES - 1, 1] = True
+    targets[: bootstrap.LEAST_POSITIVES - 1, 1] = True
     found = compare(*(Predictions(p.ids, p.scores, targets, LABELS) for p in (a, b)), ("a", "b"), 50)
     assert [span is None for span in found.label_intervals] == [False, True, True, False] and found.certain()[
         1
@@ -115,7 +115,7 @@ def test_pairing_makes_the_interval_narrower():
         a.targets,
         LABELS,
     )
-    low, high = metrics.difference_intervals(a.scores, b.scores, a.targets, 200)[0]["mAP"]
+    low, high = bootstrap.difference_intervals(a.scores, b.scores, a.targets, 200)[0]["mAP"]
     alone = metrics.figures(a.scores, a.targets, resamples=200).intervals["mAP"]
     assert high - low < 0.3 * (alone[1] - alone[0])
 

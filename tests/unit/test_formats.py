@@ -15,7 +15,7 @@ from beatline.core.labels import Label, LabelSet
 from beatline.tag import formats
 from beatline.tag.events import Event
 from beatline.tag.formats import Choice
-from beatline.tag.result import Refused, Row, Tagged
+from beatline.tag.result import Refused, Result, ResultRow
 
 LABELS = LabelSet(
     (
@@ -31,7 +31,7 @@ def tagged(
 ):
     window_scores = np.array([[0.1, 0.9, 0.3], [0.5, 0.2, 0.3]], np.float32)
     found = tuple(Event(LABELS.labels[i], onset, offset, score) for i, onset, offset, score in events)
-    return Tagged(
+    return Result(
         source,
         LABELS,
         window_scores.mean(axis=0),
@@ -70,7 +70,7 @@ def test_the_best_labels_the_threshold_and_the_choice():
 def test_rows_of_each_level():
     result = tagged()
     assert list(result.rows("clip", 1)) == [
-        Row("a b.wav", 0.0, 12.5, "/m/05zppz", "Male speech, man speaking", pytest.approx(0.55))
+        ResultRow("a b.wav", 0.0, 12.5, "/m/05zppz", "Male speech, man speaking", pytest.approx(0.55))
     ]
     assert [(row.onset, row.offset, row.mid) for row in result.rows("windows", 1)] == [
         (0.0, 10.0, "/m/05zppz"),
@@ -85,7 +85,7 @@ def test_rows_of_each_level():
 
 def test_a_data_frame_has_the_rows(monkeypatch):
     frame = tagged().to_dataframe("windows")
-    assert list(frame.columns) == list(Row._fields) and len(frame) == 6
+    assert list(frame.columns) == list(ResultRow._fields) and len(frame) == 6
     assert frame[frame.mid == "odd"].score.tolist() == pytest.approx([0.3, 0.3])
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UserError, match=r"beatline\[data\]") as caught:
@@ -94,7 +94,7 @@ def test_a_data_frame_has_the_rows(monkeypatch):
 
 
 def test_events_nobody_asked_for_are_said():
-    quiet = Tagged("x", LABELS, np.zeros(3), np.zeros(4), np.zeros(1), np.zeros((1, 3)), 1.0)
+    quiet = Result("x", LABELS, np.zeros(3), np.zeros(4), np.zeros(1), np.zeros((1, 3)), 1.0)
     with pytest.raises(UserError, match="not asked for"):
         list(quiet.rows("events"))
     assert "events" not in quiet.to_dict()
@@ -234,7 +234,7 @@ def test_parquet_is_read_back(tmp_path, monkeypatch):
     out = tmp_path / "deep" / "all.parquet"
     formats.write([tagged(), tagged("b.wav")], "parquet", Choice("events"), out)
     read = pyarrow.read_table(out)
-    assert read.column_names == list(Row._fields) and pyarrow.ParquetFile(out).num_row_groups == 2
+    assert read.column_names == list(ResultRow._fields) and pyarrow.ParquetFile(out).num_row_groups == 2
     assert read.to_pylist()[3] == {
         "file": "b.wav",
         "onset": 0.16,

@@ -31,7 +31,7 @@ from beatline.model import geometry
 from beatline.model.checkpoints.own import save
 from beatline.model.engines.base import Engine
 from beatline.model.engines.pytorch import TorchEngine
-from beatline.tag.calibration import Calibration, model_hash, place
+from beatline.tag.calibration import Calibration, calibration_folder, model_hash
 from beatline.tag.listening import Stream, every, live
 from beatline.tag.tagger import AudioTagger
 from tests.helpers.models import LABELS, make_tagger
@@ -470,7 +470,9 @@ def test_the_program_hears_files_and_says_what_it_cannot(model, tmp_path, capsys
 def test_the_program_takes_labels_and_a_calibration_as_tag_does(tmp_path, capsys):
     labels = LabelSet((Label("/m/0bt9lr", "Dog"), Label("/m/05tny_", "Bark"), Label("hum", "Hum")))
     save(tmp_path / "model", make_tagger(), labels, {})
-    made_calibration(labels, model_hash=model_hash(tmp_path / "model")).save(place(tmp_path / "model"))
+    made_calibration(labels, model_hash=model_hash(tmp_path / "model")).save(
+        calibration_folder(tmp_path / "model")
+    )
     soundfile.write(tmp_path / "a.wav", noise(1.5), RATE, subtype="FLOAT")
     words = [
         str(tmp_path / "a.wav"),

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
-from beatline.evaluate import metrics
+from beatline.evaluate import bootstrap, metrics, ranking
 
 TOLERANCE = 1e-12  # float64 sums in another order than scikit-learn's
 
@@ -56,8 +56,8 @@ def close(ours, theirs):
 def test_ap_and_auc_equal_scikit_learn(case):
     scores, targets = case
     expected = np.array([reference(scores[:, i], targets[:, i]) for i in range(scores.shape[1])])
-    close(metrics.average_precision(scores, targets), expected[:, 0])
-    close(metrics.roc_auc(scores, targets), expected[:, 1])
+    close(ranking.average_precision(scores, targets), expected[:, 0])
+    close(ranking.roc_auc(scores, targets), expected[:, 1])
 
 
 @settings(max_examples=100, deadline=None)
@@ -69,8 +69,8 @@ def test_weighted_figures_equal_scikit_learn_on_the_repeated_rows(case, seed):
         .multinomial(len(scores), np.full(len(scores), 1 / len(scores)), size=3)
         .T.astype(np.uint8)
     )
-    for i, ranking in enumerate(metrics.rank(scores, targets)):
-        ap, auc = metrics.ap_and_auc(ranking, weights)
+    for i, by_label in enumerate(ranking.rank(scores, targets)):
+        ap, auc = ranking.ap_and_auc(by_label, weights)
         expected = np.array([reference(scores[:, i], targets[:, i], column) for column in weights.T])
         close(ap, expected[:, 0])
         close(auc, expected[:, 1])
@@ -84,22 +84,22 @@ def test_many_clips_with_ties_and_tiny_differences():
         np.nextafter(np.float32(0.5), np.float32(1)) * targets[:, 2] + np.float32(0.5) * ~targets[:, 2]
     )  # apart by one last bit
     expected = np.array([reference(scores[:, i], targets[:, i]) for i in range(3)])
-    close(metrics.average_precision(scores, targets), expected[:, 0])
-    close(metrics.roc_auc(scores, targets), expected[:, 1])
-    assert metrics.roc_auc(scores, targets)[2] == 1.0
+    close(ranking.average_precision(scores, targets), expected[:, 0])
+    close(ranking.roc_auc(scores, targets), expected[:, 1])
+    assert ranking.roc_auc(scores, targets)[2] == 1.0
 
 
 def test_by_hand():
     # falling: positive, negative, positive -> precision 1 at recall 1/2, 2/3 at recall 1
     scores, targets = np.array([[0.9], [0.5], [0.1]]), np.array([[True], [False], [True]])
-    assert metrics.average_precision(scores, targets)[0] == pytest.approx((1 + 2 / 3) / 2)
-    assert metrics.roc_auc(scores, targets)[0] == 0.5
+    assert ranking.average_precision(scores, targets)[0] == pytest.approx((1 + 2 / 3) / 2)
+    assert ranking.roc_auc(scores, targets)[0] == 0.5
     equal = np.full((4, 1), 0.3)
-    assert metrics.average_precision(equal, np.array([[True], [False], [False], [False]]))[0] == 0.25
-    assert metrics.roc_auc(equal, np.array([[True], [False], [False], [False]]))[0] == 0.5
-    assert np.isnan(metrics.average_precision(equal, np.zeros((4, 1), bool))[0])
-    assert metrics.average_precision(equal, np.ones((4, 1), bool))[0] == 1.0 and np.isnan(
-        metrics.roc_auc(equal, np.ones((4, 1), bool))[0]
+    assert ranking.average_precision(equal, np.array([[True], [False], [False], [False]]))[0] == 0.25
+    assert ranking.roc_auc(equal, np.array([[True], [False], [False], [False]]))[0] == 0.5
+    assert np.isnan(ranking.average_precision(equal, np.zeros((4, 1), bool))[0])
+    assert ranking.average_precision(equal, np.ones((4, 1), bool))[0] == 1.0 and np.isnan(
+        ranking.roc_auc(equal, np.ones((4, 1), bool))[0]
     )
 
 
@@ -108,21 +108,21 @@ def test_by_hand():
 def test_precision_recall_is_scikit_learns_curve(case):
     scores, targets = case[0][:, 0], case[1][:, 0]
     if targets.any():
-        precision, recall = metrics.precision_recall(scores, targets)
+        precision, recall = ranking.precision_recall(scores, targets)
         their_precision, their_recall, _ = sk.precision_recall_curve(targets, scores)
         close(precision, their_precision[:-1][::-1])  # theirs rises and ends in an extra point (1, 0)
         close(recall, their_recall[:-1][::-1])
     else:
-        assert (metrics.precision_recall(scores, targets)[1] == 0).all()
+        assert (ranking.precision_recall(scores, targets)[1] == 0).all()
 
 
 def test_d_prime():
-    assert metrics.d_prime(0.5) == 0.0
-    assert metrics.d_prime(0.9750021048517795) == pytest.approx(2**0.5 * 1.96, abs=1e-9)
+    assert ranking.d_prime(0.5) == 0.0
+    assert ranking.d_prime(0.9750021048517795) == pytest.approx(2**0.5 * 1.96, abs=1e-9)
     assert (
-        metrics.d_prime(1.0) == np.inf
-        and metrics.d_prime(0.0) == -np.inf
-        and np.isnan(metrics.d_prime(float("nan")))
+        ranking.d_prime(1.0) == np.inf
+        and ranking.d_prime(0.0) == -np.inf
+        and np.isnan(ranking.d_prime(float("nan")))
     )
 
 
@@ -130,13 +130,13 @@ def test_mean_acc_is_the_recipes_in_the_order_of_training_frequency():
     # labels speech, music, dog; the first positive label in the order is the one that counts
     targets = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], bool)
     scores = np.array([[0.2, 0.9, 0.1], [0.1, 0.3, 0.8], [0.1, 0.2, 0.7], [0.6, 0.5, 0.4]], np.float32)
-    order = metrics.frequency_order(np.array([5, 50, 20], np.uint16))
+    order = ranking.frequency_order(np.array([5, 50, 20], np.uint16))
     assert order.tolist() == [1, 2, 0]
     # first positives in that order: music, music, dog, dog; top labels: music, dog, dog, speech
-    assert metrics.first_positive_hits(scores, targets, order).tolist() == [True, False, True, False]
+    assert ranking.first_positive_hits(scores, targets, order).tolist() == [True, False, True, False]
     # first positives in the table's order: speech, music, dog, speech
-    assert metrics.first_positive_hits(scores, targets, np.arange(3)).tolist() == [False, False, True, True]
-    assert metrics.top1_hits(scores, targets).tolist() == [True, True, True, True]
+    assert ranking.first_positive_hits(scores, targets, np.arange(3)).tolist() == [False, False, True, True]
+    assert ranking.top1_hits(scores, targets).tolist() == [True, True, True, True]
     result = metrics.figures(scores, targets, order=order, resamples=0)
     assert (result.mean_acc, result.top1_hit_rate) == (0.5, 1.0)
     assert metrics.figures(scores, targets, resamples=0).mean_acc == 0.5
@@ -145,15 +145,15 @@ def test_mean_acc_is_the_recipes_in_the_order_of_training_frequency():
 def test_mean_acc_breaks_ties_by_the_order_and_counts_a_clip_without_labels_as_the_first_label():
     order = np.array([2, 0, 1])
     tied, nothing = np.array([[0.5, 0.5, 0.5]]), np.zeros((1, 3), bool)
-    assert metrics.first_positive_hits(tied, np.array([[False, False, True]]), order).tolist() == [True]
-    assert metrics.first_positive_hits(tied, np.array([[True, False, False]]), order).tolist() == [False]
-    assert metrics.first_positive_hits(np.array([[0.1, 0.2, 0.9]]), nothing, order).tolist() == [True]
-    assert metrics.first_positive_hits(np.array([[0.9, 0.2, 0.1]]), nothing, order).tolist() == [False]
-    assert metrics.top1_hits(tied, nothing).tolist() == [False]
+    assert ranking.first_positive_hits(tied, np.array([[False, False, True]]), order).tolist() == [True]
+    assert ranking.first_positive_hits(tied, np.array([[True, False, False]]), order).tolist() == [False]
+    assert ranking.first_positive_hits(np.array([[0.1, 0.2, 0.9]]), nothing, order).tolist() == [True]
+    assert ranking.first_positive_hits(np.array([[0.9, 0.2, 0.1]]), nothing, order).tolist() == [False]
+    assert ranking.top1_hits(tied, nothing).tolist() == [False]
 
 
 def test_labels_of_equal_count_keep_their_order():
-    assert metrics.frequency_order(np.array([3, 7, 3, 0, 7], np.uint8)).tolist() == [1, 4, 0, 2, 3]
+    assert ranking.frequency_order(np.array([3, 7, 3, 0, 7], np.uint8)).tolist() == [1, 4, 0, 2, 3]
 
 
 def example(clips=200, labels=6, seed=0):
@@ -179,7 +179,7 @@ def test_figures_leave_out_labels_without_positives_and_the_reference_counts_the
     assert result.mean_auc == pytest.approx(
         auc.mean(), abs=TOLERANCE
     ) and result.mean_auc_reference == pytest.approx(auc.sum() / 6, abs=TOLERANCE)
-    assert result.d_prime == metrics.d_prime(result.mean_auc)
+    assert result.d_prime == ranking.d_prime(result.mean_auc)
     assert result.chance == pytest.approx(targets.mean(axis=0)[:5].mean())
     assert (
         result.positives.tolist() == targets.sum(axis=0).tolist()
@@ -202,7 +202,7 @@ def test_intervals_are_percentiles_over_resampled_clips_about_the_value():
     order = np.array([5, 3, 0, 1, 2, 4])
     result = metrics.figures(scores, targets, order=order, resamples=70, seed=3)
     assert set(result.intervals) == {"mAP", "mean_auc", "d_prime", "mean_acc", "top1_hit_rate"}
-    weights = np.concatenate(list(metrics.resample_counts(60, 70, 3)), axis=1)
+    weights = np.concatenate(list(bootstrap.resample_counts(60, 70, 3)), axis=1)
     assert weights.shape == (60, 70) and (weights.sum(axis=0) == 60).all()
     drawn = {name: [] for name in ("mAP", "mean_auc", "mean_acc", "top1_hit_rate")}
     for column in weights.T:
@@ -219,15 +219,15 @@ def test_intervals_are_percentiles_over_resampled_clips_about_the_value():
         )
         assert result.intervals[name][0] < getattr(result, name) < result.intervals[name][1]
     assert result.intervals["d_prime"] == tuple(
-        metrics.d_prime(edge) for edge in result.intervals["mean_auc"]
+        ranking.d_prime(edge) for edge in result.intervals["mean_auc"]
     )
 
 
 def test_intervals_depend_on_the_seed_and_on_nothing_else(monkeypatch):
     scores, targets = example()
     first = metrics.figures(scores, targets, resamples=50, seed=1).intervals
-    monkeypatch.setattr(metrics, "THREADS", 1)
-    monkeypatch.setattr(metrics, "BOOTSTRAP_CHUNK", 7)
+    monkeypatch.setattr(bootstrap, "THREADS", 1)
+    monkeypatch.setattr(bootstrap, "BOOTSTRAP_CHUNK", 7)
     assert metrics.figures(scores, targets, resamples=50, seed=1).intervals == first
     assert metrics.figures(scores, targets, resamples=50, seed=2).intervals != first
 
@@ -241,7 +241,7 @@ def test_intervals_hold_the_expected_figures_as_often_as_they_say():
 
     expected = np.mean(
         [
-            [np.nanmean(of(*drawn(10_000 + k))) for of in (metrics.average_precision, metrics.roc_auc)]
+            [np.nanmean(of(*drawn(10_000 + k))) for of in (ranking.average_precision, ranking.roc_auc)]
             for k in range(150)
         ],
         axis=0,
@@ -298,7 +298,7 @@ def test_figures_without_any_positive_or_negative_and_perfect_ones_pass_through_
     ],
 )
 def test_bad_scores_are_refused(scores, targets, words):
-    for of in (metrics.average_precision, metrics.roc_auc, metrics.figures):
+    for of in (ranking.average_precision, ranking.roc_auc, metrics.figures):
         with pytest.raises(UserError, match=words) as caught:
             of(scores, targets)
         assert caught.value.code == "bad-scores"
@@ -323,7 +323,7 @@ def test_label_table():
     rows = metrics.label_table(result, LabelSet.from_names("abcdef"), np.arange(6)).splitlines()
     assert rows[0] == "index,mid,display_name,ap,auc,d_prime,positives_test,positives_train"
     assert (
-        rows[1] == f"0,a,a,{result.ap[0]:.6f},{result.auc[0]:.6f},{metrics.d_prime(result.auc[0]):.6f},"
+        rows[1] == f"0,a,a,{result.ap[0]:.6f},{result.auc[0]:.6f},{ranking.d_prime(result.auc[0]):.6f},"
         f"{targets[:, 0].sum()},0"
     )
     assert rows[6] == "5,f,f,,,,0,5"

@@ -18,7 +18,7 @@ from beatline.config import DataConfig
 from beatline.core import artefact
 from beatline.core.labels import LabelSet
 from beatline.evaluate import compare as comparison
-from beatline.evaluate import metrics
+from beatline.evaluate import ranking
 from beatline.evaluate.labelled import of_data
 from beatline.evaluate.predictions import Predictions
 from beatline.model.checkpoints.load import load_checkpoint
@@ -123,7 +123,7 @@ def test_what_judges_a_head_was_not_in_its_fit(kind):
         tuple(map(str, twice)),
     )
     chosen = probe.choose(kind, some, None, "single-label")
-    own = metrics.top1_hits(base.score(chosen.held_out, "single-label"), some.targets).mean()
+    own = ranking.top1_hits(base.score(chosen.held_out, "single-label"), some.targets).mean()
     assert (
         0.2 < own < 0.75 and chosen.strength >= probe.STRENGTHS[kind][3]
     )  # and so the smoothest heads are best

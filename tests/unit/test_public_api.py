@@ -16,11 +16,11 @@ import numpy as np
 import beatline
 
 tagger: beatline.AudioTagger = beatline.load("runs/mini", engine="torch", window=5.0)
-result: beatline.Tagged = tagger("bark.mp3", events=beatline.EventOptions(threshold=0.5))
-results: list[beatline.Tagged] = tagger([Path("a.wav"), Path("b.wav")])
+result: beatline.Result = tagger("bark.mp3", events=beatline.EventOptions(threshold=0.5))
+results: list[beatline.Result] = tagger([Path("a.wav"), Path("b.wav")])
 names: list[str] = [label.name for label, score in result.top(3) if score > 0.5]
 embedding: np.ndarray = tagger.embed("bark.mp3", level="window")
-each: list[beatline.Tagged | beatline.Refused] = list(tagger.tag([Path("a.wav")]))
+each: list[beatline.Result | beatline.Refused] = list(tagger.tag([Path("a.wav")]))
 tagger.calibration = beatline.Calibration.load("runs/mini")
 stream = beatline.Stream(tagger, rate=16_000)
 moments: list[beatline.Moment] = stream.push(np.zeros(160, np.int16)) + stream.finish()

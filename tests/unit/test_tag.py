@@ -102,7 +102,7 @@ def test_every_recording_gets_one_result_in_order(tagger, sounds):
         "broken-audio",
         "missing-file",
     ]
-    good = [result for result in results if isinstance(result, tag.Tagged)]
+    good = [result for result in results if isinstance(result, tag.Result)]
     assert len(good) == 7 and all(np.isfinite(result.scores).all() for result in good)
 
 

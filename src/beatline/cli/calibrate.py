@@ -54,7 +54,7 @@ def calibrate(given: Namespace) -> None:
     from beatline.core.console import progress
     from beatline.evaluate import calibrate as calibration
     from beatline.evaluate import calibrate_page, labelled
-    from beatline.tag.calibration import Calibration, model_hash, place
+    from beatline.tag.calibration import Calibration, calibration_folder, model_hash
 
     clips = labelled.listed(given.csv) if given.csv else labelled.validation(Path(given.model))
     tagger = load_tagger(given)
@@ -69,7 +69,7 @@ def calibrate(given: Namespace) -> None:
     with progress("calibrate", len(clips.ids)) as advance:
         heard = labelled.hear(tagger, clips, advance)
     evidence = calibration.Evidence(
-        heard.logits, targets[heard.places], known, tagger.engine.score, tagger.merge, tagger.engine.task
+        heard.logits, targets[heard.indices], known, tagger.engine.score, tagger.merge, tagger.engine.task
     )
     temperature = calibration.fit_temperature(evidence)
     thresholds, states = calibration.fit_thresholds(
@@ -77,28 +77,28 @@ def calibrate(given: Namespace) -> None:
     )
     worth = calibration.worth(
         evidence,
-        labelled.folds([clips.recordings[i] for i in heard.places], evidence.targets, FOLDS),
+        labelled.folds([clips.recordings[i] for i in heard.indices], evidence.targets, FOLDS),
         given.goal,
     )
     gains = {"calibration_error": worth.errors, "f1": [one["f1"] for one in worth.decisions]}
     about = {
         "goal": "f1" if given.goal is None else f"precision={given.goal:g}",
-        "clips": len(heard.places),
-        "clips_hash": clips.part(heard.places.tolist()).clips_hash,
+        "clips": len(heard.indices),
+        "clips_hash": clips.part(heard.indices.tolist()).clips_hash,
         "model_hash": model_hash(Path(given.model)),
         "gains": {
             name: [value if math.isfinite(value) else None for value in values]
             for name, values in gains.items()
         },
     }
-    folder = place(Path(given.model))
+    folder = calibration_folder(Path(given.model))
     learned = Calibration(tagger.labels, thresholds, temperature, states, evidence.targets.sum(axis=0), about)
     shown = calibrate_page.page(Path(given.model).name, learned, worth, evidence.task)
     learned.save(folder, lambda partial: (partial / calibrate_page.FILE).write_text(shown, encoding="utf-8"))
     for line in heard.refused:
         print(f"calibrate  left out {line}")
     print(
-        f"calibrate  {len(heard.places)} clips, {int(known.sum())} of {len(known)} labels learned, the "
+        f"calibrate  {len(heard.indices)} clips, {int(known.sum())} of {len(known)} labels learned, the "
         f"others keep {calibration.DEFAULT:g}; temperature {temperature:.3f}"
     )
     print(

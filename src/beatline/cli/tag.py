@@ -25,7 +25,7 @@ from beatline.core.errors import UserError
 
 if TYPE_CHECKING:
     from beatline.tag.events import EventOptions
-    from beatline.tag.result import Refused, Tagged
+    from beatline.tag.result import Refused, Result
 
 TOP = 5
 
@@ -117,7 +117,7 @@ def tag(given: Namespace) -> int:
     )
     with progress("tag", len(sources)) if len(sources) > 1 else nullcontext(lambda: None) as advance:
 
-        def results() -> "Iterator[Tagged | Refused]":
+        def results() -> "Iterator[Result | Refused]":
             for result in tagger.tag(sources, options):
                 advance()
                 yield result if not given.labels or not hasattr(result, "select") else result.select(chosen)

@@ -1,9 +1,9 @@
 """logits of labelled clips -> a temperature and thresholds, so that scores mean probabilities and decisions
 are as good as they can be.
 
-In: `Evidence`, a model's logits of clips that neither trained nor test it. Out: a `Calibration`, and a
-published folder beside the model: `calibration.json`, to which `calibration_page` adds a page. What is
-reported of it comes from clips that had no part in it (`cross_fitted`). NumPy only.
+In: `Evidence`, a model's logits of clips that neither trained nor test it. Out: a temperature, thresholds,
+and their worth on clips that had no part in them (`cross_fitted`). `tag.calibration` keeps them in a folder,
+to which `calibrate_page` adds a page. NumPy only.
 """
 
 import math
@@ -15,9 +15,10 @@ import numpy as np
 from beatline.audio import windows
 from beatline.tag.calibration import DEFAULT, State
 
-COLDEST, HOTTEST = 0.05, 20.0  # temperatures that are looked at
-GRID = 25  # of them at first, evenly on a logarithmic scale
-LEAST = 1e-7  # probability that a score is taken for at least, so that one clip cannot cost infinitely much
+COLDEST = 0.05  # lowest temperature tried
+HOTTEST = 20.0  # highest temperature tried
+GRID = 25  # temperatures tried at first, evenly on a logarithmic scale
+LEAST = 1e-7  # lowest probability that a score is taken for, so that no clip costs infinitely much
 BINS = 15
 
 # --- learning
@@ -32,16 +33,14 @@ class Evidence:
     targets: np.ndarray
     """`(clips, labels)` bool."""
     known: np.ndarray
-    """Labels that the clips were labelled with, `(labels,)` bool; of the others nobody said that they are
-    absent.
-    """
+    """Labels that the clips were labelled with, `(labels,)` bool; the other labels may be there unsaid."""
     score: Callable[[np.ndarray], np.ndarray]
     """Logits to scores, as the model does."""
     merge: windows.Merge = "mean"
     task: str = "multi-label"
 
     def part(self, rows: np.ndarray) -> "Evidence":
-        """Some of the clips."""
+        """The evidence of the clips with these indices."""
         return Evidence(
             [self.logits[i] for i in rows], self.targets[rows], self.known, self.score, self.merge, self.task
         )
@@ -75,7 +74,7 @@ def fit_temperature(evidence: Evidence) -> float:
     """The temperature of the least loss on the labels that are known, between `COLDEST` and `HOTTEST`: a
     grid, then golden sections of the best part of it.
 
-    Source: temperature scaling of Guo et al., arXiv 1706.04599; with several labels a clip all share the one
+    Source: temperature scaling of Guo et al., arXiv 1706.04599; with several labels a clip all share a single
     temperature.
     """
     targets = evidence.targets[:, evidence.known]
@@ -89,17 +88,23 @@ def fit_temperature(evidence: Evidence) -> float:
 
 
 def golden_section(cost: Callable[[float], float], low: float, high: float, within: float = 1e-3) -> float:
-    """Where a function with one valley is lowest between `low` and `high`."""
+    """Where a function with a single valley is lowest between `low` and `high`."""
     share = (math.sqrt(5) - 1) / 2
-    left, right = high - share * (high - low), low + share * (high - low)
-    at_left, at_right = cost(left), cost(right)
+    left = high - share * (high - low)
+    right = low + share * (high - low)
+    at_left = cost(left)
+    at_right = cost(right)
     while high - low > within:
         if at_left <= at_right:
-            high, right, at_right = right, left, at_left
+            high = right
+            right = left
+            at_right = at_left
             left = high - share * (high - low)
             at_left = cost(left)
         else:
-            low, left, at_left = left, right, at_right
+            low = left
+            left = right
+            at_left = at_right
             right = low + share * (high - low)
             at_right = cost(right)
     return (low + high) / 2
@@ -108,13 +113,13 @@ def golden_section(cost: Callable[[float], float], low: float, high: float, with
 def fit_thresholds(
     scores: np.ndarray, targets: np.ndarray, precision: float | None = None
 ) -> tuple[np.ndarray, tuple[State, ...]]:
-    """A threshold for each label, `(labels,)` float32, and what each one is.
+    """A threshold for each label, `(labels,)` float32, and the state of each.
 
     Args:
         scores: `(clips, labels)` float32.
         targets: `(clips, labels)` bool.
-        precision: Take the lowest threshold whose precision is at least this; None is the one of the highest
-            F1, the higher of equal ones.
+        precision: Take the lowest threshold whose precision is at least this. None takes the threshold of the
+            highest F1, the higher of equal thresholds.
     """
     found = [_threshold(scores[:, k], targets[:, k], precision) for k in range(scores.shape[1])]
     return np.array([threshold for threshold, _ in found], np.float32), tuple(state for _, state in found)
@@ -127,7 +132,8 @@ def _threshold(scores: np.ndarray, targets: np.ndarray, precision: float | None)
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]
     last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # of each group of equal scores
-    hits, chosen = np.cumsum(targets[order])[last], last + 1
+    hits = np.cumsum(targets[order])[last]
+    chosen = last + 1
     if precision is None:
         best = int(np.argmax(2 * hits / (chosen + positives)))
     else:
@@ -135,7 +141,8 @@ def _threshold(scores: np.ndarray, targets: np.ndarray, precision: float | None)
         if len(good) == 0:
             return 1.0, "unreached"
         best = int(good[-1])
-    least, below = falling[last[best]], falling[last[best] + 1] if best + 1 < len(last) else np.float32(0)
+    least = falling[last[best]]
+    below = falling[last[best] + 1] if best + 1 < len(last) else np.float32(0)
     middle = np.float32((np.float64(least) + below) / 2)  # other clips' scores lie around these
     return float(middle if middle > below else least), "learned"
 
@@ -150,13 +157,15 @@ def cross_fitted(
     other parts' clips alone.
 
     Args:
-        parts: Which part each clip belongs to, `(clips,)`; with one part there are no others, and the clips'
-            own are taken.
+        parts: Which part each clip belongs to, `(clips,)`; a single part learns from its own
+            clips.
         precision: As `fit_thresholds`.
     """
-    scores, decisions = np.zeros(evidence.targets.shape, np.float32), np.zeros(evidence.targets.shape, bool)
+    scores = np.zeros(evidence.targets.shape, np.float32)
+    decisions = np.zeros(evidence.targets.shape, bool)
     for part in np.unique(parts):
-        inside, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
+        inside = np.flatnonzero(parts == part)
+        others = np.flatnonzero(parts != part)
         learned = evidence.part(others if len(others) else inside)
         temperature = fit_temperature(learned)
         thresholds, _ = fit_thresholds(learned.scores(temperature), learned.targets, precision)
@@ -178,7 +187,7 @@ class Worth:
     label_f1: tuple[np.ndarray, np.ndarray]
     """F1 of each label, `(labels,)`; nan where it is neither there nor decided."""
     parts: int
-    """How many times some clips were left out and the others learned from."""
+    """How many times a part of the clips was left out and the others learned from."""
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -187,11 +196,13 @@ class Worth:
 
 
 def worth(evidence: Evidence, parts: np.ndarray, precision: float | None = None) -> Worth:
-    """What is gained, by `cross_fitted`; its arguments."""
+    """What a calibration gains, by `cross_fitted`, whose arguments these are."""
     scores, decisions = cross_fitted(evidence, parts, precision)
-    raw, known, targets = evidence.scores(1.0), evidence.known, evidence.targets
+    raw = evidence.scores(1.0)
+    known = evidence.known
+    targets = evidence.targets
     pairs = ((raw, raw >= DEFAULT), (scores, decisions))
-    bins = [reliability(some[:, known], targets[:, known], evidence.task) for some, _ in pairs]
+    bins = [reliability(table[:, known], targets[:, known], evidence.task) for table, _ in pairs]
     whole = [decided(made[:, known], targets[:, known]) for _, made in pairs]
     each = [
         np.array([decided(made[:, k], targets[:, k])["f1"] for k in range(len(known))]) for _, made in pairs
@@ -200,15 +211,18 @@ def worth(evidence: Evidence, parts: np.ndarray, precision: float | None = None)
 
 
 def reliability(scores: np.ndarray, targets: np.ndarray, task: str) -> np.ndarray:
-    """Of each of `BINS` stretches of scores that has some: their mean, the share that is right, their count,
-    which stretch it is; `(bins, 4)` float64.
+    """Of each bin that has scores: their mean, the share that is right, their count, the bin's index.
 
-    What counts is every score with several labels a clip, and each clip's highest score with one.
+    `(bins, 4)` float64; `BINS` bins of equal width. With several labels a clip every score counts, with a
+    single label each clip's highest score.
     """
     if task != "multi-label":
-        clips, best = np.arange(len(scores)), scores.argmax(axis=1)
-        scores, targets = scores[clips, best], targets[clips, best]
-    said, right = scores.ravel().astype(np.float64), targets.ravel()
+        clips = np.arange(len(scores))
+        best = scores.argmax(axis=1)
+        scores = scores[clips, best]
+        targets = targets[clips, best]
+    said = scores.ravel().astype(np.float64)
+    right = targets.ravel()
     bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     sums = [np.bincount(bins, weights=values, minlength=BINS)[counts > 0] for values in (said, right)]
@@ -232,7 +246,8 @@ def expected_error(bins: np.ndarray) -> float:
 def decided(decisions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Precision, recall and F1 of decisions, all clips and labels together."""
     hits = int((decisions & targets).sum())
-    said, there = int(decisions.sum()), int(targets.sum())
+    said = int(decisions.sum())
+    there = int(targets.sum())
     return {
         "precision": hits / said if said else float("nan"),
         "recall": hits / there if there else float("nan"),

@@ -1,7 +1,6 @@
-"""calibration -> one page: whether scores mean probabilities, before and after, and what the thresholds do
-for each label.
+"""calibration -> a page: whether scores mean probabilities, and what the thresholds do for each label.
 
-In: a `Calibration` and what it is worth on clips that had no part in it. Out: one HTML file that needs
+In: a `Calibration` and its worth on clips that had no part in it. Out: an HTML file that needs
 nothing else, `reliability.html` beside the calibration. Nothing is learned or measured here. The template is
 `assets/pages/calibrate.html`.
 """
@@ -29,10 +28,10 @@ BELOW = 0.1  # scores of an empty bin: below the axis, which is logarithmic
 
 
 def page(name: str, calibration: Calibration, worth: Worth, task: str) -> str:
-    """The calibration as one HTML file.
+    """The calibration as an HTML file.
 
     Args:
-        name: The model's.
+        name: The model's name.
         task: `multi-label` or `single-label`.
     """
     return html.page(
@@ -61,7 +60,8 @@ def page(name: str, calibration: Calibration, worth: Worth, task: str) -> str:
 def interval(share: float, count: float) -> tuple[float, float]:
     """Wilson's 95 % interval of a share among so many."""
     shrunk = Z * Z / count
-    middle, half = share + shrunk / 2, Z * math.sqrt(share * (1 - share) / count + shrunk / (4 * count))
+    middle = share + shrunk / 2
+    half = Z * math.sqrt(share * (1 - share) / count + shrunk / (4 * count))
     return (middle - half) / (1 + shrunk), (middle + half) / (1 + shrunk)
 
 
@@ -92,7 +92,8 @@ def plots(worth: Worth) -> list[Plot]:
         axes.set(xlim=(-0.02, 1.02), yscale="log", ylim=(0.8, None))
 
     edges = np.repeat(np.linspace(0, 1, BINS + 1), 2)
-    points, counts = {}, {}
+    points = {}
+    counts = {}
     for name, bins in zip(NAMES, worth.bins, strict=True):
         points[name] = (bins[:, 0], bins[:, 1])
         all_counts = np.full(BINS, BELOW)

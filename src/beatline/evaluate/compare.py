@@ -1,10 +1,9 @@
-"""two models -> what tells them apart: both on the same clips and labels, figure by figure and label by
-label.
+"""two models -> what tells them apart on the same clips and labels, by figure and by label.
 
 In: two `Predictions`, of runs, or made here by scoring labelled clips with any tagger. Out: a `Comparison`:
 the figures of both on the clips and labels that both have, and the differences with their paired bootstrap
-intervals. Copies of AudioSet differ by up to 15 % of their clips, so figures of different clip lists say
-little beside each other. What to look at and listen to is for `comparison_page`.
+intervals. Copies of AudioSet differ by up to 15 % of their clips: figures of different clip lists say little
+beside each other. `compare_page` shows what to look at and to listen to.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
 from beatline.data.manifest.table import shared
 from beatline.data.store import Store
-from beatline.evaluate import labelled, metrics
+from beatline.evaluate import bootstrap, labelled, metrics
 from beatline.evaluate.labelled import Labelled
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions, common
@@ -48,7 +47,7 @@ class Comparison:
     labels_each: tuple[int, int]
     """Labels of each."""
     hashes: tuple[str, str]
-    """SHA-256 of each one's clip list."""
+    """SHA-256 of each model's clip list."""
     predictions: tuple[Predictions, Predictions] = field(repr=False)
     """Of the common clips, with the common labels."""
     figures: tuple[Figures, Figures]
@@ -57,7 +56,7 @@ class Comparison:
     """95 % intervals of the differences, by figure."""
     label_intervals: list[Interval | None] = field(repr=False)
     """95 % intervals of the difference in each label's AP; None where it is undefined, or the label has under
-    `metrics.LEAST_POSITIVES` clips.
+    `bootstrap.LEAST_POSITIVES` clips.
     """
 
     @property
@@ -70,11 +69,11 @@ class Comparison:
         return self.figures[1].ap - self.figures[0].ap
 
     def differences(self) -> dict[str, float]:
-        """The second one's figures less the first's, by name."""
+        """The second model's figures less the first's, by name."""
         return {name: getattr(self.figures[1], name) - getattr(self.figures[0], name) for name in NAMES}
 
     def certain(self) -> tuple[int, int]:
-        """How many labels have an interval without 0, and how many have one at all."""
+        """How many labels have an interval without 0, and how many have an interval."""
         known = [span for span in self.label_intervals if span]
         return sum(not low <= 0 <= high for low, high in known), len(known)
 
@@ -120,12 +119,12 @@ def find_predictions(folder: Path) -> Predictions:
 def compare(
     first: Predictions, second: Predictions, names: tuple[str, str], resamples: int = 1000
 ) -> Comparison:
-    """Both scored on the clips and labels that both have; a label is the same by mid or else by name, and
-    called as the first calls it.
+    """Both models scored on the clips and labels that both have. A label is the same by mid or else by name,
+    and has the first model's name.
 
     Raises:
-        UserError: `label-mismatch` where they share no label, or disagree about those of a common clip;
-            `no-clips` where they share none.
+        UserError: `label-mismatch` where the models share no label, or disagree about the labels of a common
+            clip; `no-clips` where they share no clip.
     """
     pairs = shared(first.labels, second.labels)
     if not pairs:
@@ -133,7 +132,7 @@ def compare(
             "label-mismatch",
             f"cannot compare {names[0]} and {names[1]}",
             "they have no label in common",
-            "compare models that share some mids or names",
+            "compare models that share mids or names",
         )
     columns, others = map(list, zip(*pairs, strict=True))
     labels = first.labels.select(columns)
@@ -150,7 +149,7 @@ def compare(
             cause,
             "predict both with one label table, or check that their ids mean the same clips",
         )
-    intervals, label_intervals = metrics.difference_intervals(a.scores, b.scores, a.targets, resamples)
+    intervals, label_intervals = bootstrap.difference_intervals(a.scores, b.scores, a.targets, resamples)
     return Comparison(
         names=names,
         clips=(len(first.ids), len(second.ids)),
@@ -179,8 +178,9 @@ def _figures(predictions: Predictions) -> Figures:
 
 
 def find_clips(source: Path) -> Labelled:
-    """The test clips of a store or of a run; of a table or a folder of classes (see `manifest.lists`) its
-    test clips, or all where it names no splits.
+    """The test clips of a store or of a run, or of a table or a folder of classes (`data.manifest.lists`).
+
+    A table or folder that names no splits gives all its clips.
 
     Raises:
         UserError: `missing-file`, `corrupt-artefact`, `no-clips`, `bad-table`; `not-a-file` for a folder that
@@ -205,7 +205,7 @@ def find_clips(source: Path) -> Labelled:
             "not-a-file",
             f"cannot take clips from {folder}",
             f"it holds {kind}",
-            "give a store, a table, or a folder with one folder for each class",
+            "give a store, a table, or a folder with a folder for each class",
         )
     store = Store.open(folder)
     return labelled.of_store(str(source), store, store.splits["test"], "test")
@@ -214,14 +214,15 @@ def find_clips(source: Path) -> Labelled:
 def score(
     tagger: AudioTagger, clips: Labelled, advance: Callable[[int], object] = lambda count: None
 ) -> tuple[Predictions, list[str]]:
-    """What a tagger says of clips, for the labels that both know, by mid or by name; and the clips that could
-    not be read, each with its reason.
+    """A tagger's predictions for clips, in the labels that both know; and the clips that could not be read,
+    each with its reason.
 
     Args:
         advance: Called with the number of clips just done.
 
     Raises:
-        UserError: `label-mismatch` where they share no label; `no-clips` where none can be read.
+        UserError: `label-mismatch` where tagger and clips share no label; `no-clips` where no clip can be
+            read.
     """
     pairs = shared(tagger.labels, clips.labels)
     if not pairs:
@@ -232,14 +233,15 @@ def score(
             "write labels as the model does: `beatline tag --top 1000` shows them",
         )
     columns, truths = map(list, zip(*pairs, strict=True))
-    places, refused = [], []
+    indices: list[int] = []
+    refused: list[str] = []
 
     def sources() -> Iterator[tuple[np.ndarray, int]]:
-        for place, samples in enumerate(clips.read(range(len(clips.ids)))):
+        for index, samples in enumerate(clips.read(range(len(clips.ids)))):
             if isinstance(samples, UserError):
-                refused.append(f"{clips.ids[place]}: {samples.cause}")
+                refused.append(f"{clips.ids[index]}: {samples.cause}")
                 continue
-            places.append(place)
+            indices.append(index)
             yield samples, SAMPLE_RATE
 
     rows = []
@@ -257,7 +259,7 @@ def score(
         )
     labels = tagger.labels.select(columns)
     return Predictions(
-        tuple(clips.ids[i] for i in places), np.stack(rows), clips.targets[places][:, truths], labels
+        tuple(clips.ids[i] for i in indices), np.stack(rows), clips.targets[indices][:, truths], labels
     ), refused
 
 
@@ -289,24 +291,22 @@ def console(result: Comparison) -> str:
         )
     gains = result.gains
     order = [k for k in np.argsort(-gains, kind="stable") if not np.isnan(gains[k])]
-    best, worst = (
-        [k for k in order[:LABELS_SHOWN] if gains[k] > 0],
-        [k for k in order[: -LABELS_SHOWN - 1 : -1] if gains[k] < 0],
-    )
-    for title, some in (("AP gained most", best), ("AP lost most", worst)):
-        if some:
+    best = [k for k in order[:LABELS_SHOWN] if gains[k] > 0]
+    worst = [k for k in order[: -LABELS_SHOWN - 1 : -1] if gains[k] < 0]
+    for title, shown in (("AP gained most", best), ("AP lost most", worst)):
+        if shown:
             lines += ["", title]
             lines += [
                 f"  {result.labels.names[k][:30]:30}{100 * a.ap[k]:6.1f}{100 * b.ap[k]:6.1f}"
                 f"{100 * gains[k]:+7.1f}{_span(result.label_intervals[k], 100, 1)}"
-                for k in some
+                for k in shown
             ]
     sure, known = result.certain()
     if known:
         lines += [
             "",
             f"{sure} of {known} labels have an interval of their own that excludes 0; chance alone gives "
-            f"some {known / 20:.0f}",
+            f"about {known / 20:.0f}",
         ]
     return "\n".join(lines)
 

@@ -1,8 +1,7 @@
-"""comparison -> one page: the figures of two models, label by label, and the clips to listen to where they
-disagree.
+"""comparison -> a page: two models label by label, and clips to listen to where they disagree.
 
-In: a `Comparison`, and the samples of clips. Out: one HTML file that needs nothing else. Nothing is scored
-here; which clips are worth listening to is decided here. The template is `assets/pages/compare.html`.
+In: a `Comparison`, and the samples of clips. Out: an HTML file that needs nothing else. Nothing is scored
+here; this module chooses the clips to listen to. The template is `assets/pages/compare.html`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 
 from beatline.core import html
 from beatline.data.inspection_page import plain
-from beatline.evaluate import metrics
+from beatline.evaluate import bootstrap, ranking
 from beatline.evaluate.compare import NAMES, Comparison
 from beatline.evaluate.predictions import Predictions
 from beatline.evaluate.report_page import heard
@@ -42,11 +41,11 @@ def disagreements(result: Comparison) -> dict[str, list[int]]:
 
 
 def _clip_ap(predictions: Predictions) -> np.ndarray:
-    return metrics.average_precision(predictions.scores.T, predictions.targets.T)
+    return ranking.average_precision(predictions.scores.T, predictions.targets.T)
 
 
 def page(result: Comparison, sounds: Mapping[str, np.ndarray] = MappingProxyType({})) -> str:
-    """The comparison as one HTML file.
+    """The comparison as an HTML file.
 
     Args:
         sounds: Samples, int16 at 16 kHz, by clip id; a clip without them has no picture and no player.
@@ -78,7 +77,7 @@ def page(result: Comparison, sounds: Mapping[str, np.ndarray] = MappingProxyType
         order=sorted(range(len(gains)), key=lambda k: (np.isnan(gains[k]), -gains[k])),
         sure=sure,
         known=known,
-        least_positives=metrics.LEAST_POSITIVES,
+        least_positives=bootstrap.LEAST_POSITIVES,
     )
 
 

@@ -38,38 +38,37 @@ class Labelled:
     name: str
     ids: tuple[str, ...]
     recordings: tuple[str, ...]
-    """What each was cut from; those of one recording are not independent."""
+    """The recording of each clip; clips of the same recording are not independent."""
     targets: np.ndarray = field(repr=False)
     """`(clips, labels)` bool."""
     labels: LabelSet = field(repr=False)
     splits: tuple[tuple[str, ...], ...] = field(repr=False)
-    """Of each clip, as far as the data names them."""
+    """The splits of each clip, as far as the data names them."""
     read: Callable[[Sequence[int]], Iterator[np.ndarray | UserError]] = field(repr=False)
-    """The samples of the clips at these places, int16 at 16 kHz, or why there are none."""
+    """The samples of the clips with these indices, int16 at 16 kHz, or why a clip has none."""
     rejected: tuple[Rejected, ...] = ()
     """Rows and files that became no clip."""
 
-    def part(self, places: Sequence[int]) -> "Labelled":
-        """Some of the clips."""
-        own, read = [int(i) for i in places], self.read
+    def part(self, indices: Sequence[int]) -> "Labelled":
+        """The clips with these indices, in this order."""
+        own = [int(i) for i in indices]
+        read = self.read
         return replace(
             self,
             ids=tuple(self.ids[i] for i in own),
             recordings=tuple(self.recordings[i] for i in own),
             splits=tuple(self.splits[i] for i in own),
             targets=self.targets[own],
-            read=lambda some: read([own[i] for i in some]),
+            read=lambda wanted: read([own[i] for i in wanted]),
         )
 
     def samples_of(self, wanted: Iterable[str]) -> dict[str, np.ndarray]:
-        """Samples by id, `(samples,)` int16 at 16 kHz, of those of these clips that are there and can be
-        read.
-        """
-        known = {clip_id: place for place, clip_id in enumerate(self.ids)}
-        places = [known[clip_id] for clip_id in wanted if clip_id in known]
+        """Samples by id, `(samples,)` int16 at 16 kHz, of the wanted clips that are known and can be read."""
+        known = {clip_id: index for index, clip_id in enumerate(self.ids)}
+        indices = [known[clip_id] for clip_id in wanted if clip_id in known]
         return {
-            self.ids[place]: samples
-            for place, samples in zip(places, self.read(places), strict=True)
+            self.ids[index]: samples
+            for index, samples in zip(indices, self.read(indices), strict=True)
             if not isinstance(samples, UserError)
         }
 
@@ -83,22 +82,22 @@ def store_of(folder: Path) -> Path | None:
     """The store that a folder is, or that belongs to the run in it."""
     if artefact.contents_file(folder).exists():
         return folder
-    places = [folder / "store"] + (
+    folders = [folder / "store"] + (
         [load_config(folder / "config.yaml").store_folder] if (folder / "config.yaml").exists() else []
     )
-    return next((place for place in places if artefact.contents_file(place).exists()), None)
+    return next((found for found in folders if artefact.contents_file(found).exists()), None)
 
 
-def of_store(name: str, store: Store, places: np.ndarray, split: str) -> Labelled:
-    """Clips of a store."""
+def of_store(name: str, store: Store, indices: np.ndarray, split: str) -> Labelled:
+    """The clips of a store with these indices."""
     return Labelled(
         name,
-        tuple(store.ids[int(i)] for i in places),
-        tuple(store.clip(int(i))["recording"] for i in places),
-        store.targets(places) > 0.5,
+        tuple(store.ids[int(i)] for i in indices),
+        tuple(store.clip(int(i))["recording"] for i in indices),
+        store.targets(indices) > 0.5,
         store.labels,
-        ((split,),) * len(places),
-        lambda some: (store.samples(int(places[i])) for i in some),
+        ((split,),) * len(indices),
+        lambda wanted: (store.samples(int(indices[i])) for i in wanted),
     )
 
 
@@ -117,8 +116,8 @@ def validation(run: Path) -> Labelled:
             "give a run, or labelled clips with --csv",
         )
     store = Store.open(folder)
-    places = np.setdiff1d(store.splits["val"], store.splits["test"])
-    if len(places) == 0:
+    clips = np.setdiff1d(store.splits["val"], store.splits["test"])
+    if len(clips) == 0:
         cause = (
             "its validation clips are test clips"
             if len(store.splits["val"])
@@ -130,7 +129,7 @@ def validation(run: Path) -> Labelled:
             cause,
             "give labelled clips that are neither with --csv",
         )
-    return of_store(str(folder), store, places, "val")
+    return of_store(str(folder), store, clips, "val")
 
 
 def listed(source: Path) -> Labelled:
@@ -145,7 +144,7 @@ def listed(source: Path) -> Labelled:
             "missing-file",
             f"cannot read {source}",
             "there is no such file or folder",
-            "give a table with columns file,labels or a folder with one for each class",
+            "give a table with columns file,labels or a folder with a folder for each class",
         )
     found, labels = manifest.read_listed(source)
     if not found.clips:
@@ -162,8 +161,8 @@ def listed(source: Path) -> Labelled:
 
 
 def of_data(data: DataConfig) -> Labelled:
-    """All clips of configured data, with the splits that it names or makes; a test clip is none of
-    validation.
+    """All clips of configured data, with the splits that the data names or makes. A test clip is no
+    validation clip.
 
     Raises:
         UserError: As `manifest.read`, but a test split may be empty.
@@ -174,9 +173,9 @@ def of_data(data: DataConfig) -> Labelled:
         for i in table.splits[name]:
             homes[i] = (name,)
     name = next(
-        str(place)
-        for place in (data.audioset, data.kaldi, data.folder, data.csv, data.root)
-        if place is not None
+        str(source)
+        for source in (data.audioset, data.kaldi, data.folder, data.csv, data.root)
+        if source is not None
     )
     return _labelled(name, table.clips, homes, table.labels, table.rejected)
 
@@ -192,8 +191,8 @@ def _labelled(
     for row, clip in zip(targets, clips, strict=True):
         row[[labels.index_of_mid[mid] for mid in clip.labels]] = True
 
-    def read(places: Sequence[int]) -> Iterator[np.ndarray | UserError]:
-        jobs = (Job(clips[i].path, clips[i].member, clips[i].start, clips[i].end) for i in places)
+    def read(indices: Sequence[int]) -> Iterator[np.ndarray | UserError]:
+        jobs = (Job(clips[i].path, clips[i].member, clips[i].start, clips[i].end) for i in indices)
         with Decoders(max(1, (os.cpu_count() or 2) // 2)) as decoders:
             for result in decoders.map(jobs):
                 yield result if isinstance(result, UserError) else result.samples
@@ -211,7 +210,7 @@ def _labelled(
 
 
 def for_labels(clips: Labelled, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
-    """Targets `(clips, labels)` bool in a model's labels, met by mid or by name; and which of them occur,
+    """Targets `(clips, labels)` bool in a model's labels, matched by mid or by name; and which labels occur,
     `(labels,)` bool.
     """
     targets = np.zeros((len(clips.ids), len(labels)), bool)
@@ -224,14 +223,14 @@ def for_labels(clips: Labelled, labels: LabelSet) -> tuple[np.ndarray, np.ndarra
 class Heard:
     """What a model says of clips."""
 
-    places: np.ndarray
-    """Those of the clips that could be read, `(heard,)`."""
+    indices: np.ndarray
+    """Indices of the clips that could be read, `(heard,)`."""
     logits: list[np.ndarray] = field(repr=False)
-    """Of each of these `(windows, labels)` float32."""
+    """Of each of these clips `(windows, labels)` float32."""
     embeddings: np.ndarray = field(repr=False)
     """`(heard, width)` float32, each the mean over its windows."""
     refused: list[str]
-    """The others, each with its reason."""
+    """The ids of the other clips, each with its reason."""
 
 
 def hear(tagger: AudioTagger, clips: Labelled, advance: Callable[[], object] = lambda: None) -> Heard:
@@ -241,35 +240,38 @@ def hear(tagger: AudioTagger, clips: Labelled, advance: Callable[[], object] = l
         advance: Called after each clip.
 
     Raises:
-        UserError: `no-clips` where none can be read.
+        UserError: `no-clips` where no clip can be read.
     """
-    places, logits, embeddings, refused = [], [], [], []
-    for place, samples in enumerate(buffered(clips.read(range(len(clips.ids))), AHEAD)):
+    indices: list[int] = []
+    logits: list[np.ndarray] = []
+    embeddings: list[np.ndarray] = []
+    refused: list[str] = []
+    for index, samples in enumerate(buffered(clips.read(range(len(clips.ids))), AHEAD)):
         advance()
         if isinstance(samples, UserError):
-            refused.append(f"{clips.ids[place]}: {samples.cause}")
+            refused.append(f"{clips.ids[index]}: {samples.cause}")
             continue
         cut = windows.cut([samples], round(tagger.window * SAMPLE_RATE), round(tagger.hop * SAMPLE_RATE))
         outputs = tagger.engine.outputs([part for _, part in cut])
-        places.append(place)
+        indices.append(index)
         logits.append(outputs.logits)
         embeddings.append(outputs.embeddings.mean(axis=0))
-    if not places:
+    if not indices:
         raise UserError(
             "no-clips",
             f"cannot learn from {clips.name}",
             f"no clip can be read; the first, {refused[0]}",
             "check its files",
         )
-    return Heard(np.array(places), logits, np.stack(embeddings), refused)
+    return Heard(np.array(indices), logits, np.stack(embeddings), refused)
 
 
 def folds(recordings: Sequence[str], targets: np.ndarray, count: int) -> np.ndarray:
-    """Which of `count` parts each clip belongs to, `(clips,)`: recordings whole, each label spread over the
-    parts, and the same for the same clips in any order.
+    """Which of `count` parts each clip belongs to, `(clips,)`: recordings stay whole, labels are spread over
+    the parts, and the order of the clips does not matter.
 
-    With at least as many parts as recordings each of these is its own. Recordings are dealt out in the order
-    of their rarest label, each to the part that has least of its labels, then least clips.
+    With at least as many parts as recordings, each recording is a part of its own. Recordings are dealt out
+    in the order of their rarest label, each to the part with the least of its labels, then the fewest clips.
     """
     names, of = np.unique(np.array(list(recordings)), return_inverse=True)
     if count >= len(names):
@@ -282,11 +284,9 @@ def folds(recordings: Sequence[str], targets: np.ndarray, count: int) -> np.ndar
         range(len(names)),
         key=lambda i: (rarity[i], hashlib.sha256(str(names[i]).encode("utf-8", "surrogateescape")).digest()),
     )
-    held, sizes, part = (
-        np.zeros((count, targets.shape[1]), np.int64),
-        np.zeros(count, np.int64),
-        np.zeros(len(names), np.int64),
-    )
+    held = np.zeros((count, targets.shape[1]), np.int64)
+    sizes = np.zeros(count, np.int64)
+    part = np.zeros(len(names), np.int64)
     for i in order:
         shares = (held[:, rows[i] > 0] / np.maximum(totals[rows[i] > 0], 1)).sum(axis=1)
         part[i] = min(range(count), key=lambda k: (shares[k], sizes[k], k))

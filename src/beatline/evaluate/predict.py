@@ -42,11 +42,12 @@ def score_clips(
 def score_windows(
     engine: Engine, store: Store, clips: np.ndarray, window: int, advance: Advance = lambda done: None
 ) -> np.ndarray:
-    """As `score_clips`, of clips too long for a pass, whose memory grows with the square of their length: the
-    mean over windows that overlap by half, as `tag` does.
+    """As `score_clips`, for clips too long for a pass: the mean over windows that overlap by half.
+
+    The memory of a pass grows with the square of a clip's length.
 
     Args:
-        window: Samples; what is longer is cut.
+        window: Samples; longer clips are cut.
     """
     scores = np.empty((len(clips), len(engine.labels)), np.float32)
     for row, clip in zip(scores, clips, strict=True):
@@ -68,8 +69,8 @@ def predict(
 
     Args:
         engine: Its labels are the store's, in the store's order.
-        longest: Seconds; longer clips are scored in windows of it, see `score_windows`.
-        workers: As `score_clips`, and so `advance`.
+        longest: Seconds; longer clips are scored in windows of this length, see `score_windows`.
+        workers, advance: As `score_clips`.
     """
     clips = store.splits[split]
     is_long = store.lengths[clips] > longest * SAMPLE_RATE

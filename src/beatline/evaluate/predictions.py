@@ -1,5 +1,4 @@
-"""predict -> predictions -> metrics: scores and targets of a list of clips, on disk and from ESPnet's text
-files.
+"""predict -> predictions -> metrics: scores and targets of clips, on disk and in ESPnet's text files.
 
 In and out: a published folder (`scores.npy`, `targets.npy`, `clips.csv`, `labels.csv`), or ESPnet's `score`,
 `text` and `token_list`. What the scores are worth is for `metrics` to say.
@@ -22,10 +21,8 @@ from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet, espnet_token, from_espnet_tokens
 
 FILES = ("scores.npy", "targets.npy", "clips.csv", "labels.csv")
-ESPNET_SPECIAL = (
-    "<blank>",
-    "<unk>",
-)  # the end of ESPnet's token list; its scorer takes the last two tokens for these
+# the end of ESPnet's token list; its scorer takes the last two tokens for these
+ESPNET_SPECIAL = ("<blank>", "<unk>")
 
 
 @dataclass(frozen=True)
@@ -97,9 +94,8 @@ class Predictions:
             UserError: `disk-full` or `not-writable`.
         """
         out = io.StringIO()
-        writer = csv.writer(
-            out, lineterminator="\n", quoting=csv.QUOTE_ALL
-        )  # else a carriage return in an id would be read as a line's end
+        # unquoted, a carriage return in an id would be read as a line's end
+        writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(["id", "labels"])
         writer.writerows(
             [name, ";".join(self.labels.mids[k] for k in np.flatnonzero(row))]
@@ -143,14 +139,14 @@ class Predictions:
 
     @staticmethod
     def from_espnet(score_file: Path, text_file: Path, token_list: Path) -> "Predictions":
-        """Reads ESPnet's text files: `<id> <score> ...` per clip, `<id> <label> ...` per clip, and one token
+        """Reads ESPnet's text files: `<id> <score> ...` per clip, `<id> <label> ...` per clip, and a token
         per line.
 
         Labels are in the token list's order, which is ESPnet's: by falling training frequency. A clip with no
-        label, or with `<blank>` for one, has none.
+        label, or with the label `<blank>`, has none.
 
         Args:
-            text_file: The reference labels (the data folder's `text`, not the one that inference wrote).
+            text_file: The reference labels (the data folder's `text`, not the file that inference wrote).
 
         Raises:
             UserError: `missing-file`, `empty-file`, `bad-scores`, `unknown-label`, `duplicate-id`, naming
@@ -160,20 +156,19 @@ class Predictions:
         labels = from_espnet_tokens(tokens)
         outputs = {token: i for i, token in enumerate(token for token in tokens if not _is_special(token))}
         truth: dict[str, np.ndarray] = {}
-        for place, name, names in _lines(text_file, "clip"):
+        for line, name, names in _lines(text_file, "clip"):
             unknown = [token for token in names if token not in outputs and not _is_special(token)]
             if unknown:
                 raise UserError(
                     "unknown-label",
-                    place,
+                    line,
                     f"label {unknown[0]!r} is not in {token_list}",
                     "give the token list that belongs to it",
                 )
             truth[name] = np.zeros(len(labels), bool)
             truth[name][[outputs[token] for token in names if token in outputs]] = True
         scored = {
-            name: _scores_of(place, numbers, len(labels))
-            for place, name, numbers in _lines(score_file, "clip")
+            name: _scores_of(line, numbers, len(labels)) for line, name, numbers in _lines(score_file, "clip")
         }
         different = sorted(scored.keys() ^ truth.keys())
         if different:
@@ -193,7 +188,7 @@ class Predictions:
         `reference_text` and `token_list`.
 
         The token list is in the order of `labels`; ESPnet's mean_acc depends on it
-        (`metrics.frequency_order`).
+        (`ranking.frequency_order`).
 
         Args:
             label_table: CSV that lies beside them as `labels.csv`.
@@ -213,7 +208,7 @@ class Predictions:
                 raise UserError(
                     "bad-table",
                     f"{kind} {wrong[0]!r}",
-                    "ESPnet's files need one word, without white space, <>, or a second of the same name",
+                    "ESPnet's files need a word without white space or <>, and no second of the same name",
                     "rename it",
                 )
 
@@ -237,7 +232,7 @@ def common(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
     """Both predictions for the clips that both have, clips and labels in the order of `a`.
 
     Raises:
-        UserError: `label-mismatch`; `no-clips` where they share none.
+        UserError: `label-mismatch`; `no-clips` where the predictions share no clip.
     """
     b = b.with_labels(a.labels)
     row_in_b = {name: i for i, name in enumerate(b.ids)}
@@ -264,43 +259,41 @@ def _is_special(token: str) -> bool:
     return token.startswith("<") and token.endswith(">")
 
 
-def _scores_of(place: str, numbers: list[str], labels: int) -> np.ndarray:
-    """One clip's scores, float32: what ESPnet's models put out, so that nothing is lost."""
+def _scores_of(line: str, numbers: list[str], labels: int) -> np.ndarray:
+    """A clip's scores, float32 as ESPnet's models give them, so that nothing is lost."""
     if len(numbers) != labels:
         remedy = (
             "run ESPnet's inference with --output_all_probabilities true, on clips long enough, and "
             "give the token list that belongs to it"
         )
-        raise UserError("bad-scores", place, f"{len(numbers)} scores for {labels} labels", remedy)
+        raise UserError("bad-scores", line, f"{len(numbers)} scores for {labels} labels", remedy)
     try:
         row = np.array([float(number) for number in numbers], np.float32)
     except ValueError as error:
-        raise UserError("bad-scores", place, str(error), "write one number for each label") from error
+        raise UserError("bad-scores", line, str(error), "write one number for each label") from error
     if not ((row >= 0) & (row <= 1)).all():
-        raise UserError(
-            "bad-scores", place, "a score is not a number between 0 and 1", "score the clip again"
-        )
+        raise UserError("bad-scores", line, "a score is not a number between 0 and 1", "score the clip again")
     return row
 
 
 def _lines(path: Path, what: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Of each line that holds something: its place (file and line number), its first word, which no other
-    line has, and the other words.
+    """Of each line with words: file and line number, the first word, which no other line has, and the other
+    words.
     """
     seen: set[str] = set()
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, line in enumerate(file, 1):
-                words = line.split()
+            for number, text in enumerate(file, 1):
+                words = text.split()
                 if not words:
                     continue
-                place = f"{path} line {number}"
+                line = f"{path} line {number}"
                 if words[0] in seen:
                     raise UserError(
-                        "duplicate-id", place, f"{what} {words[0]} occurs twice", f"list every {what} once"
+                        "duplicate-id", line, f"{what} {words[0]} occurs twice", f"list every {what} once"
                     )
                 seen.add(words[0])
-                yield place, words[0], words[1:]
+                yield line, words[0], words[1:]
     except OSError as error:
         raise UserError(
             "missing-file", f"cannot read {path}", error.strerror or str(error), "check the path and the file"

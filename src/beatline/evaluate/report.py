@@ -1,8 +1,8 @@
 """metrics -> report: a folder that a person reads, the last arrow of the straight line.
 
 In: figures, scores with targets, the training log, the configuration and what became of the data. Out:
-`RESULTS.md` in the recipe's form, `labels.csv` and `report.html`, which `report_page` makes. No score is made
-here.
+`RESULTS.md` in the recipe's form, `labels.csv` and `report.html`, which `report_page` makes. Nothing is
+scored here.
 """
 
 import platform
@@ -21,7 +21,7 @@ from beatline.evaluate.report_page import HEADLINES, ReportInputs, page
 
 
 def environment() -> dict[str, str]:
-    """Where and with what this ran: date, versions, git hash, platform."""
+    """Date, versions, git hash and platform of this run, by name."""
     return {
         "date": datetime.now().astimezone().strftime("%a %b %d %H:%M:%S %Z %Y"),
         "python version": sys.version.replace("\n", " "),
@@ -43,7 +43,7 @@ def git_hash(folder: Path) -> str:
         ).stdout.strip()
 
     try:
-        # a package installed into some repository's .venv is not that repository's code: it must be tracked
+        # a package installed into a repository's .venv is not that repository's code: git must track it
         return (
             git("ls-files", "--", ".")
             and git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
@@ -53,8 +53,7 @@ def git_hash(folder: Path) -> str:
 
 
 def write(folder: Path, inputs: ReportInputs) -> Path:
-    """Publishes the report as a folder with `RESULTS.md`, `labels.csv` and `report.html`, and returns the
-    page's path.
+    """The path of the page. Publishes the report: a folder with `RESULTS.md`, `labels.csv`, `report.html`.
 
     Raises:
         UserError: `disk-full`, `not-writable`; `corrupt-artefact` where a clip's audio cannot be read.

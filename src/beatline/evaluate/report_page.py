@@ -1,4 +1,4 @@
-"""What a run ends with, as one page: curves, labels, mistakes, the best and the worst clips to listen to.
+"""What a run ends with, as a page: curves, labels, mistakes, the best and the worst clips to listen to.
 
 In: `ReportInputs`. Out: the text of `report.html`, which needs nothing else and asks no server for anything.
 The template is `assets/pages/report.html`; functions give the values of its sections. No score is made.
@@ -19,7 +19,7 @@ import torch
 from beatline.core import html
 from beatline.core.html import POINTS, Plot, Sound, line_plot, number, thin
 from beatline.core.labels import audioset
-from beatline.evaluate import metrics
+from beatline.evaluate import ranking
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
 from beatline.model.fbank import log_mel
@@ -89,7 +89,7 @@ class ReportInputs:
 
 
 def page(inputs: ReportInputs) -> str:
-    """The report as one HTML file."""
+    """The report as an HTML file."""
     return html.page(
         "report.html",
         inputs=inputs,
@@ -184,7 +184,7 @@ def learning_curves(inputs: ReportInputs) -> list[Plot]:
 
 
 def best_first(ap: np.ndarray) -> list[int]:
-    """Indices of the labels, `(labels,)`, by falling AP; those without one last."""
+    """Indices of the labels, `(labels,)`, by falling AP; labels without AP come last."""
     return [int(i) for i in np.argsort(np.where(np.isnan(ap), np.inf, -ap), kind="stable")]
 
 
@@ -214,7 +214,7 @@ def precision_recall(inputs: ReportInputs) -> Plot | None:
 
 def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Recall, evenly spaced as far as it goes, and the highest precision at each."""
-    precision, recall = metrics.precision_recall(scores, targets)
+    precision, recall = ranking.precision_recall(scores, targets)
     keep = np.unique(np.searchsorted(recall, np.linspace(0, 1, POINTS)))
     return recall[keep], precision[keep]
 
@@ -222,7 +222,7 @@ def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.
 def confusion(p: Predictions) -> dict[str, Any]:
     """Mean scores of every label on the clips of every label, and which wrong labels come first most often.
 
-    `matrix` has the indices of the rows, or None where there are too many labels to read one.
+    `matrix` has the indices of the rows, or None where there are too many labels to read it.
     """
     mass, first = confusion_mass(p.scores, p.targets)
     readable = len(p.labels) <= MATRIX_LABELS
@@ -243,7 +243,8 @@ def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray,
     have it (NaN where there is none). Second the number of the clips where that other label has the highest
     score of all without being there.
     """
-    true, absent = targets.astype(np.float32), (~targets).astype(np.float32)
+    true = targets.astype(np.float32)
+    absent = (~targets).astype(np.float32)
     with np.errstate(invalid="ignore"):
         mass = (true.T @ (scores * absent)) / (true.T @ absent)
         np.fill_diagonal(mass, (scores * true).sum(axis=0) / true.sum(axis=0))
@@ -284,7 +285,7 @@ def rank_clips(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
     """Indices of the clips that have a label, worst first, and the average precision of each clip over the
     labels, `(clips,)`.
     """
-    ap = metrics.average_precision(scores.T, targets.T)
+    ap = ranking.average_precision(scores.T, targets.T)
     lowest_true = np.where(targets, scores, np.inf).min(axis=1)
     highest_wrong = np.where(targets, -np.inf, scores).max(axis=1)
     order = np.lexsort((lowest_true - highest_wrong, ap))

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from beatline.evaluate import metrics
+from beatline.evaluate import ranking
 from beatline.evaluate.metrics import Figures
 
 
 def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
     """mAP over labels with a positive."""
-    return float(np.nanmean(metrics.average_precision(scores, targets)))
+    return float(np.nanmean(ranking.average_precision(scores, targets)))
 
 
 def read_score(folder: Path) -> tuple[Figures, dict[str, float]]:
-    """What `score` left in a folder: the figures and the baselines' mAP by name."""
+    """The figures and the baselines' mAP by name, from the folder that `score` published."""
     content = json.loads((folder / "figures.json").read_text())
     return Figures.from_dict(content["figures"]), content["baselines"]
 

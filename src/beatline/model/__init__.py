@@ -1,5 +1,5 @@
 """In: windows of samples, or a checkpoint of any family. Out: scores, logits, embeddings.
 
-Begin with `tagger` (waveform to logits); `engines` is the one way from windows to scores, `checkpoints` the
-one reader of model files. `geometry` alone knows patches, steps and seconds.
+Begin with `tagger` (waveform to logits); `engines` is the only way from windows to scores,
+`checkpoints` the only reader of model files. `geometry` alone knows patches, steps and seconds.
 """

@@ -1,7 +1,7 @@
-"""waveform -> fbank: the Kaldi log-mel filter bank that BEATs was trained on, as one batched transform.
+"""waveform -> fbank: the Kaldi log-mel filter bank that BEATs was trained on, as a batched transform.
 
 In: waveforms `(batch, samples)` float32 in [-1, 1] at 16 kHz. Out: fbank `(batch, frames, 128)` float32,
-normalised. Pre-emphasis, window and Fourier transform are linear, so each frame is one product with a fixed
+normalised. Pre-emphasis, window and Fourier transform are linear, so each frame is a product with a fixed
 400 x 512 matrix made in float64; that is closer to the exact value than a float32 FFT and exports without an
 FFT operator. On a CPU an FFT in float64 is closer still, and faster. Padding is left to `model/tagger`.
 """
@@ -52,7 +52,7 @@ def _window() -> np.ndarray:
 
 
 def frame_to_spectrum() -> np.ndarray:
-    """Scale, pre-emphasis, Povey window and Fourier transform as one matrix, `(400 samples, 256 cosines + 256
+    """Scale, pre-emphasis, Povey window and Fourier transform as a matrix, `(400 samples, 256 cosines + 256
     sines)` float64.
     """
     emphasis = np.eye(FRAME_SAMPLES) - PRE_EMPHASIS * np.eye(FRAME_SAMPLES, k=1)
@@ -100,8 +100,9 @@ def _window_on_cpu() -> Tensor:
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """Threads whose operations each stay in one of them."""
-    pool, all_here = ThreadPoolExecutor(count, "fbank"), threading.Barrier(count)
+    """A pool of threads that each run their PyTorch operations alone."""
+    pool = ThreadPoolExecutor(count, "fbank")
+    all_here = threading.Barrier(count)
 
     def begin(_: int) -> None:
         torch.set_num_threads(1)
@@ -143,7 +144,8 @@ def _fill(waveforms: Tensor, banks: Tensor, mean: float, std: float) -> None:
     (1 - PRE_EMPHASIS) m. The first sample of a frame, its own predecessor in Kaldi, is left out: Povey's
     window is zero there. Where a frame lies in the transform does not matter to its power.
     """
-    mel_weights, window = _matrices(waveforms.device)[1].t(), _window_on_cpu()
+    mel_weights = _matrices(waveforms.device)[1].t()
+    window = _window_on_cpu()
     frames = banks.shape[1]
     padded = torch.zeros(frames, FFT, dtype=torch.float64)
     spectrum = torch.empty(frames, FFT // 2 + 1, 2)

@@ -13,7 +13,7 @@ SAMPLE_RATE = 16_000
 FRAME_SAMPLES = 400
 """Samples that a frame of the filter bank covers: 25 ms."""
 FRAME_HOP = 160
-"""Samples from one frame's begin to the next: 10 ms."""
+"""Samples between the begins of neighbouring frames: 10 ms."""
 MELS = 128
 """Mel bins of a frame."""
 PATCH = 16
@@ -21,9 +21,9 @@ PATCH = 16
 TOKENS_OF_A_STEP = MELS // PATCH
 """Tokens of a time step, of rising frequency."""
 STEP_SAMPLES = PATCH * FRAME_HOP
-"""Samples from one time step's begin to the next."""
+"""Samples between the begins of neighbouring time steps."""
 STEP_SECONDS = STEP_SAMPLES / SAMPLE_RATE
-"""The same in seconds."""
+"""`STEP_SAMPLES` in seconds."""
 MIN_SAMPLES = 3200
 """The recipe repeats shorter clips until they are at least this long."""
 
@@ -31,18 +31,18 @@ Length = TypeVar("Length", int, np.ndarray)
 
 
 def frame_count(samples: Length) -> Length:
-    """Frames of a clip, 0 or more; only whole ones count (Kaldi's `snip_edges`)."""
+    """Frames of a clip, 0 or more; only whole frames count (Kaldi's `snip_edges`)."""
     frames = 1 + (samples - FRAME_SAMPLES) // FRAME_HOP
     return np.maximum(0, frames) if isinstance(frames, np.ndarray) else max(0, frames)
 
 
 def step_count(samples: Length) -> Length:
-    """Time steps of a clip of at least `MIN_SAMPLES` samples; only whole ones count."""
+    """Time steps of a clip of at least `MIN_SAMPLES` samples; only whole steps count."""
     return frame_count(samples) // PATCH
 
 
 def tile_short(samples: np.ndarray) -> np.ndarray:
-    """A clip shorter than `MIN_SAMPLES` repeated until it is not; any other as it is.
+    """The clip, repeated until it has `MIN_SAMPLES` or more.
 
     Args:
         samples: `(samples,)` of any dtype, at least one.

@@ -36,8 +36,8 @@ def token_padding(
         lengths: Samples of each clip, `(batch,)` int64.
         samples: Samples of the padded batch.
         rule: `exact`: a token is padding unless the clip alone has it. `upstream`: the BEATs release's rule,
-            which groups the sample mask into frames and the frame mask into tokens as if tokens followed one
-            another in time.
+            which groups the sample mask into frames. Frames then form tokens as if each token had a time of
+            its own.
     """
     frames = 1 + (samples - FRAME_SAMPLES) // FRAME_HOP
     tokens = encoder.token_count(frames)
@@ -75,7 +75,9 @@ class Tagger(nn.Module):
         head: Mapping[str, Any] = LINEAR,
     ):
         super().__init__()
-        self.config, self.task, self.padding = config, task, padding
+        self.config = config
+        self.task = task
+        self.padding = padding
         self.encoder = Encoder(config, gradient_decay)
         width = config.encoder_embed_dim
         self.head = make_head(head, width, labels, task)

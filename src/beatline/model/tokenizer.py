@@ -1,6 +1,6 @@
 """fbank -> codes: BEATs' acoustic tokenizer, the encoder with a projection and a codebook.
 
-In: waveforms `(batch, samples)`. Out: one code for each token. Not part of tagging; it reads the release's
+In: waveforms `(batch, samples)`. Out: a code for each token. Not part of tagging; it reads the release's
 tokenizer checkpoints.
 """
 

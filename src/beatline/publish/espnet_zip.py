@@ -31,7 +31,8 @@ def write(path: Path, tagger: Tagger, labels: LabelSet) -> None:
     Raises:
         UserError: `disk-full` or `not-writable`.
     """
-    config, model = "exp/beatline/config.yaml", "exp/beatline/model.pth"
+    config = "exp/beatline/config.yaml"
+    model = "exp/beatline/model.pth"
     about = {
         "espnet": ESPNET,
         "files": {"classification_model_file": model},

@@ -1,7 +1,7 @@
 """A run, or any model -> a folder that the Hugging Face Hub, transformers and `beatline.load` read.
 
 In: a run folder, a model folder or a checkpoint of any family. Out: weights, configuration, labels, a model
-card, and the calibration where there is one. The folder is a model folder whose `config.json` also answers
+card, and the calibration if the model has it. The folder is a model folder whose `config.json` also answers
 transformers. `push` sends it to a repository by `upload`.
 """
 
@@ -25,9 +25,10 @@ from beatline.model.checkpoints import own
 from beatline.model.checkpoints.load import load_tagger
 from beatline.model.checkpoints.loaded import Loaded
 from beatline.publish import model_card, upload
-from beatline.tag.calibration import Calibration, model_hash, place
+from beatline.tag.calibration import Calibration, calibration_folder, model_hash
 
-CARD, FEATURES = "README.md", "preprocessor_config.json"
+CARD = "README.md"
+FEATURES = "preprocessor_config.json"
 PROBLEMS = {"multi-label": "multi_label_classification", "single-label": "single_label_classification"}
 
 
@@ -37,7 +38,7 @@ def pack(source: Path | str, folder: Path, name: str = "", licence: str = "") ->
     Args:
         source: A run folder, whose score, data and calibration go into the card; or a model folder, a
             checkpoint, a hub repository.
-        name: The repository's, for the card; the folder's where left out.
+        name: The repository's name, for the card; the folder's name where left out.
         licence: Of the weights, as the Hub calls it (`cc-by-4.0`).
 
     Raises:
@@ -53,8 +54,8 @@ def pack(source: Path | str, folder: Path, name: str = "", licence: str = "") ->
 
 
 def push(source: Path | str, repository: str, private: bool = False, licence: str = "") -> str:
-    """The address of the commit with which a repository on the Hugging Face Hub holds the model; it is made
-    where there is none.
+    """The address of the commit with which a repository on the Hugging Face Hub holds the model. A missing
+    repository is made.
 
     Raises:
         UserError: As `pack` and `upload.upload`.
@@ -76,7 +77,8 @@ def push(source: Path | str, repository: str, private: bool = False, licence: st
 
 def _write(source: Path, folder: Path, name: str, licence: str) -> None:
     loaded = load_tagger(source)
-    tagger, labels = loaded.tagger(), loaded.labels
+    tagger = loaded.tagger()
+    labels = loaded.labels
     about = _without_folders(
         loaded.about
         if loaded.family == "beatline"
@@ -85,7 +87,9 @@ def _write(source: Path, folder: Path, name: str, licence: str) -> None:
     run = source if (source / "model").is_dir() else None
     store = _store(run, loaded) if run else None
     figures, baselines = _score(run, store) if run else (None, {})
-    calibration = Calibration.load(source, labels) if artefact.read_manifest(place(source)) else None
+    calibration = (
+        Calibration.load(source, labels) if artefact.read_manifest(calibration_folder(source)) else None
+    )
     facts = model_card.Facts(
         name=name,
         labels=labels,

@@ -169,7 +169,8 @@ print(pipeline("audio-classification", model="{facts.name}")({{"raw": samples, "
 
 
 def _results(facts: Facts) -> str:
-    figures, lines = facts.figures, ["## Results", ""]
+    figures = facts.figures
+    lines = ["## Results", ""]
     if figures is None:
         lines.append("None are stated: no score came with this model.")
     else:
@@ -204,7 +205,8 @@ def _results(facts: Facts) -> str:
 
 
 def _data(facts: Facts) -> str:
-    data, lines = facts.data, ["## Data", "", _source(facts)]
+    data = facts.data
+    lines = ["## Data", "", _source(facts)]
     if data is None and "probe" not in facts.about:
         lines.append(
             "How many clips there were, and which were missing, is not known here: the prepared audio was "
@@ -275,7 +277,10 @@ def _training(facts: Facts) -> str:
             f"## Training\n\nWhat the model's folder says of "
             f"it:\n\n```json\n{json.dumps(facts.about, indent=1)}\n```"
         )
-    train, optim, model, augment = config["train"], config["optim"], config["model"], config["augment"]
+    train = config["train"]
+    optim = config["optim"]
+    model = config["model"]
+    augment = config["augment"]
     rows = {
         "start": markdown(model["init"]) if model["init"] else "random weights",
         "epochs, batch": f"{train['epochs']}, {train['batch']}"

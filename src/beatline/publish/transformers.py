@@ -2,8 +2,8 @@
 pipeline, once this module is imported.
 
 In: a folder that `publish` packed, or a repository that it pushed. Out: the same scores as `beatline.load`
-gives for recordings of at most one window. transformers is the extra `transformers`; nothing else of beatline
-imports this module.
+gives for recordings no longer than a window. transformers is the extra `transformers`; no other module of
+beatline imports this module.
 """
 
 from typing import Any
@@ -85,7 +85,8 @@ class BeatlineForAudioClassification(PreTrainedModel):
                 `problem_type` is `single_label_classification`.
         """
         lengths = None if attention_mask is None else attention_mask.sum(dim=1)
-        tagger, samples = self.tagger, input_values.shape[1]
+        tagger = self.tagger
+        samples = input_values.shape[1]
         fbank = tagger.fbank(input_values.float()).to(self.dtype)
         logits = tagger.from_fbank(fbank, tagger.is_padding(lengths, samples))
         loss = None

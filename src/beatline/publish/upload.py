@@ -1,4 +1,4 @@
-"""Files -> a repository on the Hugging Face Hub, as one commit that is checked once it has arrived.
+"""Files -> a repository on the Hugging Face Hub, as a single commit that is checked once it has arrived.
 
 In: files by their path in the repository. Out: the commit's address. The library huggingface_hub sends them;
 how patiently, and what its refusals mean, is `fetch.hub`'s.
@@ -48,7 +48,7 @@ def upload(
             "no-token",
             f"cannot push to {name}",
             "no token of the Hugging Face Hub is known here",
-            "log in with `hf auth login`, or set HF_TOKEN to one that may write",
+            "log in with `hf auth login`, or set HF_TOKEN to a token that may write",
         )
     api = library.HfApi()
     patient = replace(policy, timeout=max(policy.timeout, COMMIT_TIMEOUT))
@@ -69,7 +69,7 @@ def upload(
         ]
         try:
             return api.create_commit(name, changes, commit_message=message)
-        except RuntimeError as error:  # of a large file, by a thread of the client's
+        except RuntimeError as error:  # raised for a large file, by a thread of the client's
             raise error.__cause__ or error from None
         except ValueError as error:  # what the hub says of the card's front matter, or of a file
             raise UserError(

@@ -1,6 +1,6 @@
 """what the model says of a recording -> the JSON of an answer; and errors as JSON.
 
-In: a `Tagged` and what the client asked for. Out: plain values; the classes here describe them in
+In: a `tag.result.Result` and what the client asked for. Out: plain values; the classes here describe them in
 `/openapi.json`. Scores are written with the digits that give the same float32 when read. Imports no torch.
 """
 
@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field
 from beatline.core.errors import EXIT_CODES, RESOURCE, UserError
 from beatline.core.labels import Label, LabelSet
 from beatline.core.ontology import label_indices, ontology
+from beatline.tag import result as tag_result
 from beatline.tag.events import EventOptions
-from beatline.tag.result import Tagged
 
 STATUS = {
     "too-large": 413,
@@ -152,11 +152,11 @@ def _status(code: str) -> int:
 
 
 def status_of_all(codes: list[str]) -> int:
-    """The HTTP status of an answer to several files, from the code of each one's error, or nothing where it
-    has none: 200 where one is tagged.
-    """
+    """The HTTP status of an answer to several files: 200 where a file is tagged."""
     statuses = {_status(code) if code else 200 for code in codes}
-    return 200 if 200 in statuses else statuses.pop() if len(statuses) == 1 else 422
+    if 200 in statuses:
+        return 200
+    return statuses.pop() if len(statuses) == 1 else 422
 
 
 def mistake(request_id: str) -> dict[str, str]:
@@ -206,7 +206,7 @@ def encoded(value: Any) -> Iterator[str]:
         yield json.dumps(value, ensure_ascii=False)
 
 
-def result(tagged: Tagged, wanted: Wanted) -> dict[str, Any]:
+def result(tagged: tag_result.Result, wanted: Wanted) -> dict[str, Any]:
     """As `Result`; what grows with the recording's length is an iterator, for `encoded`."""
     shown = tagged.select(wanted.labels)
     values: dict[str, Any] = {
@@ -232,7 +232,7 @@ def tags(best: list[tuple[Label, float]]) -> list[dict[str, Any]]:
 
 
 def best(labels: LabelSet, scores: np.ndarray, wanted: Wanted) -> list[tuple[Label, float]]:
-    """The wanted labels with the highest scores, best first; as `Tagged.top`."""
+    """The wanted labels with the highest scores, best first, as `tag.result.Result.top` gives them."""
     own = scores[wanted.labels]
     order = [i for i in np.argsort(-own, kind="stable")[: wanted.top] if own[i] >= wanted.threshold]
     return [(labels.labels[wanted.labels[i]], float(own[i])) for i in order]
@@ -247,7 +247,7 @@ def _label(label: Label) -> dict[str, str]:
     return {"mid": label.mid, "name": label.name}
 
 
-def _timeline(shown: Tagged, wanted: Wanted) -> dict[str, Any]:
+def _timeline(shown: tag_result.Result, wanted: Wanted) -> dict[str, Any]:
     """As `Timeline`."""
     peaks = replace(shown, scores=shown.window_scores.max(axis=0))
     labels = [

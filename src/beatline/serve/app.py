@@ -49,7 +49,8 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, service: Service):
-        self._app, self._service = app, service
+        self._app = app
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -1,8 +1,8 @@
-"""windows of all requests -> scores: one thread runs the model and shares its passes fairly.
+"""windows of all requests -> scores: a thread runs the model and shares its passes fairly.
 
 In: recordings as windows. Out: each window's scores, handed to the event loop that waits for them, with the
-bits that the recording by itself gets offline. Recordings take turns, so that an hour of sound holds up a
-second of it by one pass only. Imports no torch.
+bits that the recording alone gets offline. Recordings take turns: an hour of sound delays a second of sound
+by a single pass. Imports no torch.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from beatline.model.engines.base import Engine, Outputs
 from beatline.model.geometry import MIN_SAMPLES, SAMPLE_RATE
 
 LOG = logging.getLogger("beatline.serve")
-NICENESS = 5  # of the model's thread: who asks how the server is, or is turned away, does not wait for a core
+NICENESS = 5  # of the model's thread: short answers, such as health and refusals, do not wait for a core
 
 
 @dataclass(frozen=True)
@@ -33,33 +33,37 @@ class Scored:
     length: int
     """Samples."""
     outputs: Outputs
-    """Of the whole pass, without tokens."""
+    """What the engine says of the whole pass, without tokens."""
     row: int
-    """Which of them are the window's."""
+    """The window's row in `outputs`."""
 
 
 class Lane:
-    """A recording's windows on their way through the model; iterate over it, in the event loop that made it,
-    for what is `Scored`, in order.
+    """A recording's windows on their way through the model. Iterating over a lane, in the event loop that
+    made the lane, gives each window as `Scored`, in order.
 
     Args:
-        parts: First sample and samples of each window, int16; taken one by one in the model's thread.
+        parts: First sample and samples of each window, int16; taken singly in the model's thread.
         count: Number of windows, at least 1.
-        length: Samples of each, as `geometry.tile_short` makes it.
+        length: Samples of each window, as `geometry.tile_short` makes it.
         detail: Whether the logits of each time step are wanted.
     """
 
     def __init__(
         self, parts: Iterator[tuple[int, np.ndarray]], count: int, length: int, detail: bool = False
     ):
-        self.parts, self.ahead, self.length, self.detail = parts, count, length, detail
+        self.parts = parts
+        self.ahead = count
+        self.length = length
+        self.detail = detail
         self.left = False
-        """Nobody waits any more."""
+        """Whether nobody waits any more."""
         self.last = np.empty(0, np.int16)
         """Samples of the last window that the model heard."""
         self.heard: tuple[Outputs, int] | None = None
-        """What it said of them, and in which row."""
-        self._loop, self._scored = asyncio.get_running_loop(), asyncio.Queue[Scored | BaseException | None]()
+        """What the model said of that window, and in which row."""
+        self._loop = asyncio.get_running_loop()
+        self._scored = asyncio.Queue[Scored | BaseException | None]()
 
     def put(self, item: Scored | BaseException | None) -> None:
         """Hands on a scored window, the reason why there are no more, or None at the end; any thread may."""
@@ -90,7 +94,10 @@ class Batcher:
         wait: float,
         seen: Callable[[int, float], None] = lambda count, seconds: None,
     ):
-        self._engine, self._window, self._wait, self._seen = engine, window, wait, seen
+        self._engine = engine
+        self._window = window
+        self._wait = wait
+        self._seen = seen
         self._size = engine.clips_at_once  # offline too no pass has more
         self._lanes: deque[Lane] = deque()
         self._change = threading.Condition()
@@ -126,9 +133,8 @@ class Batcher:
 
     def _work(self) -> None:
         if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
-            os.setpriority(
-                os.PRIO_PROCESS, threading.get_native_id(), NICENESS
-            )  # and that of the threads which the model starts
+            # threads that the model starts inherit it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             self.together = rows_are_independent(self._engine, (MIN_SAMPLES, SAMPLE_RATE, self._window))
         except Exception:
@@ -139,7 +145,7 @@ class Batcher:
             self._pass(lanes)
 
     def _turn(self) -> list[Lane]:
-        """Whose windows are next, a lane for each window; none at the end."""
+        """The lanes whose windows are next, a lane for each window; none at the end."""
         with self._change:
             idle = not self._lanes
             self._change.wait_for(lambda: self._lanes or self._closed)
@@ -167,10 +173,10 @@ class Batcher:
             return chosen
 
     def _pass(self, lanes: Iterable[Lane]) -> None:
-        """Scores a window of each and hands it on.
+        """Scores a window of each lane and hands it on.
 
-        A window that repeats the one before it gets that one's scores, where they are the same bits: a small
-        file that unpacks to an hour of silence costs one window.
+        A window that repeats the window before it gets the scores of that window, where they are the same
+        bits. So a small file that unpacks to an hour of silence costs a single window.
         """
         begun = time.monotonic()
         taken: list[tuple[Lane, int, np.ndarray]] = []
@@ -178,8 +184,7 @@ class Batcher:
             try:
                 if not lane.left:
                     taken.append((lane, *next(lane.parts)))
-            # its samples cannot be read, perhaps because its client has left meanwhile: of no concern to the
-            # others
+            # the lane's samples cannot be read, perhaps because its client has left: other lanes go on
             except Exception as error:
                 self.drop_with(lane, error)
         try:
@@ -216,11 +221,13 @@ class Batcher:
 
 
 def rows_are_independent(engine: Engine, lengths: Iterable[int]) -> bool:
-    """Whether a clip gets the same bits alone and in a pass with others of its length, at each of some
-    lengths in samples.
+    """Whether a clip gets the same bits alone and in a pass with clips of its length.
 
-    PyTorch and OpenVINO keep a clip's bits on a CPU, onnxruntime does not: there a pass holds windows of one
-    recording, as offline.
+    PyTorch and OpenVINO keep a clip's bits on a CPU, onnxruntime does not: there a pass holds windows of a
+    single recording, as offline.
+
+    Args:
+        lengths: Lengths to try, samples.
     """
     random = np.random.default_rng(0)
     for length in lengths:

@@ -14,7 +14,7 @@ WINDOWS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics(Collector):
-    """Everything that one application counts; several in a process share nothing.
+    """Everything that an application counts; applications in the same process share nothing.
 
     Args:
         queue: Says how many files wait.
@@ -25,7 +25,8 @@ class Metrics(Collector):
     def __init__(
         self, queue: Callable[[], float], uploading: Callable[[], float], connections: Callable[[], float]
     ):
-        own = self._registry = CollectorRegistry()
+        own = CollectorRegistry()
+        self._registry = own
         self.requests = Counter(
             "beatline_requests_total", "Answers, by HTTP status.", ["status"], registry=own
         )
@@ -67,11 +68,11 @@ class Metrics(Collector):
             Gauge(name, about, registry=own).set_function(read)
 
     def collect(self) -> Iterator[Metric]:
-        """All of it; without the times at which each was made, which are no part of what is documented."""
+        """All metrics, without their times of creation, which are not documented."""
         for metric in self._registry.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
 
     def text(self) -> str:
-        """All of it in Prometheus' text form, version 0.0.4."""
+        """All metrics in Prometheus' text form, version 0.0.4."""
         return generate_latest(self).decode()

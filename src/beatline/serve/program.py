@@ -33,12 +33,11 @@ CUT_SECONDS = 2.0  # that requests may take to end once they are told to
 
 
 class Connection(H11Protocol):
-    """One connection, since when nothing has happened on it, and how long we have waited for its client to
-    take what is there for it.
-    """
+    """A connection: since when it is quiet, and how long the server has waited for its client to read."""
 
     quiet_since = behind_since = 0.0
-    waited, taken = 0.0, 0  # seconds before `behind_since`, and the bytes that were taken in them
+    waited = 0.0  # seconds before `behind_since`
+    taken = 0  # bytes that were taken in these seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,11 +55,9 @@ class Connection(H11Protocol):
         """As the transport calls it, when its client has taken nearly all of that."""
         super().resume_writing()
         now = time.monotonic()
-        self.waited, self.taken, self.behind_since = (
-            self.waited + now - self.behind_since,
-            self.taken + TAKEN_BYTES,
-            now,
-        )
+        self.waited = self.waited + now - self.behind_since
+        self.taken += TAKEN_BYTES
+        self.behind_since = now
 
     @property
     def unsent(self) -> int:
@@ -90,7 +87,7 @@ class Server(uvicorn.Server):
     Args:
         app: Of `app.create_app`.
         host: Name or address to listen on.
-        port: 0 takes a free one.
+        port: 0 takes a free port.
 
     Raises:
         OSError: The address cannot be used.
@@ -118,8 +115,8 @@ class Server(uvicorn.Server):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)  # of its connections too
         self._service: Service = app.state.service
         self._stop_at = float("inf")
-        place, number = self._socket.getsockname()[:2]
-        self.address = f"http://{f'[{place}]' if ':' in place else place}:{number}"
+        address, number = self._socket.getsockname()[:2]
+        self.address = f"http://{f'[{address}]' if ':' in address else address}:{number}"
         self._service.connections = lambda: len(self.server_state.connections)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,8 +1,7 @@
-"""what all requests for tags share: decoders, the model's thread, disk space, and the counts that decide who
-is turned away.
+"""What all requests for tags share: decoders, the model's thread, disk space, counts of waiting files.
 
-In: a tagger and limits. Out: room for a request, or the reason why there is none. What becomes of a request
-is in `uploads.intake`. Imports no torch.
+In: a tagger and limits. Out: room for a request, or the reason why there is none. The counts decide which
+request is turned away; `uploads.intake` serves the others. Imports no torch.
 """
 
 import asyncio
@@ -28,21 +27,23 @@ from beatline.tag.tagger import AudioTagger
 
 PREFIX = "beatline-serve-"
 YOUNG = 60.0  # seconds: a folder of uploads that is not locked yet may be that old
-FAST_SECONDS = 0.5  # in which a body has arrived, or does not keep a place in the queue for its file
+FAST_SECONDS = 0.5  # so long an arriving body keeps room in the queue for its file
 
 
 class Service:
     """What all requests share; routes ask for it with `routes.service_of`."""
 
     def __init__(self, tagger: AudioTagger, limits: ServeLimits):
-        self.tagger, self.limits = tagger, limits
-        self.window, self.hop = round(tagger.window * SAMPLE_RATE), round(tagger.hop * SAMPLE_RATE)
+        self.tagger = tagger
+        self.limits = limits
+        self.window = round(tagger.window * SAMPLE_RATE)
+        self.hop = round(tagger.hop * SAMPLE_RATE)
         self.stopping = False
         """Whether no new work is taken."""
         self.cutting = False
         """Whether running work is ended."""
         self.connections: Callable[[], int] = lambda: 0
-        """How many are open; the program that listens knows."""
+        """How many connections are open; set by the program that listens."""
         self.spool = Spool(limits.max_spool_bytes)
         self.metrics = Metrics(lambda: self.files, lambda: self.uploads, lambda: self.connections())
         self._running: set[asyncio.Task[None]] = set()
@@ -64,7 +65,9 @@ class Service:
     @property
     def state(self) -> str:
         """`ok`, `starting` or `stopping`."""
-        return "stopping" if self.stopping else "ok" if self.batcher.ready else "starting"
+        if self.stopping:
+            return "stopping"
+        return "ok" if self.batcher.ready else "starting"
 
     @property
     def running(self) -> int:
@@ -77,7 +80,7 @@ class Service:
         return max(1, min(60, math.ceil(self._pass_seconds * len(self.batcher))))
 
     def cut(self) -> None:
-        """Ends running requests; each is answered as far as it can be."""
+        """Ends running requests; each gets the part of its answer that is ready."""
         if self.cutting:
             return
         self.stopping = self.cutting = True
@@ -85,16 +88,15 @@ class Service:
             task.cancel()
 
     def admit(self) -> None:
-        """Turns a request away before anything is read of it, where there is no room.
+        """Turns a request away, before its body is read, where there is no room.
 
         Raises:
             UserError: `server-stopping`, `server-busy`.
         """
         if self.stopping:
             raise stopping()
-        kept = min(
-            self.kept, -(-self.limits.max_queue // 2)
-        )  # not more than half, or slow clients could shut the others out
+        # not more than half of the queue, or slow clients could shut the others out
+        kept = min(self.kept, -(-self.limits.max_queue // 2))
         if self.files + kept >= self.limits.max_queue:
             raise _busy(f"{self.files + kept} files are waiting already")
         if self.uploads >= self.limits.max_uploads:
@@ -108,7 +110,8 @@ class Service:
             UserError: As `admit`.
         """
         self.admit()
-        task, begun = asyncio.current_task(), time.monotonic()
+        task = asyncio.current_task()
+        begun = time.monotonic()
         assert task is not None
         self._running.add(task)
         try:
@@ -128,8 +131,8 @@ class Service:
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """While the block runs, a body is on its way; at first a place in the queue is kept for it, so that
-        it is not turned away when it is there.
+        """While the block runs, a body is on its way. At first the queue keeps room for its file, so that a
+        fast body is not turned away once it has arrived.
         """
         kept = True
 
@@ -153,7 +156,7 @@ class Service:
         """While the block runs, so many files are waiting for their answer.
 
         Raises:
-            UserError: `server-busy`; never where none are, however many come.
+            UserError: `server-busy`; never where no file is waiting, however many come.
         """
         if self.files and self.files + count > self.limits.max_queue:
             raise _busy(f"{self.files} files are waiting already")
@@ -170,12 +173,12 @@ class Service:
 
 
 def stopping() -> UserError:
-    """Why nothing is taken or ended any more."""
+    """The error of requests that a stopping server does not serve."""
     return UserError(
         "server-stopping",
         "cannot serve the request",
         "the server is about to stop",
-        "try again, with another server if there is one",
+        "try again, with another server if possible",
     )
 
 
@@ -185,8 +188,8 @@ def _busy(cause: str) -> UserError:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder of our own for uploads, removed at the end; those of servers that were killed are removed
-    too.
+    """A folder of our own for uploads, removed at the end. Folders of servers that were killed are removed
+    first.
     """
     for old in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
         with suppress(OSError, UserError):

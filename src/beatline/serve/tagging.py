@@ -1,7 +1,7 @@
 """The files of a request -> labels: decoded, scored, answered whole or line by line.
 
-In: an `Intake` and what its client wants to know. Out: an answer, made as fast as the client takes it. Who
-leaves takes the files out of the model's queue. Imports no torch.
+In: an `Intake` and what its client wants to know. Out: an answer, made as fast as the client takes it. A
+client that leaves takes its files out of the model's queue. Imports no torch.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from beatline.serve.batcher import Lane, Scored
 from beatline.serve.service import stopping
 from beatline.serve.uploads.intake import Intake
 from beatline.serve.uploads.multipart import Upload
-from beatline.tag.result import Tagged
+from beatline.tag.result import Result
 
 LOG = logging.getLogger("beatline.serve")
 LINES = "application/x-ndjson"
@@ -25,12 +25,12 @@ PIECE = 32_768  # characters of an answer made and sent at once
 
 
 class Tagging:
-    """What is said of the files of one request.
+    """The answer about the files of a request.
 
     Args:
         intake: The files.
         wanted: What their client asked for.
-        in_lines: Whether it takes lines of JSON as they are made.
+        in_lines: Whether the client takes lines of JSON as they are made.
     """
 
     def __init__(self, intake: Intake, wanted: Wanted, in_lines: bool):
@@ -39,7 +39,7 @@ class Tagging:
         self._wanted = wanted
         self._in_lines = in_lines
         self._line = asyncio.Lock()  # held by the line that is being sent
-        self._torn = False  # it is not sent to its end
+        self._torn = False  # a line is not sent to its end
 
     async def answer(self) -> None:
         """Answers, whole or in lines."""
@@ -87,7 +87,8 @@ class Tagging:
 
     async def _emit(self, line: dict[str, Any]) -> None:
         async with self._line:
-            pieces, more = _pieces(line, "\n"), not self._torn
+            pieces = _pieces(line, "\n")
+            more = not self._torn
             while more:
                 piece, more = await asyncio.to_thread(next, pieces)
                 await self._intake.send(piece, True)
@@ -110,11 +111,11 @@ class Tagging:
         finally:
             metrics.files.labels(outcome).inc()
 
-    async def _score(self, upload: Upload) -> Tagged:
+    async def _score(self, upload: Upload) -> Result:
         """What the model says of a file.
 
         Raises:
-            UserError: What is wrong with it; `server-busy` where its turn does not come in time.
+            UserError: What is wrong with the file; `server-busy` where its turn does not come in time.
         """
         service = self._service
         events = self._wanted.events
@@ -147,7 +148,8 @@ class Tagging:
                 f"its turn did not come within {service.limits.max_wait:g} s",
                 "try again later",
             ) from None
-        recording.samples, recording.note = decoded.samples, decoded.note
+        recording.samples = decoded.samples
+        recording.note = decoded.note
         return await asyncio.to_thread(recording.result)
 
     def _window(self, upload: Upload, part: Scored) -> dict[str, Any]:
@@ -165,15 +167,14 @@ class Tagging:
 
 
 def _pieces(value: Any, end: str = "") -> Iterator[tuple[bytes, bool]]:
-    """The JSON of a value in pieces that are small beside what all of an answer may be, each with whether
-    there are more.
-    """
+    """The JSON of a value in pieces of about `PIECE` characters, each with whether more follow."""
     piece: list[str] = []
     size = 0
     for text in answers.encoded(value):
         if size >= PIECE:
             yield "".join(piece).encode(), True
-            piece, size = [], 0
+            piece = []
+            size = 0
         piece.append(text)
         size += len(text)
     yield "".join((*piece, end)).encode(), False

@@ -1,9 +1,9 @@
-"""recordings -> rows of a table, decoded in bounded children: what bulk tagging and other programs' batches
-share.
+"""recordings -> rows of a table: what bulk tagging (`tag.ray`) and other programs' batches share.
 
-In: paths, addresses, bytes, members of archives. Out: a row for each, in order; a refused one has a code and
-no scores. A part of a job travels as JSON, `BatchTagger` pickles as its settings: both load their model where
-they run, once in each process. Extra `bulk` for Parquet and addresses. Imports no torch.
+In: paths, addresses, bytes, samples, members of archives. Out: a row for each recording, in order; the row of
+a refused recording has a code and no scores. Decoding happens in bounded children (`audio.pool`). `Settings`
+travels as JSON, `BatchTagger` pickles as its settings: both load their model where they run, once in each
+process. Extra `bulk` for Parquet and addresses. Imports no torch.
 """
 
 import json
@@ -27,16 +27,18 @@ from beatline.core.limits import LIMITS
 from beatline.data.manifest.table import as_text
 from beatline.model.geometry import MIN_SAMPLES
 from beatline.tag.events import EventOptions
-from beatline.tag.result import Refused, Tagged
+from beatline.tag.result import Refused, Result
 from beatline.tag.tagger import AudioTagger
 
-AGAIN = ("decoder-crashed", "decode-timeout")  # of which the file may be innocent: one more try
+AGAIN = ("decoder-crashed", "decode-timeout")  # the file may be innocent of these: it gets a second try
 AT_ONCE = 256  # rows held before they are written
 
 
 COLUMNS = ("code", "cause", "note", "seconds", "scores", "embedding", "events")
-"""Of a row: why it was refused (a code of `errors` and words), else what a reader should know, its length,
-`(labels,)` and `(width,)` float32, what sounds when.
+"""The columns of a row, after those that name its recording.
+
+`code` and `cause` say why a recording was refused, `note` what a reader should know. `seconds` is its length,
+`scores` `(labels,)` and `embedding` `(width,)` are float32, `events` says what sounds when.
 """
 
 
@@ -45,7 +47,7 @@ class Settings:
     """What every row depends on besides its recording; as JSON it travels with each task."""
 
     model: str
-    """Whatever `tag.load` takes, where all machines find it."""
+    """What `beatline.load` takes, where all machines find it."""
     state: str
     """What tells the model from another of that name, see `state_of`."""
     calibrated: bool = False
@@ -53,13 +55,13 @@ class Settings:
     events: dict[str, Any] | None = None
     """`EventOptions`, where events are asked for."""
     options: tuple[tuple[str, Any], ...] = ()
-    """Of `tag.load`."""
+    """Of `beatline.load`."""
 
     @staticmethod
     def of(
         model: str, calibrated: bool = False, events: EventOptions | None = None, **options: Any
     ) -> "Settings":
-        """Those of a model as it is now; a path becomes absolute."""
+        """The settings for a model as it is now; a path becomes absolute."""
         model = str(Path(model).absolute()) if Path(model).exists() else model
         return Settings(
             model=model,
@@ -83,12 +85,12 @@ class Settings:
         """The tagger, loaded once in each process.
 
         Raises:
-            UserError: As `tag.load`; `run-differs` where another model has that name on this machine.
+            UserError: As `beatline.load`; `run-differs` where another model has that name on this machine.
         """
         return _loaded(self.model, self.state, self.calibrated, self.options)
 
     def event_options(self) -> EventOptions | None:
-        """As they were given."""
+        """The event options as given."""
         return EventOptions(**self.events) if self.events else None
 
 
@@ -99,7 +101,7 @@ def _loaded(model: str, state: str, calibrated: bool, options: tuple[tuple[str, 
             "run-differs",
             f"cannot use {model}",
             "it is not the model that the job began with",
-            "give all machines the same one, and do not change it while the job runs",
+            "give all machines the same model, and do not change it while the job runs",
         )
     import beatline  # the door: a worker may have to fetch the model first
 
@@ -113,11 +115,11 @@ def _loaded(model: str, state: str, calibrated: bool, options: tuple[tuple[str, 
 
 def state_of(model: str, calibrated: bool) -> str:
     """A hash of a model, and of its calibration where that is used; a hub repository's name."""
-    from beatline.tag.calibration import model_hash, place
+    from beatline.tag.calibration import calibration_folder, model_hash
 
     if not Path(model).exists():
         return model
-    beside = artefact.contents_file(place(Path(model)))
+    beside = artefact.contents_file(calibration_folder(Path(model)))
     return model_hash(Path(model)) + (artefact.sha256_file(beside) if calibrated and beside.exists() else "")
 
 
@@ -128,12 +130,12 @@ class BatchTagger:
     It pickles as its settings; each process loads the model when it is first called there.
 
     Args:
-        model: As `tag.load`.
+        model: As `beatline.load`.
         column: Of the batch: paths or addresses, files' bytes, or Hugging Face's audio: dictionaries with
             `bytes`, `path`, or `array` and `sampling_rate`, or what gives these two when it is asked.
         calibrated: As `Settings`.
         events: As `AudioTagger.tag`.
-        options: Of `tag.load`.
+        options: Of `beatline.load`.
     """
 
     def __init__(
@@ -156,7 +158,8 @@ class BatchTagger:
         """The batch with further columns, see `COLUMNS`: `scores` and `embedding` are arrays, whose row is
         NaN where a recording has a `code`, as is its `seconds`.
         """
-        tagger, events = self.settings.tagger(), self.settings.event_options()
+        tagger = self.settings.tagger()
+        events = self.settings.event_options()
         with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
             sources = (
                 _source(value, Path(scratch) / str(number)) for number, value in enumerate(batch[self.column])
@@ -169,7 +172,7 @@ class BatchTagger:
         for name, width in (
             ("scores", len(tagger.labels)),
             ("embedding", self._width(tagger)),
-        ):  # of one shape, or Arrow would not know what they are
+        ):  # arrays of equal shape, or Arrow would not know their type
             columns[name] = (
                 np.stack(
                     [np.full(width, np.nan, np.float32) if row[name] is None else row[name] for row in rows]
@@ -234,7 +237,7 @@ def job(address: str, scratch: Path) -> Job:
     return Job(path or scratch, name=address)
 
 
-def row(result: Tagged | Refused) -> dict[str, Any]:
+def row(result: Result | Refused) -> dict[str, Any]:
     """The result as `COLUMNS`; None where there is nothing to say."""
     if isinstance(result, Refused):
         return dict.fromkeys(COLUMNS) | {"code": result.error.code, "cause": as_text(result.error.cause)}
@@ -248,7 +251,7 @@ def row(result: Tagged | Refused) -> dict[str, Any]:
 
 def tagged(
     tagger: AudioTagger, sources: Iterable[Any], events: EventOptions | None = None
-) -> Iterator[Tagged | Refused]:
+) -> Iterator[Result | Refused]:
     """A result for each source, in order: for a `Job`, for samples with their rate, and for a `refusal`."""
     ahead: deque[Any] = deque()
 
@@ -260,7 +263,7 @@ def tagged(
     readers = tagger.engine.readers
     with Decoders(
         2 * readers + 2 if readers else 1
-    ) as decoders:  # one for all that may have begun, or the last of them could keep the first from its turn
+    ) as decoders:  # a child for each source that may have begun: none waits for a source behind it
         for result in tagger.tag(noted(), events, _read(decoders)):
             source = ahead.popleft()
             if isinstance(result, Refused) and result.error.code in AGAIN:
@@ -275,9 +278,9 @@ def _read(decoders: Decoders) -> Callable[[Any, float], Generator[np.ndarray, No
     def read(source: Any, seconds: float) -> Generator[np.ndarray, None, str]:
         if isinstance(source, UserError):
             raise source
-        blocks, count = (
-            decoders.blocks(source, seconds) if isinstance(source, Job) else media.blocks(source, seconds),
-            0,
+        count = 0
+        blocks = (
+            decoders.blocks(source, seconds) if isinstance(source, Job) else media.blocks(source, seconds)
         )
         while True:
             try:
@@ -304,18 +307,21 @@ def write(path: Path, rows: Iterator[dict[str, Any]], tagger: AudioTagger, event
 
     Args:
         rows: `file`, `member`, `position` and `COLUMNS`.
-        events: Whether the table has that column.
+        events: Whether the table has the column `events`.
     """
     from pyarrow import Table
     from pyarrow.parquet import ParquetWriter
 
-    schema, count, refused, seconds = _schema(tagger, events), 0, Counter[str](), 0.0
+    schema = _schema(tagger, events)
+    count = 0
+    seconds = 0.0
+    refused = Counter[str]()
     with ParquetWriter(path, schema, compression="zstd") as file:
-        while some := list(islice(rows, AT_ONCE)):
-            file.write_table(Table.from_pylist(some, schema))
-            count += len(some)
-            refused.update(row["code"] for row in some if row["code"])
-            seconds += sum(row["seconds"] or 0.0 for row in some)
+        while group := list(islice(rows, AT_ONCE)):
+            file.write_table(Table.from_pylist(group, schema))
+            count += len(group)
+            refused.update(row["code"] for row in group if row["code"])
+            seconds += sum(row["seconds"] or 0.0 for row in group)
     return {
         "rows": count,
         "refused": dict(sorted(refused.items())),

@@ -1,4 +1,4 @@
-"""calibration folder -> what turns a model's scores into probabilities and decisions.
+"""A model's calibration: what turns its scores into probabilities and decisions.
 
 In: a folder that `evaluate.calibrate` learned and published. Out: a `Calibration`: a temperature, and a
 threshold for each label. NumPy only.
@@ -28,15 +28,15 @@ precision wanted.
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a model's scores become probabilities, and from where on each label counts as heard."""
+    """How a model's scores become probabilities, and the score from which each label counts as heard."""
 
     labels: LabelSet = field(repr=False)
     thresholds: np.ndarray = field(repr=False)
-    """`(labels,)` float32: a label counts where its score, with the temperature, is at least this."""
+    """`(labels,)` float32: a label counts from this score on, the temperature applied."""
     temperature: float
     """What logits are divided by before they become scores, above 0."""
     states: tuple[State, ...] = field(repr=False)
-    """Of each threshold."""
+    """How each threshold came about."""
     positives: np.ndarray = field(repr=False)
     """Clips that had each label, `(labels,)` int64."""
     about: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -62,20 +62,20 @@ class Calibration:
 
     @staticmethod
     def load(source: Path | str, labels: LabelSet | None = None) -> "Calibration":
-        """The calibration in a folder, or the one that belongs to a model.
+        """The calibration in a folder, or the calibration of a model.
 
         Args:
-            source: Such a folder; or a model or run folder, checkpoint file or export, for the calibration in
-                its `place`.
-            labels: Those of the model it is for.
+            source: A calibration folder; or a model folder, run folder, checkpoint file or export, whose
+                calibration is read from its `calibration_folder`.
+            labels: The model's labels, which the calibration must have; None checks nothing.
 
         Raises:
-            UserError: `missing-file`, `corrupt-artefact`; `label-mismatch` where it is for other labels;
-                `missing-stage` where it is for a model that was in this place before.
+            UserError: `missing-file`, `corrupt-artefact`; `label-mismatch` where the calibration is for other
+                labels; `missing-stage` where it is for the model that `source` was before.
         """
         source = Path(source)
         own = _is_calibration(source)
-        folder = source if own else place(source)
+        folder = source if own else calibration_folder(source)
         if not _is_calibration(folder):
             raise UserError(
                 "missing-file",
@@ -85,7 +85,8 @@ class Calibration:
             )
         artefact.verify(folder)
         content = json.loads((folder / FILE).read_text())
-        rows, about = content["labels"], content["about"]
+        rows = content["labels"]
+        about = content["about"]
         found = LabelSet(tuple(Label(row["mid"], row["name"]) for row in rows))
         if labels is not None and labels.hash != found.hash:
             raise UserError(
@@ -101,12 +102,13 @@ class Calibration:
                 f"it was made for another model than what {source} is now",
                 "run `beatline calibrate` again",
             )
-        thresholds, positives = (
-            np.array([row["threshold"] for row in rows], np.float32),
-            np.array([row["positives"] for row in rows], np.int64),
-        )
         return Calibration(
-            found, thresholds, content["temperature"], tuple(row["state"] for row in rows), positives, about
+            labels=found,
+            thresholds=np.array([row["threshold"] for row in rows], np.float32),
+            temperature=content["temperature"],
+            states=tuple(row["state"] for row in rows),
+            positives=np.array([row["positives"] for row in rows], np.int64),
+            about=about,
         )
 
 
@@ -118,14 +120,16 @@ def _model(source: Path) -> Path:
     return source / "model" if (source / "model").is_dir() else source
 
 
-def place(source: Path) -> Path:
-    """Where a model's calibration lies: `RUN/calibration` of a run, `MODEL/calibration` of one packed for a
-    hub, `MODEL.calibration` beside any other folder or file.
+def calibration_folder(source: Path) -> Path:
+    """The folder of a model's calibration, whether it exists or not.
+
+    A run has `RUN/calibration`, a model packed for a hub `MODEL/calibration`. Any other folder or file has
+    `MODEL.calibration` beside it.
     """
     model = _model(source)
     if _is_calibration(model / "calibration"):
         return model / "calibration"
-    if model.name in ("", ".."):  # of the folder that one is in, or of one above it
+    if model.name in ("", ".."):  # a relative path without a name of its own
         model = Path(os.path.abspath(model))
     return model.with_name("calibration" if model.name == "model" else f"{model.name}.calibration")
 

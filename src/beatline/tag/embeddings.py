@@ -1,9 +1,8 @@
-"""embeddings as they come -> a folder, whole or not at all: an array with a table of recordings, or Parquet;
-and a ledger.
+"""embeddings as they come -> a folder, whole or not at all.
 
 In: parts of recordings, as `AudioTagger.embeddings` yields them. Out: `embeddings.npy` and `times.npy` with
-`clips.csv`, or `embeddings.parquet`, each with `ledger.jsonl`. Every part is on disk before the next is asked
-for. Imports no torch, and pyarrow only for Parquet.
+the table `clips.csv`, or `embeddings.parquet`; and the ledger `ledger.jsonl`. Every part is on disk before
+the next is asked for. Imports no torch, and pyarrow only for Parquet.
 """
 
 import csv
@@ -26,13 +25,11 @@ from beatline.tag.result import Embedded, EmbeddingLevel, Refused
 
 Form = Literal["npy", "parquet"]
 
-ROWS, TIMES, CLIPS, LEDGER, PARQUET = (
-    "embeddings.npy",
-    "times.npy",
-    "clips.csv",
-    "ledger.jsonl",
-    "embeddings.parquet",
-)
+ROWS = "embeddings.npy"
+TIMES = "times.npy"
+CLIPS = "clips.csv"
+LEDGER = "ledger.jsonl"
+PARQUET = "embeddings.parquet"
 AT_ONCE = 4096  # rows of a group of Parquet
 
 
@@ -46,7 +43,7 @@ class Written:
     seconds: float
     """Of sound."""
     refused: UserError | None
-    """The last one, if any."""
+    """The last refusal, if any."""
 
 
 def check(folder: Path, form: Form) -> None:
@@ -69,17 +66,20 @@ def write(
     level: EmbeddingLevel,
     about: dict[str, Any],
 ) -> Written:
-    """Publishes the folder; a refused recording has one line on standard error and one in the ledger, and
+    """Publishes the folder. A refused recording has a line on standard error and a line in the ledger, and
     leaves no row.
 
     Args:
-        about: JSON facts for the manifest.
+        about: JSON facts for the contents of the folder.
 
     Raises:
         UserError: `no-clips` where nothing could be embedded, and then nothing is published; `disk-full`,
             `not-writable`.
     """
-    facts, recordings, seconds, refused = {"kind": "embeddings", "level": level} | about, 0, 0.0, None
+    facts = {"kind": "embeddings", "level": level} | about
+    recordings = 0
+    seconds = 0.0
+    refused: UserError | None = None
     with artefact.publish(folder, facts) as partial:
         with ExitStack() as stack:
             rows, times = (stack.enter_context(_Array(partial / name)) for name in (ROWS, TIMES))
@@ -124,7 +124,9 @@ def write(
                         )
                         + "\n"
                     )
-                    begin, recordings, seconds = rows.count, recordings + 1, seconds + part.seconds
+                    begin = rows.count
+                    recordings += 1
+                    seconds += part.seconds
         if not recordings:
             raise UserError(
                 "no-clips",
@@ -169,13 +171,14 @@ class _Array:
 
     def add(self, rows: np.ndarray) -> None:
         if not self._begin:
-            self.width, self._type = rows.shape[1], rows.dtype
+            self.width = rows.shape[1]
+            self._type = rows.dtype
             self._head()
         self._file.write(np.ascontiguousarray(rows).data)
         self.count += len(rows)
 
     def cut(self, count: int) -> None:
-        """Takes back all rows but so many."""
+        """Takes back all rows but the first `count`."""
         if count < self.count:
             self._file.truncate(self._begin + count * self.width * self._type.itemsize)
             self._file.seek(0, 2)
@@ -183,7 +186,7 @@ class _Array:
 
 
 def _to_parquet(folder: Path, level: EmbeddingLevel, count: int, width: int) -> None:
-    """Makes one table of the arrays and the table of recordings: a row for each embedding."""
+    """Turns the arrays and the table of recordings into a Parquet table: a row for each embedding."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -207,7 +210,7 @@ def _to_parquet(folder: Path, level: EmbeddingLevel, count: int, width: int) -> 
 
 
 def _pieces(folder: Path, width: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, embeddings and times of each recording's rows, some at a time."""
+    """Name, embeddings and times of each recording's rows, at most `AT_ONCE` rows at a time."""
     with (
         (folder / ROWS).open("rb") as rows,
         (folder / TIMES).open("rb") as times,
@@ -219,10 +222,10 @@ def _pieces(folder: Path, width: int) -> Iterator[tuple[str, np.ndarray, np.ndar
         for line in csv.DictReader(table):
             left = int(line["end"]) - int(line["begin"])
             while left:
-                some = min(left, AT_ONCE)
+                count = min(left, AT_ONCE)
                 yield (
                     line["file"],
-                    np.fromfile(rows, np.float32, some * width).reshape(-1, width),
-                    np.fromfile(times, np.float64, some * 2).reshape(-1, 2),
+                    np.fromfile(rows, np.float32, count * width).reshape(-1, width),
+                    np.fromfile(times, np.float64, count * 2).reshape(-1, 2),
                 )
-                left -= some
+                left -= count

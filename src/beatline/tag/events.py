@@ -1,9 +1,9 @@
 """scores of time steps -> events: what sounds from when to when.
 
 In: a recording's windows in order, each with its scores. Out: `Event`s, as soon as they are over. Windows
-that overlap are averaged on one grid of steps of 0.16 s; then a median filter, a threshold to begin and a
-lower one to go on, gaps that are joined, and a least length. Memory holds a window and what sounds now,
-however long the recording is. Imports no torch.
+that overlap are averaged on a grid of steps of 0.16 s, and a median filter follows. An event begins at a
+threshold and goes on above a lower threshold; short gaps are joined, short events left out. Memory holds a
+window and what sounds now, however long the recording is. Imports no torch.
 """
 
 import math
@@ -42,11 +42,11 @@ class EventOptions:
     is no hysteresis.
     """
     median: float = 0.48
-    """Length of the median filter over the scores, seconds, up to 60; an odd number of steps is taken, one of
-    them is no filter.
+    """Length of the median filter over the scores, seconds, up to 60. The filter takes an odd number of
+    steps; a single step is no filter.
     """
     gap: float = 0.32
-    """Two events of a label with no longer pause between them are one, seconds."""
+    """Longest pause between two events of a label that are joined, seconds."""
     shortest: float = 0.0
     """Events shorter than this are left out, seconds."""
 
@@ -61,13 +61,11 @@ class EventOptions:
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                span = (
-                    f"above 0 up to {most:g}"
-                    if least
-                    else f"from 0 to {most:g}"
-                    if most < math.inf
-                    else "of at least 0"
-                )
+                span = "of at least 0"
+                if least:
+                    span = f"above 0 up to {most:g}"
+                elif most < math.inf:
+                    span = f"from 0 to {most:g}"
                 raise UserError(
                     "bad-usage", f"{name} of events", f"{value:g} is no number {span}", "give another"
                 )
@@ -97,10 +95,10 @@ class _Run:
 
 
 class Events:
-    """The events of one recording: `add` its windows in order, then `finish`. Not for several threads.
+    """The events of a recording: `add` its windows in order, then `finish`. Not for several threads.
 
-    Times count from the recording's begin. Steps lie on a grid of 0.16 s: those of a window that does not
-    begin on it are moved by up to half a step.
+    Times count from the recording's begin. Steps lie on a grid of 0.16 s. The steps of a window that does not
+    begin on the grid are moved by up to half a step.
 
     Args:
         labels: In the order of the scores.
@@ -116,7 +114,9 @@ class Events:
         thresholds: np.ndarray | None = None,
         after: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
-        self._labels, self._options, self._after = labels, options, after
+        self._labels = labels
+        self._options = options
+        self._after = after
         if options.threshold is None and thresholds is not None:
             self._high = np.asarray(thresholds, np.float32)
         else:
@@ -130,7 +130,7 @@ class Events:
         self._open: dict[int, _Run] = {}  # by label: the last run, which the next steps may continue
         self._held: dict[
             int, _Run
-        ] = {}  # and before it one that reached the threshold, which the next may join
+        ] = {}  # by label: the run before it that reached the threshold, which the next may join
 
     def add(self, begin: int, length: int, scores: np.ndarray) -> list[Event]:
         """The events that are over by now.
@@ -138,7 +138,7 @@ class Events:
         Args:
             begin: First sample of the window.
             length: Its samples, at 16 kHz.
-            scores: `(steps, labels)` of its time steps in order, or of the whole window as one.
+            scores: `(steps, labels)` of its time steps in order, or `(1, labels)` of the whole window.
         """
         return self._take(self._smooth(self._changed(self._average.add(begin, length, scores))))
 
@@ -161,7 +161,8 @@ class Events:
         for run in _runs(rows, self._low, self._step):
             before = self._open.get(run.column)
             if before is not None and before.end == run.begin:  # the steps are cut there, not the sound
-                before.end, before.peak = run.end, max(before.peak, run.peak)
+                before.end = run.end
+                before.peak = max(before.peak, run.peak)
                 continue
             events += self._close(before) if before is not None else []
             self._open[run.column] = run
@@ -184,7 +185,8 @@ class Events:
             return
         before = self._held.get(run.column)
         if before is not None and not self._apart(before.end, run.begin):
-            before.end, before.peak = run.end, max(before.peak, run.peak)
+            before.end = run.end
+            before.peak = max(before.peak, run.peak)
             return
         self._held[run.column] = run
         if before is not None:
@@ -215,7 +217,8 @@ def _runs(rows: np.ndarray, low: np.ndarray, first: int) -> Iterator[_Run]:
     sounding = rows >= low
     columns = np.flatnonzero(sounding.any(axis=0)) if len(rows) else np.empty(0, np.int64)
     edges = np.diff(sounding[:, columns].T.astype(np.int8), axis=1, prepend=0, append=0)
-    (label, begins), (_, ends) = np.nonzero(edges == 1), np.nonzero(edges == -1)
+    label, begins = np.nonzero(edges == 1)
+    _, ends = np.nonzero(edges == -1)
     for column, begin, end in zip(columns[label].tolist(), begins.tolist(), ends.tolist(), strict=True):
         yield _Run(column, first + begin, first + end, float(rows[begin:end, column].max()))
 
@@ -239,12 +242,11 @@ class _Average:
         done = self._release(first)
         missing = first + len(middles) - self._first - len(self._sum)
         if missing > 0:
-            self._sum, self._count = (
-                np.pad(rows, ((0, missing), (0, 0))) for rows in (self._sum, self._count)
-            )
-        place = slice(first - self._first, first - self._first + len(middles))
-        self._sum[place] += scores[np.minimum((middles - begin) // STEP_SAMPLES, len(scores) - 1)]
-        self._count[place] += 1
+            self._sum = np.pad(self._sum, ((0, missing), (0, 0)))
+            self._count = np.pad(self._count, ((0, missing), (0, 0)))
+        rows = slice(first - self._first, first - self._first + len(middles))
+        self._sum[rows] += scores[np.minimum((middles - begin) // STEP_SAMPLES, len(scores) - 1)]
+        self._count[rows] += 1
         return done
 
     def rest(self) -> np.ndarray:
@@ -254,7 +256,9 @@ class _Average:
     def _release(self, end: int) -> np.ndarray:
         count = max(0, end - self._first)
         done = self._sum[:count] / self._count[:count]
-        self._sum, self._count, self._first = self._sum[count:], self._count[count:], self._first + len(done)
+        self._sum = self._sum[count:]
+        self._count = self._count[count:]
+        self._first += len(done)
         return done
 
 
@@ -263,7 +267,7 @@ class _Median:
     the ends.
 
     Args:
-        half: Rows on either side of the one whose median it is.
+        half: Rows on either side of the row whose median is taken.
     """
 
     def __init__(self, half: int):

@@ -1,7 +1,7 @@
 """results -> text and tables, for people and for the programs of the field.
 
-In: `Tagged`s as they come. Out: pieces of text, or a Parquet file, each result written before the next is
-asked for. What is a table has the columns of `tagged.Row`; what is for annotation programs holds events.
+In: `Result`s as they come. Out: pieces of text, or a Parquet file, each result written before the next is
+asked for. Tables have the columns of `tag.result.ResultRow`; formats for annotation programs hold events.
 Imports no torch, and pyarrow only for Parquet.
 """
 
@@ -22,15 +22,15 @@ from beatline.audio.samples import SAMPLE_RATE
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.text import printable
-from beatline.tag.result import Level, Refused, Row, Tagged
+from beatline.tag.result import Level, Refused, Result, ResultRow
 
-Results = Iterable[Tagged]
+Results = Iterable[Result]
 ROWS_AT_ONCE = 100_000  # of a group in Parquet
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which part of a result is written; see `Tagged.rows`."""
+    """Which part of a result is written; see `Result.rows`."""
 
     level: Level = "clip"
     count: int | None = None
@@ -38,7 +38,7 @@ class Choice:
     threshold: float | np.ndarray = 0.0
     """Lowest score of a clip or a window."""
 
-    def rows(self, result: Tagged) -> Iterator[Row]:
+    def rows(self, result: Result) -> Iterator[ResultRow]:
         """The result's lines."""
         return result.rows(self.level, self.count, self.threshold)
 
@@ -56,14 +56,14 @@ def table(results: Results, choice: Choice) -> Iterator[str]:
 
 
 def jsonl(results: Results, choice: Choice) -> Iterator[str]:
-    """One line of JSON for each recording, as `Tagged.to_dict`."""
+    """A line of JSON for each recording, as `Result.to_dict`."""
     for result in results:
         values = result.to_dict(choice.count, choice.threshold, windows=choice.level == "windows")
         yield json.dumps(values | {"file": _text(result.source)}, ensure_ascii=False) + "\n"
 
 
 def json_list(results: Results, choice: Choice) -> Iterator[str]:
-    """One list of JSON."""
+    """All recordings as a list in JSON."""
     before = "["
     for line in jsonl(results, choice):
         yield before + "\n" + line.removesuffix("\n")
@@ -72,8 +72,8 @@ def json_list(results: Results, choice: Choice) -> Iterator[str]:
 
 
 def csv_rows(results: Results, choice: Choice) -> Iterator[str]:
-    """A heading, then each `Row`."""
-    yield _csv(*Row._fields)
+    """A heading, then each `ResultRow`."""
+    yield _csv(*ResultRow._fields)
     for result in results:
         yield from (
             _csv(row.file, f"{row.onset:.3f}", f"{row.offset:.3f}", row.mid, row.name, f"{row.score:.6f}")
@@ -126,7 +126,8 @@ def raven(results: Results, choice: Choice) -> Iterator[str]:
         "MID",
         "Score",
     )
-    number, before = 0, 0.0
+    number = 0
+    before = 0.0
     for result in results:
         for row in choice.rows(result):
             number += 1
@@ -161,7 +162,7 @@ def dcase(results: Results, choice: Choice) -> Iterator[str]:
 
 
 def parquet(results: Results, choice: Choice, file: BinaryIO) -> None:
-    """Each `Row`, in groups of 100 000.
+    """Each `ResultRow`, in groups of 100 000.
 
     Raises:
         UserError: `missing-package`.
@@ -181,10 +182,10 @@ def parquet(results: Results, choice: Choice, file: BinaryIO) -> None:
         pyarrow.string(),
         pyarrow.float32(),
     )
-    schema = pyarrow.schema(list(zip(Row._fields, types, strict=True)))
+    schema = pyarrow.schema(list(zip(ResultRow._fields, types, strict=True)))
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
 
-        def put(rows: list[Row]) -> None:
+        def put(rows: list[ResultRow]) -> None:
             columns = zip(*rows, strict=True)
             writer.write_table(
                 pyarrow.table(
@@ -193,7 +194,7 @@ def parquet(results: Results, choice: Choice, file: BinaryIO) -> None:
                 )
             )
 
-        waiting: list[Row] = []
+        waiting: list[ResultRow] = []
         for result in results:
             for row in choice.rows(result):
                 waiting.append(row._replace(file=_text(row.file)))
@@ -216,7 +217,7 @@ TEXTS: dict[str, Callable[[Results, Choice], Iterator[str]]] = {
 }
 NAMES = (*TEXTS, "parquet")
 OF_EVENTS = ("audacity", "rttm", "raven", "dcase")
-"""Formats that hold nothing else."""
+"""Formats that hold events only."""
 
 
 def check(name: str, sources: list[str], out: Path | None) -> None:
@@ -234,7 +235,7 @@ def check(name: str, sources: list[str], out: Path | None) -> None:
             "bad-usage",
             "format audacity",
             f"a label track belongs to one recording, not {len(sources)}",
-            "tag them one by one, or take --format raven",
+            "tag each alone, or take --format raven",
         )
     called = {
         "rttm": [_word(Path(source).stem) for source in sources],
@@ -247,18 +248,18 @@ def check(name: str, sources: list[str], out: Path | None) -> None:
                 "bad-usage",
                 f"format {name}",
                 f"{times} recordings would be called {twice!r} in it",
-                "tag them one by one, or take --format csv",
+                "tag each alone, or take --format csv",
             )
 
 
 def write(
-    results: Iterable[Tagged | Refused], name: str, choice: Choice, out: Path | None = None
+    results: Iterable[Result | Refused], name: str, choice: Choice, out: Path | None = None
 ) -> UserError | None:
-    """Writes each result as it comes, and one line on standard error for each refused file; the last refusal,
-    if any.
+    """The last refusal, if any. Writes each result as it comes, and a line on standard error for each refused
+    file.
 
     Args:
-        name: One of `NAMES`.
+        name: Of `NAMES`.
         out: The file, which is there once it is whole; None is standard output, but not for Parquet.
 
     Raises:
@@ -266,7 +267,7 @@ def write(
     """
     refused: list[UserError] = []
 
-    def good() -> Iterator[Tagged]:
+    def good() -> Iterator[Result]:
         for result in results:
             if isinstance(result, Refused):
                 refused[:] = [result.error]
@@ -287,7 +288,7 @@ def write(
 
 @contextmanager
 def _printed(out: Path | None) -> Iterator[Callable[[str], Any]]:
-    """What takes text: the file or standard output."""
+    """A function that writes text to the file or to standard output."""
     if out is None:
         yield lambda text: print(text, end="", flush=True)
         return
@@ -296,12 +297,12 @@ def _printed(out: Path | None) -> Iterator[Callable[[str], Any]]:
 
 
 def _text(name: str) -> str:
-    """A file's name; what of it is no text is shown as bytes."""
+    """A file's name as text; bytes that are no text are shown as escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _line(text: str) -> str:
-    """The same on one line: line breaks, tabs and other controls are shown as escapes."""
+    """The text without line breaks, tabs and other controls, which are shown as escapes."""
     return printable(_text(text))
 
 

@@ -1,10 +1,10 @@
 """sound as it comes -> scores: `tag` for recordings that have no end yet.
 
 In: blocks of samples of any size, at any rate. Out: a `Moment` for each window, as soon as it is full. The
-windows are those that `windows.cut` makes of the same recording: the first moment comes when a whole window
-has been heard, none is shorter but the last. `Stream` scores every window; `live` is for sound that does not
-wait, and skips what the model is too slow for. Memory holds a few windows, however long one listens. Imports
-no torch.
+windows are those that `windows.cut` makes of the same recording. The first moment comes when a whole window
+has been heard; only the last window may be shorter. `Stream` scores every window; `live` is for sound that
+does not wait, and skips what the model is too slow for. Memory holds a few windows, however long the stream
+is. Imports no torch.
 """
 
 import threading
@@ -22,31 +22,30 @@ from beatline.core.labels import Label, LabelSet
 from beatline.tag.tagger import AudioTagger
 
 LEAVING = 1.0  # seconds
-# of a hop: what a full window may wait for the model; less than all of it, so that what lags behind real time
-# catches up
+# share of a hop that a full window may wait for the model: less than 1, so that a lag is made up
 PATIENCE = 0.9
 
 Window = tuple[int, np.ndarray]
-"""Its first sample in the stream, and its samples, int16 at 16 kHz."""
+"""The window's first sample in the stream, and its samples, int16 at 16 kHz."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What a tagger says of one window of a stream."""
+    """What a tagger says of a window of a stream."""
 
     start: float
     """Where the window begins, seconds from the stream's begin."""
     time: float
-    """Where it ends, seconds: what was heard last."""
+    """Where the window ends, seconds from the stream's begin: what was heard last."""
     scores: np.ndarray = field(repr=False)
     """`(labels,)` float32 in [0, 1]."""
     labels: LabelSet = field(repr=False)
     skipped: int = 0
-    """Windows before this one that were not scored because the model was too slow."""
+    """Windows just before this window that were not scored because the model was too slow."""
 
     def above(self, threshold: float | np.ndarray) -> list[tuple[Label, float]]:
-        """The labels with at least this score, for all or for each, `(labels,)`; best first, equal ones in
-        label order.
+        """The labels with at least this score, for all or for each, `(labels,)`. The best comes first;
+        equal scores keep label order.
         """
         order = np.argsort(-self.scores, kind="stable")
         return [
@@ -54,7 +53,7 @@ class Moment:
         ]
 
     def select(self, indices: Sequence[int]) -> "Moment":
-        """The same with these labels only, in this order."""
+        """The moment with these labels only, in this order."""
         return replace(self, labels=self.labels.select(indices), scores=self.scores[list(indices)])
 
     def to_dict(self, threshold: float | np.ndarray = 0.0) -> dict[str, Any]:
@@ -75,15 +74,15 @@ class Stream:
     """Sound in, moments out: `push` blocks as they come, then `finish`. Not for several threads.
 
     The moments do not depend on how the sound was cut into blocks, to the last bit. A moment follows the
-    sample that fills its window after one pass of the model.
+    sample that fills its window after a pass of the model.
 
     Args:
         tagger: What scores the windows.
         rate: Samples a second of what is pushed, Hz.
         channels: Channels of what is pushed; their mean is heard.
         window: Seconds of a window; the tagger's own when left out.
-        hop: Seconds from one window's begin to the next, above 0 up to `window`; the tagger's own when left
-            out.
+        hop: Seconds between the begins of neighbouring windows, above 0 up to `window`; the tagger's own when
+            left out.
 
     Raises:
         UserError: `bad-usage` for a hop that does not fit the window; `bad-sample-rate`, `too-many-channels`.
@@ -108,13 +107,14 @@ class Stream:
             )
         with audio.refusals_about("the stream"):
             audio.check_form(rate, channels)
-        self.tagger, self.rate, self.channels = tagger, rate, channels
-        self._window, self._hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
+        self.tagger = tagger
+        self.rate = rate
+        self.channels = channels
+        self._window = round(window * SAMPLE_RATE)
+        self._hop = round(hop * SAMPLE_RATE)
         self._resampler = audio.Resampler(rate)
-        self._held, self._first = (
-            bytearray(),
-            0,
-        )  # all samples from the last full window's begin on, and that begin
+        self._held = bytearray()  # all samples from the last full window's begin on
+        self._first = 0  # that begin
         self._begin = 0  # of the next window
         self._finished = False
 
@@ -127,7 +127,7 @@ class Stream:
         """The moments that these samples complete; returns when they are scored.
 
         Args:
-            samples: The next ones, `(samples,)` or `(samples, channels)`; floats in [-1, 1], or int16.
+            samples: The next samples, `(samples,)` or `(samples, channels)`; floats in [-1, 1], or int16.
 
         Raises:
             UserError: `not-audio` for another shape or type, `not-finite`.
@@ -135,8 +135,8 @@ class Stream:
         return [self.score(window) for window in self.cut(samples)]
 
     def finish(self) -> list[Moment]:
-        """The last moment, whose window ends with the stream, where there is one; nothing can be pushed after
-        it.
+        """The last moment, whose window ends with the stream, or nothing. Nothing can be pushed after the
+        call.
         """
         return [self.score(window) for window in self.end()]
 
@@ -152,7 +152,7 @@ class Stream:
                 raise audio.Unusable(
                     "not-audio",
                     f"a block has {source.channels} channels, not {self.channels}",
-                    "push blocks of one form",
+                    "push blocks of the same form",
                 )
             for mono, _ in source.blocks(np.inf):
                 yield from self._full(self._resampler.push(mono))
@@ -196,10 +196,10 @@ def live(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
     """The moments of blocks that come in real time, each at most a hop and a pass of the model after its last
     sample.
 
-    A thread hears while the model works. One window waits; where the next is full a hop later and the model
-    still is not free, the older is skipped, and the next moment counts it. A source that is faster than real
-    time waits for the model instead. So only a model that needs longer than a hop skips, and nothing queues
-    up.
+    A thread hears while the model works, and a single window waits. Where the next window is full a hop later
+    and the model still is busy, the older window is skipped. The next moment counts skipped windows. A source
+    that is faster than real time waits for the model instead. So only a model that needs longer than a hop
+    skips, and nothing queues up.
 
     Args:
         blocks: As for `Stream.push`; taken by another thread, which ends with them.
@@ -226,15 +226,12 @@ def live(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
             yield replace(stream.score(window), skipped=skipped)
     finally:
         waiting.leave()
-        hearing.join(
-            LEAVING
-            # the end of the program would abort it in the middle of the resampler; one that waits for sound
-            # may be left behind
-        )
+        # the program's end would abort the thread inside the resampler; a thread waiting for sound may stay
+        hearing.join(LEAVING)
 
 
 class _Waiting:
-    """The one window between the thread that hears and the one that scores."""
+    """The single window between the thread that hears and the thread that scores."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
@@ -242,25 +239,28 @@ class _Waiting:
         self._window: Window | None = None
         self._since = 0.0
         self._skipped = 0
-        self._over, self._left = False, False
+        self._over = False
+        self._left = False
         self._error: BaseException | None = None
 
     def put(self, window: Window, last: bool = False) -> bool:
-        """Gives a window, in place of one that has waited too long already; none is too long for the last.
+        """Gives a window, instead of a window that has waited too long; the last window waits for the others.
         False where nobody takes any more.
         """
         with self._changed:
             left = None if last else max(0.0, self._since + self._patience - time.monotonic())
             self._changed.wait_for(lambda: self._window is None or self._left, left)
             self._skipped += self._window is not None
-            self._window, self._since = window, time.monotonic()
+            self._window = window
+            self._since = time.monotonic()
             self._changed.notify_all()
             return not self._left
 
     def end(self, error: BaseException | None) -> None:
         """Says that no window follows, and why."""
         with self._changed:
-            self._over, self._error = True, error
+            self._over = True
+            self._error = error
             self._changed.notify_all()
 
     def take(self) -> tuple[Window, int] | None:
@@ -272,7 +272,8 @@ class _Waiting:
                     raise self._error
                 return None
             taken = self._window, self._skipped
-            self._window, self._skipped = None, 0
+            self._window = None
+            self._skipped = 0
             self._changed.notify_all()
             return taken
 

@@ -1,10 +1,10 @@
-"""audio anywhere -> tables of scores: `tag` on Ray, over folders, archives and object storage; and a tagger
-for other programs' batches.
+"""audio anywhere -> tables of scores: `tag` on Ray, over folders, archives and object storage.
 
-In: places (`places`) with audio files, tar, Parquet or HDF5 archives. Out: a place with partitioned Parquet,
-one row for each file or member of an archive, refused ones too. Inputs are cut into parts; a part is named by
-what it is a function of and appears whole, so a job that was killed does only the rest. Decoding happens in
-bounded children (`children`). Extra `bulk`. Imports no torch.
+In: folders and addresses (`core.remote`) with audio files, tar, Parquet or HDF5 archives. Out: a folder or
+address with partitioned Parquet: a row for each file or member of an archive, refused recordings too. Inputs
+are cut into parts. The name of a part hashes what its rows depend on, and a part appears whole: a job that
+was killed does only the rest. Decoding happens in bounded children (`audio.pool`). Extra `bulk`. Imports no
+torch.
 """
 
 import json
@@ -36,7 +36,9 @@ from beatline.tag.tagger import AudioTagger
 
 FORMAT = 2
 TOGETHER = 256  # files of a part; an archive is a part of its own
-LABELS, TAGS, FACTS = "labels.csv", "tags", "facts"
+LABELS = "labels.csv"
+TAGS = "tags"
+FACTS = "facts"
 
 Input = tuple[str, list[Any]]
 """Path or address of a file, and what tells it from another of that name."""
@@ -48,55 +50,56 @@ Input = tuple[str, list[Any]]
 def tag_inputs(
     inputs: list[Input],
     settings: Settings,
-    place: str,
+    target: str,
     workers: int = 1,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> dict[str, Any]:
-    """Facts about the tables in `place`, which Ray makes or completes: `rows`, `refused` by code, `seconds`
+    """Facts about the tables in `target`, which Ray makes or completes: `rows`, `refused` by code, `seconds`
     of sound, `core_seconds` of work.
 
     Args:
-        inputs: Of `find_inputs`; an archive is one input.
-        place: A folder that all machines see, or an address; `tags/*.parquet` are the rows, `labels.csv` the
-            order of their scores.
+        inputs: Of `find_inputs`; an archive is a single input.
+        target: A folder that all machines see, or an address; `tags/*.parquet` are the rows, `labels.csv`
+            the order of their scores.
         workers: Processors of a local Ray.
         progress: Called with the number of inputs done since the last call.
 
     Raises:
-        UserError: `not-writable` where the place holds something else; `missing-package`; `download-failed`;
+        UserError: `not-writable` where the target holds something else; `missing-package`; `download-failed`;
             as `Settings.tagger`.
     """
     parts = _parts(inputs, settings)
-    plan, tagger = artefact.hash_json(sorted(parts)), settings.tagger()
+    plan = artefact.hash_json(sorted(parts))
+    tagger = settings.tagger()
     needs = {"num_gpus": 1} if getattr(getattr(tagger.engine, "device", None), "type", "") == "cuda" else {}
-    done = _begin(place, plan, parts)
+    done = _begin(target, plan, parts)
     progress(sum(len(parts[name]) for name in done))
     tasks = [
         {
             "settings": settings.to_json(),
-            "inputs": json.dumps(some),
+            "inputs": json.dumps(group),
             "name": name,
-            "place": str(remote.folder(place) or place),
+            "target": str(remote.folder(target) or target),
         }
-        for name, some in parts.items()
+        for name, group in parts.items()
         if name not in done
     ]
     for made in cluster.each(tasks, _make_part, workers, **needs):
         progress(made["inputs"])
-    facts = _facts(place, parts)
+    facts = _facts(target, parts)
     if len(facts) < len(parts):
         raise UserError(
             "not-writable",
-            f"cannot write {place}",
+            f"cannot write {target}",
             "parts that other machines wrote are not there",
             "name a folder or an address that is the same for all machines",
         )
-    return _finish(place, plan, settings, tagger.labels.to_csv(), facts)
+    return _finish(target, plan, settings, tagger.labels.to_csv(), facts)
 
 
-def find_inputs(sources: Iterable[str], place: str) -> list[Input]:
+def find_inputs(sources: Iterable[str], target: str) -> list[Input]:
     """All inputs in order of name, each once: audio files and archives in folders, and files as they are
-    named; nothing that is below `place`.
+    named; nothing that is below `target`.
 
     Raises:
         UserError: `missing-file`, `download-failed`.
@@ -104,16 +107,16 @@ def find_inputs(sources: Iterable[str], place: str) -> list[Input]:
     found: dict[str, list[Any]] = {}
     for source in sources:
         folder = remote.folder(source)
-        some = dict(_below_address(source) if folder is None else _below_folder(folder))
-        if not some:
+        below = dict(_below_address(source) if folder is None else _below_folder(folder))
+        if not below:
             raise UserError(
                 "missing-file",
                 f"nothing to tag in {source}",
                 "no audio file and no archive there",
                 "check the path or the address",
             )
-        found |= some
-    own = f"{remote.folder(place) or place.rstrip('/')}/"
+        found |= below
+    own = f"{remote.folder(target) or target.rstrip('/')}/"
     return sorted((name, state) for name, state in found.items() if not name.startswith(own))
 
 
@@ -159,28 +162,28 @@ def _below_address(address: str) -> Iterator[Input]:
 
 
 def _address(address: str, root: str, name: str, system: Any) -> str:
-    """A name in a file system as a full address, with whatever the given one holds of hosts and users."""
+    """A name in a file system as a full address, with the hosts and users of the given address."""
     return address.removesuffix(root) + name if address.endswith(root) else system.unstrip_protocol(name)
 
 
 def _parts(inputs: list[Input], settings: Settings) -> dict[str, list[Input]]:
     """Parts by name, which is a hash of everything that their rows are a function of."""
-    apart = [one for one in inputs if archives.kind(one[0])]
-    files = [one for one in inputs if not archives.kind(one[0])]
-    groups = [[one] for one in apart] + [files[i : i + TOGETHER] for i in range(0, len(files), TOGETHER)]
+    apart = [item for item in inputs if archives.kind(item[0])]
+    files = [item for item in inputs if not archives.kind(item[0])]
+    groups = [[item] for item in apart] + [files[i : i + TOGETHER] for i in range(0, len(files), TOGETHER)]
     about = [FORMAT, __version__, settings.state, settings.calibrated, settings.events, settings.options]
     return {f"part-{artefact.hash_json([about, group])[:16]}": group for group in groups}
 
 
-def _begin(place: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
-    """The parts that are there; what else an unfinished job has left is removed.
+def _begin(target: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
+    """The parts that are there; other files of an unfinished job are removed.
 
     Raises:
         UserError: `not-writable` where something else is there.
     """
-    system, root = remote.system(place)
+    system, root = remote.system(target)
     there = remote.listing(system, root)
-    done = set(_facts(place, parts, there))
+    done = set(_facts(target, parts, there))
     left = {name for name in there if name.split("/")[0] in (TAGS, FACTS)}
     own = left | {name + end for name in (LABELS, *artefact.LISTS) for end in ("", ".partial")}
     left -= {name for part in done for name in (_table(part), _about(part))}
@@ -196,17 +199,20 @@ def _begin(place: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
             "options"
         )
         raise UserError(
-            "not-writable", f"cannot write {place}", cause, "choose another place, or remove what is there"
+            "not-writable",
+            f"cannot write {target}",
+            cause,
+            "choose another folder or address, or remove what is there",
         )
     for name in left:
         remote.remove(system, f"{root}/{name}")
     return done
 
 
-def _plan(manifest: bytes) -> str:
-    """What a manifest says that the tags were made from; empty where it is damaged."""
+def _plan(contents: bytes) -> str:
+    """The hash of what the tags were made from, by a folder's contents; empty where they are damaged."""
     try:
-        about, _, good = artefact.parse_manifest(manifest)
+        about, _, good = artefact.parse_manifest(contents)
     except ValueError:
         return ""
     return str(about.get("plan", "another")) if good else ""
@@ -221,15 +227,16 @@ def _about(part: str) -> str:
 
 
 def _facts(
-    place: str, parts: Iterable[str], there: dict[str, Any] | None = None
+    target: str, parts: Iterable[str], there: dict[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """What is known of each part that is there."""
-    system, root = remote.system(place)
+    system, root = remote.system(target)
     there = remote.listing(system, root) if there is None else there
     wanted = {f"{root}/{_about(part)}": part for part in parts if _about(part) in there}
     found = {}
     for path, content in remote.contents(system, list(wanted)).items():
-        facts, part = _parse(content), wanted[path]
+        facts = _parse(content)
+        part = wanted[path]
         if facts is not None and there.get(_table(part), {}).get("size") == facts["bytes"]:
             found[part] = facts
     return found
@@ -248,13 +255,13 @@ def _parse(content: bytes) -> dict[str, Any] | None:
 
 
 def _finish(
-    place: str, plan: str, settings: Settings, labels: str, facts: dict[str, dict[str, Any]]
+    target: str, plan: str, settings: Settings, labels: str, facts: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Writes the labels' order and, last, the manifest of the whole; what it says about it."""
-    system, root = remote.system(place)
-    refused = sum((Counter(one["refused"]) for one in facts.values()), Counter())
+    """Writes the labels' order and, last, the contents of the whole; the facts in them."""
+    system, root = remote.system(target)
+    refused = sum((Counter(made["refused"]) for made in facts.values()), Counter())
     sums = {
-        name: round(sum(one[name] for one in facts.values()), 3)
+        name: round(sum(made[name] for made in facts.values()), 3)
         for name in ("rows", "seconds", "core_seconds")
     }
     about = {
@@ -264,11 +271,11 @@ def _finish(
         "state": settings.state,
         "refused": dict(sorted(refused.items())),
     } | sums
-    known = {_table(part): {"bytes": one["bytes"], "sha256": one["sha256"]} for part, one in facts.items()}
+    known = {_table(part): {"bytes": made["bytes"], "sha256": made["sha256"]} for part, made in facts.items()}
     known |= {
         _about(part): {"bytes": len(text), "sha256": sha256(text).hexdigest()}
-        for part, one in facts.items()
-        if (text := _text(one))
+        for part, made in facts.items()
+        if (text := _text(made))
     }
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
         (Path(scratch) / LABELS).write_text(labels, encoding="utf-8")
@@ -292,13 +299,17 @@ class _Unit(NamedTuple):
 
 
 def _make_part(task: RayTask) -> dict[str, Any]:
-    """Makes one part and puts it in its place."""
-    begun, inputs = time.monotonic(), json.loads(task["inputs"])
+    """Makes a part and puts it into the target; what the job is to know of it."""
+    begun = time.monotonic()
+    inputs = json.loads(task["inputs"])
     try:
         settings = Settings.from_json(task["settings"])
-        tagger, (system, root) = settings.tagger(), remote.system(task["place"])
+        tagger = settings.tagger()
+        system, root = remote.system(task["target"])
         with tempfile.TemporaryDirectory(prefix="beatline-") as name:
-            scratch, table, about = Path(name), Path(name) / "part.parquet", Path(name) / "facts.json"
+            scratch = Path(name)
+            table = scratch / "part.parquet"
+            about = scratch / "facts.json"
             facts = batch_tagger.write(
                 table,
                 _rows(tagger, _units(inputs, scratch), settings.event_options()),
@@ -314,7 +325,7 @@ def _make_part(task: RayTask) -> dict[str, Any]:
 
 
 def _units(inputs: list[Input], scratch: Path) -> Iterator[_Unit]:
-    """The recordings in some inputs, copied to here where they are elsewhere."""
+    """The recordings in these inputs; what lies on another machine is copied to `scratch`."""
     for number, (address, _) in enumerate(inputs):
         suffix = "".join(Path(address).suffixes[-2:]) if archives.kind(address) else ""
         job = batch_tagger.job(address, scratch / f"{number}{suffix}")

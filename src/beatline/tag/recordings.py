@@ -26,25 +26,27 @@ from beatline.model.geometry import (
     tiled_length,
 )
 from beatline.tag.events import Event, EventOptions, Events, in_order
-from beatline.tag.result import Embedded, EmbeddingLevel, Tagged
+from beatline.tag.result import Embedded, EmbeddingLevel, Result
 
 if TYPE_CHECKING:
     from beatline.tag.tagger import AudioTagger
 
-WINDOWS_AT_ONCE = 32  # collected before scoring, at least, so that those of one length meet
+WINDOWS_AT_ONCE = 32  # collected before scoring, at least, so that windows of equal length meet
 Read = Callable[[Any, float], Generator[np.ndarray, None, str]]
 """How a source becomes blocks of at most so many seconds, `(samples,)` int16 at 16 kHz, and a note."""
 
 
 class Recording:
-    """A recording some of whose windows are not scored yet."""
+    """A recording whose windows are not all scored yet."""
 
     def __init__(self, source: str):
-        self.source, self.samples, self.note = source, 0, ""
+        self.source = source
+        self.samples = 0
+        self.note = ""
         self.cut = self.taken = 0  # windows
         self.whole = False
         self.ended = False
-        """Given out for the last time; `done` may come true in the reading thread at any moment."""
+        """Whether it was given out for the last time; the reading thread may make `done` true any time."""
         self.error: UserError | None = None
 
     @property
@@ -57,11 +59,12 @@ class Recording:
 
 
 class Tags(Recording):
-    """A recording on its way to a `Tagged`."""
+    """A recording on its way to a `Result`."""
 
     def __init__(self, source: str, tagger: "AudioTagger", options: EventOptions | None):
         super().__init__(source)
-        self._tagger, self._level = tagger, options.level if options else None
+        self._tagger = tagger
+        self._level = options.level if options else None
         thresholds = None if tagger.calibration is None else tagger.calibration.thresholds
         self._events = Events(tagger.labels, options, thresholds, tagger.raised) if options else None
         self._found: list[Event] = []
@@ -82,10 +85,12 @@ class Tags(Recording):
                 scores[None] if steps is None else self._tagger.scores(steps[row, : _steps(length)]),
             )
 
-    def result(self) -> Tagged:
-        """Once all windows are taken."""
-        tagger, seconds, scores = self._tagger, self.samples / SAMPLE_RATE, np.stack(self._scores)
-        return Tagged(
+    def result(self) -> Result:
+        """The result, once all windows are taken."""
+        tagger = self._tagger
+        seconds = self.samples / SAMPLE_RATE
+        scores = np.stack(self._scores)
+        return Result(
             source=self.source,
             labels=tagger.labels,
             scores=tagger.raised(windows.merge(scores, tagger.merge)),
@@ -104,7 +109,8 @@ class Embeddings(Recording):
 
     def __init__(self, source: str, level: EmbeddingLevel):
         super().__init__(source)
-        self._level, self._steps = level, 0
+        self._level = level
+        self._steps = 0
         self._sum: Any = 0.0
         self._rows: list[np.ndarray] = []
         self._times: list[np.ndarray] = []
@@ -119,7 +125,8 @@ class Embeddings(Recording):
             self._times.append(np.array([[begin, begin + length]]) / SAMPLE_RATE)
         else:
             assert outputs.tokens is not None
-            first, end = begin // STEP_SAMPLES, begin // STEP_SAMPLES + _steps(length)
+            first = begin // STEP_SAMPLES
+            end = begin // STEP_SAMPLES + _steps(length)
             self._rows.append(
                 outputs.tokens[
                     row, TOKENS_OF_A_STEP * (self._steps - first) : TOKENS_OF_A_STEP * (end - first)
@@ -140,11 +147,10 @@ class Embeddings(Recording):
                 seconds,
                 self.note,
             )
-        rows, times = np.concatenate(self._rows), np.concatenate(self._times)
-        self._rows, self._times = (
-            [rows[:0].copy()],
-            [times[:0].copy()],
-        )  # copies, or what was given out stays in memory
+        rows = np.concatenate(self._rows)
+        times = np.concatenate(self._times)
+        self._rows = [rows[:0].copy()]  # copies, or what was given out stays in memory
+        self._times = [times[:0].copy()]
         return Embedded(self.source, rows, times, seconds, self.note if self.ended else "")
 
 
@@ -167,8 +173,11 @@ def scored(
     read: Read = media.blocks,
     as_it_comes: bool = False,
 ) -> Iterator[Kind]:
-    """The recordings in order, each when its windows are taken or when it has an error, or else also before;
-    `window`, `hop` and `grid` in samples.
+    """The recordings in order, each once its windows are taken or it has an error.
+
+    Args:
+        window, hop, grid: In samples, as `windows.cut`.
+        as_it_comes: Give the first recording also before its end, after each pass.
     """
     waiting: deque[Kind] = deque()
     batch: list[tuple[Recording, int, np.ndarray]] = []
@@ -182,7 +191,9 @@ def scored(
             batch.append((recording, begin, samples))
         if len(batch) == together:
             _score(engine, batch, detail)
-            if as_it_comes and waiting and not waiting[0].done:  # of those behind it no window has been cut
+            if (
+                as_it_comes and waiting and not waiting[0].done
+            ):  # no window has been cut of the recordings behind it
                 yield waiting[0]
         while waiting and waiting[0].done:
             yield _ended(waiting.popleft())
@@ -220,19 +231,23 @@ def _windows(
                     for begin_at, samples in windows.cut(blocks, window, hop, grid):
                         recording.cut += 1
                         yield recording, begin_at, samples
-                recording.samples, recording.note, recording.whole = blocks.samples, blocks.note, True
+                recording.samples = blocks.samples
+                recording.note = blocks.note
+                recording.whole = True
             except UserError as error:
                 recording.error = error
             yield recording, -1, None
 
 
 class _Begun:
-    """Blocks the first of which is there, or the reason why none is; they are counted, and their note is
-    kept.
+    """Blocks of which the first is read ahead, or the reason why there is none. Their samples are counted
+    and their note is kept.
     """
 
     def __init__(self, blocks: Generator[np.ndarray, None, str]):
-        self.blocks, self.samples, self.note = blocks, 0, ""
+        self.blocks = blocks
+        self.samples = 0
+        self.note = ""
         self._first: np.ndarray | UserError | None = None
         try:
             self._first = self._next()
@@ -247,7 +262,8 @@ class _Begun:
             return None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        block, self._first = self._first, None
+        block = self._first
+        self._first = None
         while block is not None:
             if isinstance(block, UserError):
                 raise block
@@ -265,7 +281,7 @@ def _steps(length: int) -> int:
 
 
 def _score(engine: Engine, batch: list[tuple[Recording, int, np.ndarray]], detail: bool) -> None:
-    """Scores windows and gives what is said of them to their recordings in order."""
+    """Scores windows and gives each window's outputs to its recording, in order."""
     if not batch:
         return
     outputs = engine.outputs([samples for _, _, samples in batch], detail)

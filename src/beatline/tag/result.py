@@ -1,7 +1,7 @@
 """What a tagger says of a recording, for programs and people.
 
-Outside the straight line: `tag` makes these, `formats` writes them. Imports no torch; pandas and jinja2
-only for who asks for a table.
+Outside the straight line: `tagger` makes results, `formats` writes them. Imports no torch; pandas and jinja2
+only where a table is asked for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,14 @@ from beatline.core.errors import UserError
 from beatline.core.labels import Label, LabelSet
 from beatline.tag.events import Event
 
-SHOWN, EVENTS_SHOWN = 5, 20  # in a notebook
+SHOWN = 5  # labels, in a notebook
+EVENTS_SHOWN = 20  # in a notebook
 Level = Literal["clip", "windows", "events"]
 EmbeddingLevel = Literal["clip", "window", "token"]
 
 
-class Row(NamedTuple):
-    """One line of a table of results: a label, and the stretch it belongs to."""
+class ResultRow(NamedTuple):
+    """A row of a table of results: a label, and the stretch of time it belongs to."""
 
     file: str
     onset: float
@@ -33,8 +34,8 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """What a tagger says of one recording."""
+class Result:
+    """What a tagger says of a recording."""
 
     source: str
     """The file's path as given, or `audio`."""
@@ -54,7 +55,7 @@ class Tagged:
     window: float | None = None
     """Length of a window, seconds; None is the whole recording."""
     events: tuple[Event, ...] | None = field(default=None, repr=False)
-    """What sounds from when to when, by onset; None where nobody asked."""
+    """What sounds from when to when, by onset; None where no events were asked for."""
 
     @property
     def ends(self) -> np.ndarray:
@@ -62,7 +63,7 @@ class Tagged:
         return np.minimum(self.starts + (self.seconds if self.window is None else self.window), self.seconds)
 
     def top(self, count: int | None = 5, threshold: float | np.ndarray = 0.0) -> list[tuple[Label, float]]:
-        """The labels with the highest scores, best first; equal ones in label order.
+        """The labels with the highest scores, best first; equal scores in label order.
 
         Args:
             count: How many at most; None is all.
@@ -70,8 +71,8 @@ class Tagged:
         """
         return self._best(self.scores, count, threshold)
 
-    def select(self, indices: Sequence[int]) -> "Tagged":
-        """The same with these labels only, in this order."""
+    def select(self, indices: Sequence[int]) -> "Result":
+        """The result with these labels only, in this order."""
         chosen = self.labels.select(indices)
         events = (
             None
@@ -88,17 +89,17 @@ class Tagged:
 
     def rows(
         self, level: Level = "clip", count: int | None = None, threshold: float | np.ndarray = 0.0
-    ) -> Iterator[Row]:
+    ) -> Iterator[ResultRow]:
         """The result as a table.
 
         Args:
-            level: What a row is of: a label of the whole `clip` or of one of its `windows`, best first, or an
-                event, by onset.
+            level: What a row is of: a label of the whole `clip` or of a window, best first, or an event, by
+                onset.
             count: Labels of the clip or of a window at most, None is all; of events it is always all.
             threshold: Lowest score of the clip or a window, as `top`; events have had theirs.
 
         Raises:
-            UserError: `bad-usage` where there are no events because nobody asked.
+            UserError: `bad-usage` where no events were asked for.
         """
         if level == "events":
             if self.events is None:
@@ -109,7 +110,9 @@ class Tagged:
                     "call the tagger with events=EventOptions()",
                 )
             yield from (
-                Row(self.source, event.onset, event.offset, event.label.mid, event.label.name, event.score)
+                ResultRow(
+                    self.source, event.onset, event.offset, event.label.mid, event.label.name, event.score
+                )
                 for event in self.events
             )
             return
@@ -120,7 +123,7 @@ class Tagged:
         )
         for onset, offset, scores in stretches:
             for label, score in self._best(scores, count, threshold):
-                yield Row(self.source, onset, offset, label.mid, label.name, score)
+                yield ResultRow(self.source, onset, offset, label.mid, label.name, score)
 
     def to_dict(
         self, count: int | None = None, threshold: float | np.ndarray = 0.0, windows: bool = False
@@ -161,7 +164,7 @@ class Tagged:
     def to_dataframe(
         self, level: Level = "clip", count: int | None = None, threshold: float | np.ndarray = 0.0
     ) -> Any:
-        """`rows` as a pandas data frame with the columns of `Row`.
+        """`rows` as a pandas data frame with the columns of `ResultRow`.
 
         Raises:
             UserError: `missing-package`; as `rows`.
@@ -175,7 +178,7 @@ class Tagged:
                 "pandas is not installed",
                 "pip install 'beatline[data]', or take rows()",
             ) from error
-        return pandas.DataFrame(list(self.rows(level, count, threshold)), columns=list(Row._fields))
+        return pandas.DataFrame(list(self.rows(level, count, threshold)), columns=list(ResultRow._fields))
 
     def _repr_html_(self) -> str:
         """As a notebook shows it: the best labels of the recording, and its first events where they were
@@ -202,15 +205,15 @@ class Embedded:
     """Embeddings of a recording, or of its next part."""
 
     source: str
-    """As `Tagged.source`."""
+    """As `Result.source`."""
     rows: np.ndarray = field(repr=False)
     """`(rows, width)` float32."""
     times: np.ndarray = field(repr=False)
-    """Where what each is of begins and ends, seconds, `(rows, 2)` float64."""
+    """Begin and end of what each row is of, seconds, `(rows, 2)` float64."""
     seconds: float | None = None
-    """Length of the recording, in its last part; None in those before."""
+    """Length of the recording, in its last part; None in the parts before."""
     note: str = ""
-    """As `Tagged.note`, in the last part."""
+    """As `Result.note`, in the last part."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """audio files -> scores: any recordings, of any length, through any engine.
 
-In: paths, bytes or streams. Out: one `Tagged` for each, in order, or the reason why not. Files are decoded
-ahead of the model; windows of different recordings share batches; memory holds a few dozen windows and a row
+In: paths, bytes, streams or arrays. Out: a `Result` for each, in order, or a `Refused`. Files are decoded
+ahead of the model; windows of different recordings share batches. Memory holds a few dozen windows and a row
 of scores for each, however long a recording is. Imports no torch.
 """
 
@@ -27,7 +27,7 @@ from beatline.model.geometry import (
 )
 from beatline.tag.events import EventOptions
 from beatline.tag.recordings import Embeddings, Read, Tags, scored
-from beatline.tag.result import Embedded, EmbeddingLevel, Refused, Tagged
+from beatline.tag.result import Embedded, EmbeddingLevel, Refused, Result
 
 if TYPE_CHECKING:
     from beatline.tag.calibration import Calibration
@@ -39,13 +39,13 @@ HOP_SECONDS = 5.0
 
 
 class AudioTagger:
-    """Audio in, labels out: any path, bytes, stream or array; any thread may call it. `beatline.load` makes
-    one.
+    """Audio in, labels out: any path, bytes, stream or array. Any thread may call a tagger; `beatline.load`
+    makes it.
 
     Args:
         engine: What runs the model.
-        window: Longest stretch scored at once, seconds; a recording no longer than it is scored whole.
-        hop: Seconds from one window's begin to the next, a sample to `window`.
+        window: Longest stretch scored at once, seconds; a recording no longer than a window is scored whole.
+        hop: Seconds between the begins of neighbouring windows, a sample to `window`.
         merge: How a recording's scores come from those of its windows, see `windows.merge`.
         parents: Raise a label's scores to those of its kinds in AudioSet's ontology.
 
@@ -54,7 +54,7 @@ class AudioTagger:
     """
 
     calibration: "Calibration | None" = None
-    """Its temperature goes into every score; its thresholds decide about events where
+    """The calibration's temperature goes into every score. Its thresholds decide about events where
     `EventOptions.threshold` is left open.
     """
 
@@ -73,13 +73,11 @@ class AudioTagger:
                 f"it is not between a sample and the window of {window:g} s",
                 "give another",
             )
-        self.engine, self.labels, self.window, self.hop, self.merge = (
-            engine,
-            engine.labels,
-            window,
-            hop,
-            merge,
-        )
+        self.engine = engine
+        self.labels = engine.labels
+        self.window = window
+        self.hop = hop
+        self.merge = merge
         self._families = families(engine.labels) if parents else ()
         if parents and (engine.task != "multi-label" or not self._families):
             cause = "no label of this model is a kind of another in AudioSet's ontology"
@@ -95,41 +93,41 @@ class AudioTagger:
     @overload
     def __call__(
         self, audio: list[Any], rate: int | None = None, events: EventOptions | None = None
-    ) -> list[Tagged]: ...
+    ) -> list[Result]: ...
 
     @overload
     def __call__(
         self, audio: Sound, rate: int | None = None, events: EventOptions | None = None
-    ) -> Tagged: ...
+    ) -> Result: ...
 
     def __call__(
         self, audio: Sound | list[Any], rate: int | None = None, events: EventOptions | None = None
-    ) -> Tagged | list[Tagged]:
-        """A `Tagged`, or a list of them for a list.
+    ) -> Result | list[Result]:
+        """A `Result`, or a list of `Result`s for a list.
 
         Args:
             audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)`
-                with its `rate`, which may also stand beside it, as in what soundfile.read gives; or a list of
-                them.
+                with its `rate`; or a list of these. The rate may stand beside the array, as `soundfile.read`
+                gives both.
             rate: Samples a second of arrays, Hz.
             events: As `tag`.
 
         Raises:
-            UserError: What is wrong with the audio; of a list, with the first that has something.
+            UserError: What is wrong with the audio, or with the first wrong item of a list.
         """
         return _asked(audio, rate, lambda sources: self.tag(sources, events))
 
     def tag(
         self, sources: Iterable[Any], events: EventOptions | None = None, read: Read = media.blocks
-    ) -> Iterator[Tagged | Refused]:
-        """One result for each recording, in order, as they come; one that cannot be used costs the others
-        nothing.
+    ) -> Iterator[Result | Refused]:
+        """A result for each recording, in order, each as soon as it is made. A refused recording costs the
+        others nothing.
 
         Args:
             sources: `media.Audio`, or whatever `read` takes.
-            events: How to find when each label sounds; None leaves that out.
-            read: How a source becomes blocks of so many seconds, and a note; `children.Decoders.blocks` for
-                what strangers send.
+            events: How to find when each label sounds; None finds no events.
+            read: How a source becomes blocks of so many seconds, and a note; `audio.pool.Decoders.blocks`
+                for what strangers send.
         """
         detail = events is not None and events.level == "steps"
         for recording in scored(
@@ -146,8 +144,10 @@ class AudioTagger:
             )
 
     def recording(self, source: str, events: EventOptions | None = None) -> Tags:
-        """A recording whose windows are scored elsewhere: give it what the engine says of each with `take`,
-        count them in `taken`, set `samples`, and ask for its `result`.
+        """A recording whose windows are scored elsewhere.
+
+        The caller gives each window's outputs to `take`, counts windows in `taken`, sets `samples`, and asks
+        for the `result`.
         """
         return Tags(source, self, events)
 
@@ -162,17 +162,17 @@ class AudioTagger:
     def embed(
         self, audio: Sound | list[Any], rate: int | None = None, level: EmbeddingLevel = "clip"
     ) -> np.ndarray | list[np.ndarray]:
-        """Embeddings, float32, of a recording; or a list of them for a list.
+        """Embeddings of a recording, float32, or a list of arrays for a list.
 
         `clip` is `(width,)`, the mean over windows of the mean of their tokens. `window` is `(windows,
-        width)`, the mean of each one's tokens. `token` is `(tokens, width)`: time-major, 8 tokens for each
-        time step, of rising frequency; step k begins at k * 0.16 s. As many steps as `geometry.step_count`
-        says of the whole recording, from windows whose steps do not overlap.
+        width)`, the mean of each window's tokens. `token` is `(tokens, width)`: time-major, 8 tokens for each
+        time step, of rising frequency. Step k begins at k * 0.16 s. A recording has as many steps as
+        `geometry.step_count` says, from windows whose steps do not overlap.
 
         Args:
             audio: As `__call__`.
             rate: As `__call__`.
-            level: Of what.
+            level: What an embedding is of.
 
         Raises:
             UserError: As `__call__`; `bad-usage` for another level.
@@ -194,10 +194,11 @@ class AudioTagger:
     def embeddings(
         self, sources: Iterable[Any], level: EmbeddingLevel = "clip", read: Read = media.blocks
     ) -> Iterator[Embedded | Refused]:
-        """Each recording's embeddings, in order, as they come: a long one in parts, so that memory does not
+        """Each recording's embeddings, in order: a long recording comes in parts, so that memory does not
         follow its length.
 
-        One that cannot be used ends in a `Refused`, perhaps after some parts; it costs the others nothing.
+        A recording that cannot be used ends in a `Refused`, perhaps after parts of it; it costs the others
+        nothing.
 
         Args:
             sources: As `tag`.
@@ -214,10 +215,13 @@ class AudioTagger:
                 "there is no such level",
                 "give clip, window or token",
             )
-        window, hop, grid = round(self.window * SAMPLE_RATE), round(self.hop * SAMPLE_RATE), 1
+        window = round(self.window * SAMPLE_RATE)
+        hop = round(self.hop * SAMPLE_RATE)
+        grid = 1
         if level == "token":
-            window, grid = max(window, SAMPLE_RATE), STEP_SAMPLES
-            hop = step_count(window) * STEP_SAMPLES  # the next window begins where this one's steps end
+            window = max(window, SAMPLE_RATE)
+            grid = STEP_SAMPLES
+            hop = step_count(window) * STEP_SAMPLES  # the next window begins where this window's steps end
         for recording in scored(
             self.engine,
             sources,
@@ -248,7 +252,7 @@ class AudioTagger:
         return outputs.scores[row] if self.calibration is None else self.scores(outputs.logits[row])
 
     def raised(self, scores: np.ndarray) -> np.ndarray:
-        """Scores `(..., labels)`, those of parents raised where that was asked for."""
+        """The scores `(..., labels)`, with parents raised where `parents` was asked for."""
         return raise_parents(scores, self._families) if self._families else scores
 
 
@@ -260,7 +264,7 @@ def _asked(
     rate: int | None,
     run: Callable[[Iterable[Audio]], Iterator[Found | Refused]],
 ) -> Found | list[Found]:
-    """What `run` gives for a recording, or a list for a list; what it refuses is raised."""
+    """What `run` gives for a recording, or a list for a list; the error of a `Refused` is raised."""
     several = isinstance(audio, list | tuple) and not inputs.has_rate(audio)
     sources: Any = audio if several else [audio]
     results: list[Found] = []
@@ -289,12 +293,12 @@ def load(
     Args:
         source: A path.
         hop: Seconds; None is half a window.
-        head: Whether it must have one. A pre-trained encoder has none; its tagger embeds, and has one label
-            that means nothing.
+        head: Whether the model must have a head. A pre-trained encoder has none: its tagger embeds, and its
+            single label means nothing.
 
     Raises:
-        UserError: `bad-usage` for an engine, precision or merge that there is not; as `AudioTagger`,
-            and `engines.load`.
+        UserError: `bad-usage` for an unknown engine, precision or merge; as `AudioTagger` and
+            `engines.load`.
     """
     for name, value, known in (
         ("engine", engine, engines.engine_names()),
@@ -303,9 +307,10 @@ def load(
     ):
         if value not in known:
             raise UserError(
-                "bad-usage", f"{name} {value!r}", "there is no such one", f"give one of {', '.join(known)}"
+                "bad-usage", f"{name} {value!r}", f"there is no such {name}", f"give {' or '.join(known)}"
             )
     path = Path(source)
-    path = path / "model" if (path / "model").is_dir() else path  # a run folder stands for the model in it
+    if (path / "model").is_dir():  # a run folder stands for the model in it
+        path = path / "model"
     ready = engines.load(path, engine, precision, device, threads, head)
     return AudioTagger(ready, window, window / 2 if hop is None else hop, merge, parents)

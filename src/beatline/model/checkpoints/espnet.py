@@ -1,4 +1,4 @@
-"""ESPnet's audio classifiers and OpenBEATs' fine-tuned ones: `.pth` and `config.yaml`, both ways.
+"""Audio classifiers of ESPnet and OpenBEATs: `.pth` and `config.yaml`, both ways.
 
 In: what `read_pickle` gives, with the `config.yaml` beside it; or a tagger. Out: a `LoadedTagger`; or a
 folder that ESPnet's own classes load.
@@ -39,8 +39,8 @@ def read(path: Path, content: Any, architecture: Path | None = None) -> Loaded |
     Args:
         path: The file.
         content: What the file holds: tensors by name.
-        architecture: The base model's `config.yaml` or `.pt`, where this one's `config.yaml` states only
-            changes; None takes the rest from the shapes.
+        architecture: The base model's `config.yaml` or `.pt`, where the fine-tuned model's `config.yaml`
+            states only changes; None takes the rest from the shapes.
 
     Raises:
         UserError: `bad-checkpoint`; `label-mismatch` where head and `config.yaml` differ.
@@ -137,7 +137,7 @@ def write_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
             "bad-usage",
             "ESPnet's form",
             "the model's head is made of examples, and ESPnet's are linear",
-            "fit a linear one: `beatline probe --head linear`",
+            "fit a linear head: `beatline probe --head linear`",
         )
     released = to_release(tagger.state_dict(), tagger.config, "decoder.linear_out")
     state = {

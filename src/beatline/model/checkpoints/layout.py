@@ -1,6 +1,6 @@
 """Names: how the BEATs release's tensors and ours correspond, in both directions.
 
-In: an architecture. Out: pairs of names. One table, `correspondence`, serves import and export. It covers
+In: an architecture. Out: pairs of names. The table `correspondence` serves import and export. It covers
 every parameter of the encoder, so a conversion is strict by construction. ESPnet uses the release's names
 behind a prefix.
 """
@@ -17,10 +17,10 @@ from beatline.config import EncoderConfig
 
 @dataclass(frozen=True)
 class Pair:
-    """One of our tensors and the release's, which are several for two kinds.
+    """A tensor of ours and the release's tensors, which are several for two kinds.
 
     Args:
-        kind: `stacked`: ours is theirs one after another (q, k, v). `shared`: each of theirs is a copy of
+        kind: `stacked`: ours is theirs in a row (q, k, v). `shared`: each of theirs is a copy of
             ours (the position bias). `heads`: ours is `(heads,)`, theirs `(1, heads, 1, 1)`.
     """
 
@@ -63,7 +63,8 @@ def correspondence(config: EncoderConfig) -> Iterator[Pair]:
             "shared",
         )
     for i in layers:
-        ours, theirs = f"layers.{i}", f"encoder.layers.{i}"
+        ours = f"layers.{i}"
+        theirs = f"encoder.layers.{i}"
         for part in ("weight", "bias"):
             yield Pair(
                 f"encoder.{ours}.attention.qkv.{part}",
@@ -98,7 +99,8 @@ def config_from_shapes(released: dict[str, Tensor]) -> EncoderConfig:
     Raises:
         KeyError: A tensor that every BEATs encoder has is missing.
     """
-    patch, position = released["patch_embedding.weight"], released["encoder.pos_conv.0.weight_v"]
+    patch = released["patch_embedding.weight"]
+    position = released["encoder.pos_conv.0.weight_v"]
     width = position.shape[0]
     layers = 1 + max(int(name.split(".")[2]) for name in released if name.startswith("encoder.layers."))
     table = released.get("encoder.layers.0.self_attn.relative_attention_bias.weight")

@@ -29,7 +29,7 @@ def load_checkpoint(path: Path | str, architecture: Path | str | None = None) ->
         UserError: `missing-file`, `empty-file`, `bad-checkpoint`, `label-mismatch`, `corrupt-artefact`.
     """
     path = Path(path)
-    folder = own.find(path)
+    folder = own.model_folder(path)
     if folder is not None:
         return own.read(folder)
     file = _only_file(path)

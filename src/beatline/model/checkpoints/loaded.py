@@ -31,11 +31,11 @@ def bad_checkpoint(
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A model read from disk. `LoadedTagger` is the model with a head; every other one has `labels` None.
+    """A model read from disk. `LoadedTagger` is the model with a head; every other model has `labels` None.
 
     Args:
-        source: The file or folder it was read from.
-        family: What kind of checkpoint that is, in words.
+        source: The file or folder that the model was read from.
+        family: The kind of checkpoint, in words.
         config: The encoder's architecture.
         state: Tensors by our names, float32: `encoder.*`, and `head.*` where there is a head.
         padding: The rule of `token_padding` that the model was made for.
@@ -144,7 +144,7 @@ class LoadedTagger(Loaded):
             cause = (
                 f"{different[0]} is a label of one of them only"
                 if different
-                else "its labels are in another order, and its head is no linear one"
+                else "its labels are in another order, and its head is not linear"
             )
             raise UserError(
                 "label-mismatch",

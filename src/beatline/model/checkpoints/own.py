@@ -40,7 +40,7 @@ def write_model(
     """Writes a model's three files into a folder that is being published.
 
     Args:
-        state: The weights, which may be others than `tagger` has, as averaged ones.
+        state: The weights, which may be others than those of `tagger`, such as averaged weights.
         tagger: The settings.
     """
     facts = {
@@ -88,10 +88,10 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def find(path: Path) -> Path | None:
-    """The model folder that `path` means: itself, a run folder's `model`, or the one around the weights.
+def model_folder(path: Path) -> Path | None:
+    """The model folder that `path` means: itself, a run folder's `model`, or the folder around the weights.
 
-    None where it means none.
+    None where `path` means no model folder.
     """
     around = [path.parent] if path.name == WEIGHTS else []
     for folder in (path, path / "model", *around):

@@ -20,7 +20,7 @@ def read_pickle(path: Path) -> Any:
 
     Raises:
         UserError: `missing-file`, `empty-file`; `bad-checkpoint` for a file that is too large, damaged, no
-            PyTorch file, or one that holds other objects.
+            PyTorch file, or a file that holds other objects.
     """
     if not path.is_file():
         raise UserError("missing-file", f"cannot load {path}", "no such file", "check the path")
@@ -40,11 +40,11 @@ def read_pickle(path: Path) -> Any:
                 "ask its maker for a file of tensors only",
             ) from error
         raise bad_checkpoint(
-            path, "it is no PyTorch checkpoint, or a damaged one", "download it again and compare its SHA-256"
+            path, "it is no PyTorch checkpoint, or it is damaged", "download it again and compare its SHA-256"
         ) from error
     except Exception as error:  # whatever the unpickler and the zip reader raise: the user needs the name
         raise bad_checkpoint(
             path,
-            f"it is no PyTorch checkpoint, or a damaged one ({type(error).__name__})",
+            f"it is no PyTorch checkpoint, or it is damaged ({type(error).__name__})",
             "download it again and compare its SHA-256",
         ) from error

@@ -40,7 +40,7 @@ def read(path: Path, content: Any, architecture: Path | None = None) -> Loaded |
     tensors = named_tensors(path, content["model"])
     if CODEBOOK in tensors:
         raise bad_checkpoint(
-            path, "it is a tokenizer", "give an encoder checkpoint; load_tokenizer reads this one"
+            path, "it is a tokenizer", "give an encoder checkpoint; load_tokenizer reads tokenizers"
         )
     config = encoder_config(path, content["cfg"], tensors)
     state, left = translate(path, tensors, config)

@@ -117,7 +117,7 @@ def translate(
             raise bad_checkpoint(
                 path,
                 f"{names[0]} and its copies in other layers differ",
-                "beatline has one position bias for all layers, as in the release",
+                "beatline has a single position bias for all layers, as in the release",
             )
         if pair.kind == "stacked" and len({part.shape for part in parts}) > 1:
             raise bad_checkpoint(path, f"{names[0]} and its neighbours differ in shape")
@@ -137,13 +137,13 @@ def take_head(path: Path, left: dict[str, Tensor], width: int) -> dict[str, Tens
     """Moves the linear head out of `left`: `head.weight` and `head.bias`, or nothing where there is none.
 
     Raises:
-        UserError: `bad-checkpoint` for several heads, or one that does not take `width` features.
+        UserError: `bad-checkpoint` for several heads, or a head that does not take `width` features.
     """
     found = [head for head in HEADS if f"{head}.weight" in left]
     if not found:
         return {}
     if len(found) > 1 or f"{found[0]}.bias" not in left:
-        raise bad_checkpoint(path, f"its head is not one linear layer ({', '.join(found)})")
+        raise bad_checkpoint(path, f"its head is not a single linear layer ({', '.join(found)})")
     weight = left.pop(f"{found[0]}.weight").float()
     bias = left.pop(f"{found[0]}.bias").float()
     if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
@@ -163,7 +163,7 @@ def check_left(path: Path, left: dict[str, Tensor]) -> tuple[str, ...]:
     if unknown:
         raise bad_checkpoint(
             path,
-            f"{len(unknown)} tensors have no place in the model, the first is {unknown[0]}",
+            f"{len(unknown)} tensors do not belong to the model, the first is {unknown[0]}",
             "tell us which model this is",
         )
     return tuple(left)

@@ -1,7 +1,7 @@
-"""windows -> outputs: what every engine is, whatever runs the model.
+"""windows -> outputs: what every engine does, whatever runs the model.
 
-In: windows of samples. Out: `Outputs`. The one way from windows to scores: `Engine.outputs` tiles, pads,
-converts and groups them; a runtime gives `_pass`. Imports no torch.
+In: windows of samples. Out: `Outputs`. The only way from windows to scores: `Engine.outputs` tiles, pads,
+converts and groups them; a runtime gives `run_pass`. Imports no torch.
 """
 
 import math
@@ -37,8 +37,8 @@ class Outputs:
     step; zero after a clip's last step.
     """
     step_logits: np.ndarray | None = None
-    """`(batch, steps, labels)` where detail was asked for: what the head says of each time step alone; with a
-    linear head their mean over a clip's steps is its logits.
+    """`(batch, steps, labels)` where detail was asked for: what the head says of each time step alone. With a
+    linear head the mean over a clip's steps is the clip's logits.
     """
 
 
@@ -46,7 +46,7 @@ NAMES = tuple(field.name for field in fields(Outputs))
 
 
 class Engine(ABC):
-    """A tagger ready to run; made by `load`. `outputs` is the one way from windows to scores.
+    """A tagger ready to run; made by `load`. `outputs` is the only way from windows to scores.
 
     A pass takes at most `clips_at_once` clips and `seconds_at_once` of padded audio, but at least one clip.
     """
@@ -62,12 +62,14 @@ class Engine(ABC):
     seconds_at_once: float = math.inf
     """Padded audio of a pass at most, seconds."""
     readers: int = 0
-    """Threads that begin to read recordings ahead of their turn; none where the model is slower than whoever
-    reads one after the other.
+    """Threads that begin to read recordings ahead of their turn; none where the model is slower than a
+    single reader.
     """
 
     def __init__(self) -> None:
-        self._one_at_a_time = threading.Lock()  # a pass takes every core, and not every runtime bears two
+        self._one_at_a_time = (
+            threading.Lock()
+        )  # a pass takes every core, and not every runtime bears two passes at once
 
     def outputs(self, windows: Iterable[np.ndarray], detail: bool = False) -> Outputs:
         """What the tagger says of windows, a row for each, in their order; any thread may call it.
@@ -115,7 +117,8 @@ class Engine(ABC):
             if lengths is None
             else lengths.astype(np.int64)
         )
-        size, names = self.clips_at_once, NAMES if detail else NAMES[:3]
+        size = self.clips_at_once
+        names = NAMES if detail else NAMES[:3]
         with self._one_at_a_time:
             parts = [
                 self.run_pass(waveforms[i : i + size], whole[i : i + size], names)
@@ -143,7 +146,7 @@ class Engine(ABC):
 
 
 def _padded(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Clips as one float32 batch `(clips, samples)`, zero after each end, and their lengths."""
+    """Clips as a float32 batch `(clips, samples)`, zero after each end, and their lengths."""
     lengths = np.array([len(clip) for clip in clips], np.int64)
     waveforms = np.zeros((len(clips), lengths.max()), np.float32)
     for row, clip in zip(waveforms, clips, strict=True):
@@ -152,7 +155,7 @@ def _padded(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(parts: Sequence[Outputs], groups: Sequence[np.ndarray]) -> Outputs:
-    """The groups' outputs as one, each row at its clip's index; what is shorter than the longest is zero."""
+    """The outputs of all groups, each row at its clip's index; rows shorter than the longest end in zeros."""
     if len(parts) == 1 and np.array_equal(groups[0], np.arange(len(groups[0]))):
         return parts[0]
     columns: list[np.ndarray | None] = []

@@ -1,9 +1,9 @@
-"""tagger -> a folder that runs without beatline: a graph from waveform to scores in one of three forms, its
-labels, and what it was checked on.
+"""tagger -> a folder that runs without beatline: a graph from waveform to scores, its labels and its check.
 
-In: a tagger. Out: a published folder with the form's files, `class_labels_indices.csv` and `config.json`. The
-filter bank, the padding rule and the head are inside the graph; batch and length are free; labels and
-preprocessing are in the file too. Published only if its outputs agree with PyTorch's on real clips.
+In: a tagger. Out: a published folder with the files of a form, `class_labels_indices.csv` and `config.json`.
+The filter bank, the padding rule and the head are inside the graph; batch and length are free. Labels and
+preprocessing are in the file too. A folder is published only if its outputs agree with PyTorch's on real
+clips.
 """
 
 import csv
@@ -54,7 +54,7 @@ CHECK_FILES = (
     "test_walk_footsteps_02.ogg",
 )
 BOUNDS = {"float32": 1e-5, "int8": 0.02}
-"""Largest difference of scores from PyTorch's: the worst one for float32, the mean one for int8."""
+"""Largest difference of scores from PyTorch's: the worst for float32, the mean for int8."""
 
 
 class Graph(nn.Module):
@@ -82,9 +82,9 @@ def export(
     scores of the clips tried.
 
     Args:
-        int8: Also write a graph with int8 weights and activations quantised as they come (dynamic), one scale
+        int8: Also write a graph with int8 weights and activations quantised as they come (dynamic), a scale
             for each output; for `onnx` alone.
-        to: One of `load.export_names`.
+        to: Of `load.export_names`.
 
     Raises:
         UserError: `missing-package`; `bad-usage` for int8 in another form; `export-differs` where a graph
@@ -156,7 +156,8 @@ def label_table(labels: LabelSet) -> str:
 
 def _program(tagger: Tagger) -> ExportedProgram:
     """The tagger's outputs as a program of PyTorch's own operators, any batch and length."""
-    waveforms, lengths = torch.zeros(2, 2 * SAMPLE_RATE), torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE])
+    waveforms = torch.zeros(2, 2 * SAMPLE_RATE)
+    lengths = torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE])
     with torch.no_grad():
         tagger(waveforms, lengths)  # fills the filter bank's cache of matrices before tracing could
         with quiet(), _any_size():
@@ -169,10 +170,10 @@ def _program(tagger: Tagger) -> ExportedProgram:
 
 
 def _any_size() -> Any:
-    """Without it a clip of one time step, or a batch of one, would be a case of its own. `torch.onnx` sets it
-    too.
+    """A context in which sizes of 1 are no special case: a clip of a single time step, a batch of a single
+    clip. `torch.onnx` sets it too.
     """
-    from torch.fx.experimental import _config  # the one setting here that PyTorch does not document
+    from torch.fx.experimental import _config  # the only setting here that PyTorch does not document
 
     return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
 
@@ -212,7 +213,7 @@ def _difference(
     engines: Iterable[Engine],
     precision: Precision = "float32",
 ) -> dict[str, float]:
-    """The graph against PyTorch on each clip alone and on all in one padded batch."""
+    """How scores differ from PyTorch's, on each clip alone and on all clips in a padded batch."""
     clips = check_clips()
     lengths = np.array([len(clip) for clip in clips])
     padded = np.zeros((len(clips), lengths.max()), np.float32)
@@ -225,10 +226,8 @@ def _difference(
         got = np.stack(
             [np.concatenate([graph.scores(clip[None]) for clip in clips]), graph.scores(padded, lengths)]
         )
-        worst, mean = (
-            max(worst, float(np.abs(got - wanted).max())),
-            max(mean, float(np.abs(got - wanted).mean())),
-        )
+        worst = max(worst, float(np.abs(got - wanted).max()))
+        mean = max(mean, float(np.abs(got - wanted).mean()))
     if not (worst if precision == "float32" else mean) <= BOUNDS[precision]:
         raise UserError(
             "export-differs",

@@ -73,7 +73,7 @@ def runtime(name: str) -> Runtime:
     """
     if name not in RUNTIMES:
         known = ", ".join(RUNTIMES)
-        raise UserError("bad-usage", f"engine {name!r}", "there is no such engine", f"give one of {known}")
+        raise UserError("bad-usage", f"engine {name!r}", "there is no such engine", f"choose among {known}")
     found: Runtime = import_module(RUNTIMES[name]).RUNTIME
     return found
 
@@ -129,5 +129,5 @@ class GraphEngine(Engine):
 
 
 def is_export(source: Path) -> bool:
-    """Whether a folder is one that `export` wrote."""
+    """Whether `export` wrote a folder."""
     return (artefact.read_manifest(source) or {}).get("kind") == "export" if source.is_dir() else False

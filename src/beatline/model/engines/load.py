@@ -134,12 +134,12 @@ def load(
     """Any checkpoint or export as the engine that `name` says.
 
     `auto`: an export runs on the fastest runtime that is installed; a checkpoint runs on the GPU, or else on
-    its export where the user's cache holds one, or else on PyTorch. A named runtime, and int8, export a
+    its export where the user's cache holds it, or else on PyTorch. A named runtime, and int8, export a
     checkpoint into the cache first, once.
 
     Args:
         source: A checkpoint of any family, or a folder that `export` wrote.
-        name: One of `engine_names`.
+        name: Of `engine_names`.
         precision: See `reduced`.
         device: `auto`, `cpu` or `cuda`; exports run on the CPU.
         threads: CPU threads; 0 leaves them as they are.

@@ -32,7 +32,7 @@ def open_graph(file: Path, precision: Precision, threads: int) -> Call:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # busy waiting makes two threads slower than one on a shared machine
+    # busy waiting makes two threads slower than a single thread on a shared machine
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 

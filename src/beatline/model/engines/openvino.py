@@ -29,7 +29,8 @@ def open_graph(file: Path, precision: Precision, threads: int) -> Call:
     def compiled(model: Any, hint: str) -> Any:
         return core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": hint})
 
-    model, bank = core.read_model(str(file)), None
+    model = core.read_model(str(file))
+    bank = None
     # bfloat16 of a narrow convolution is wrong on CPUs with AMX
     narrow = any(
         node.get_type_name() == "GroupConvolution" and node.get_input_shape(1)[2] < 16
@@ -38,7 +39,8 @@ def open_graph(file: Path, precision: Precision, threads: int) -> Call:
     if precision == "bfloat16" and not narrow:
         # the filter bank would lose its faint bins: it becomes a graph of its own, in float32
         patches = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution")
-        energies, inputs = patches.input_value(0), model.get_parameters()
+        energies = patches.input_value(0)
+        inputs = model.get_parameters()
         bank = compiled(openvino.Model([energies], inputs), "f32")
         given = openvino.op.Parameter(openvino.Type.f32, energies.partial_shape)
         patches.input(0).replace_source_output(given.output(0))
@@ -78,7 +80,7 @@ def write_model(program: "ExportedProgram", file: Path, facts: dict[str, str]) -
             "disk-full",
             f"cannot write {file}",
             str(error),
-            "free some space or choose another folder and run again",
+            "free space or choose another folder and run again",
         ) from error
     del model  # it holds the graph's file
     graph.unlink()

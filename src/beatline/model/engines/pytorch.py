@@ -89,8 +89,8 @@ def load_checkpoint(
 
     Args:
         threads: CPU threads of all that PyTorch does in this process from now on; 0 leaves them as they are.
-        head: Whether it must have one; without it there is one label that means nothing, and embeddings as
-            ever.
+        head: Whether the model must have a head. Without a head the single label means nothing, and only
+            embeddings are of use.
 
     Raises:
         UserError: See `checkpoints.load.load_checkpoint`; `bad-config` for int8 and for a device that is not

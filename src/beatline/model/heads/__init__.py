@@ -1,4 +1,4 @@
-"""In: pooled tokens of clips. Out: their logits; one module a head, named by the checkpoint's configuration.
+"""In: pooled tokens of clips. Out: their logits; each head has a module, named by the configuration.
 
 Begin with `base`. A new head is a module with a `HEAD`, and its name in `HEADS`.
 """
@@ -39,12 +39,13 @@ def make_head(settings: Mapping[str, Any], width: int, labels: int, task: Task) 
     Raises:
         UserError: `bad-checkpoint` for a name that is not known here, or settings that do not fit.
     """
-    name, rest = settings.get("name"), {key: value for key, value in settings.items() if key != "name"}
+    name = settings.get("name")
+    rest = {key: value for key, value in settings.items() if key != "name"}
     try:
         head: Head = import_module(HEADS[str(name)]).HEAD(width, labels, task, **rest)
     except (KeyError, TypeError) as error:
         known = ", ".join(HEADS)
         raise UserError(
-            "bad-checkpoint", f"head {name!r}", f"it cannot be made ({error})", f"give one of {known}"
+            "bad-checkpoint", f"head {name!r}", f"it cannot be made ({error})", f"choose among {known}"
         ) from error
     return head

@@ -1,4 +1,4 @@
-"""The head `linear`: one product and a bias, as the BEATs release and ESPnet have it."""
+"""The head `linear`: a product and a bias, as the BEATs release and ESPnet have it."""
 
 import torch
 from torch import nn

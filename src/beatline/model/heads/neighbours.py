@@ -46,7 +46,8 @@ class Neighbours(Head):
 
     def __init__(self, width: int, labels: int, task: Task, examples: int):
         super().__init__()
-        self.out_features, self.task = labels, task
+        self.out_features = labels
+        self.task = task
         for name, shape in {
             "examples": (examples, width),
             "targets": (examples, labels),

@@ -1,7 +1,7 @@
 """an upload -> its samples on disk, decoded in a bounded child process.
 
-In: a file that a stranger sent. Out: 16 kHz mono int16 in a file beside it, so that a decoder is busy only as
-long as decoding takes, however long the model then needs; its windows are read one by one. Imports no torch.
+In: a file that a stranger sent. Out: 16 kHz mono int16 in a file beside it. A decoder is busy only as long as
+decoding takes, however long the model then needs. Windows are read singly. Imports no torch.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ class Decoded:
 
     @property
     def bytes(self) -> int:
-        """Its size on disk."""
+        """Size on disk."""
         return 2 * self.samples
 
     def count(self, window: int, hop: int) -> int:
-        """How many windows `windows.cut` makes of it."""
+        """How many windows `windows.cut` makes of the recording."""
         return 1 if self.samples <= window else 1 - (window - self.samples) // hop
 
     def windows(self, window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """`windows.cut` of it."""
+        """`windows.cut` of the recording."""
         return windows.cut(self._blocks(window), window, hop)
 
     def _blocks(self, size: int) -> Iterator[np.ndarray]:
@@ -58,7 +58,9 @@ async def decode(decoders: Decoders, upload: Path, name: str, limits: ServeLimit
     Raises:
         UserError: As `Decoders.submit`; `too-long`, `too-short`.
     """
-    target, size, begun = upload.with_suffix(".pcm"), 0, 0.0
+    target = upload.with_suffix(".pcm")
+    size = 0
+    begun = 0.0
 
     def take(samples: np.ndarray) -> None:
         nonlocal size, begun

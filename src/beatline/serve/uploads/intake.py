@@ -48,11 +48,11 @@ BODY = {
 
 
 class Intake:
-    """The files of one request, and the way back to its client.
+    """The files of a request, and the way back to its client.
 
     Args:
         service: What the request shares with others.
-        request_id: How it is called.
+        request_id: The name of the request.
         send: Of ASGI.
     """
 
@@ -81,10 +81,10 @@ class Intake:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def decode(self, upload: Upload) -> Decoded:
-        """The samples of a file, in place of the file.
+        """The samples of a file; the file itself is removed.
 
         Raises:
-            UserError: As `decoding.decode`; `server-busy` where they do not fit beside everybody else's.
+            UserError: As `decoding.decode`; `server-busy` where the samples do not fit beside other uploads.
         """
         if upload.error:
             raise upload.error
@@ -162,7 +162,7 @@ async def _unless_left(receive: Callable[[], Awaitable[Any]], work: Coroutine[An
     """Does the work, or ends it as soon as the client has gone.
 
     Raises:
-        Left: It has.
+        Left: The client has gone.
     """
 
     async def leave() -> None:

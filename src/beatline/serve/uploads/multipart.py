@@ -49,10 +49,10 @@ class Upload:
     name: str
     """As the client calls it, made printable."""
     path: Path
-    """Where it is here."""
+    """The file on this machine."""
     size: int = 0
     error: UserError | None = None
-    """Why it is not here as a whole."""
+    """Why the file is not here as a whole."""
 
 
 @dataclass
@@ -102,7 +102,7 @@ class _Body:
         self.uploads.append(
             Upload(_name(about.get(b"filename", b"")) or "audio", self.folder / str(len(self.uploads)))
         )
-        self.pending.append((self.uploads[-1], b""))  # an empty file is one too
+        self.pending.append((self.uploads[-1], b""))  # an empty file is a file too
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         upload = self.uploads[-1]
@@ -123,21 +123,21 @@ class _Body:
 
 
 def _name(name: bytes) -> str:
-    """A client's name of a file as one short line."""
+    """A client's name of a file as a short line."""
     return printable(name.decode(errors="replace")[:LONGEST_NAME], "\ufffd")
 
 
 async def receive(
     content_type: str, content_length: str, incoming: Receive, folder: Path, limits: ServeLimits, share: Share
 ) -> list[Upload]:
-    """The files of a request, at least one; those too large have an `error`. What they take of the disk is on
-    the caller's share.
+    """The files of a request, at least one; files too large have an `error`. Their bytes on disk count on the
+    caller's share.
 
     Args:
         content_type: The header.
         content_length: The header, or nothing.
         incoming: Of ASGI.
-        folder: An empty one.
+        folder: An empty folder.
 
     Raises:
         UserError: `bad-usage`, `too-large`, `upload-timeout`, `server-busy`, `disk-full`.
@@ -173,7 +173,9 @@ async def receive(
 
 async def _pieces(incoming: Receive, limits: ServeLimits) -> AsyncIterator[bytes]:
     """The body as it arrives, while it does so fast enough."""
-    begun, size, more = time.monotonic(), 0, True
+    begun = time.monotonic()
+    size = 0
+    more = True
     while more:
         left = begun + limits.upload_grace + size / limits.min_upload_rate - time.monotonic()
         try:
@@ -189,7 +191,8 @@ async def _pieces(incoming: Receive, limits: ServeLimits) -> AsyncIterator[bytes
             ) from None
         if message["type"] == "http.disconnect":
             raise Left
-        piece, more = message.get("body", b""), message.get("more_body", False)
+        piece = message.get("body", b"")
+        more = message.get("more_body", False)
         size += len(piece)
         if size > limits.max_request_bytes:
             raise _too_large(limits)
@@ -198,7 +201,8 @@ async def _pieces(incoming: Receive, limits: ServeLimits) -> AsyncIterator[bytes
 
 async def _write(body: _Body, share: Share) -> None:
     """Brings to disk what the parser found."""
-    pending, body.pending = body.pending, []
+    pending = body.pending
+    body.pending = []
     share.take(body.held)
     body.held = 0
     if pending:

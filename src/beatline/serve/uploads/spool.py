@@ -15,14 +15,16 @@ class Spool:
     """
 
     def __init__(self, most: int):
-        self.most, self.used = most, 0
+        self.most = most
+        self.used = 0
 
 
 class Share:
-    """What is on disk of one request; a context manager that gives it back."""
+    """What a request has on disk; a context manager that gives the bytes back."""
 
     def __init__(self, spool: Spool):
-        self._spool, self._used = spool, 0
+        self._spool = spool
+        self._used = 0
 
     def __enter__(self) -> "Share":
         return self
@@ -31,7 +33,7 @@ class Share:
         self.take(-self._used)
 
     def take(self, count: int) -> None:
-        """Takes bytes, or gives some back.
+        """Takes bytes, or gives bytes back.
 
         Raises:
             UserError: `server-busy` where that is too much.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from beatline.config import Config
 from beatline.core.errors import UserError
 from beatline.data.store import Store
-from beatline.evaluate import metrics
+from beatline.evaluate import ranking
 from beatline.evaluate.predict import score_clips
 from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.tagger import Tagger
@@ -50,8 +50,8 @@ class Clips:
         gathered = parallel.sum_over_processes(scores).cpu().numpy()
         targets = self.store.targets(clips)
         return {
-            "mAP": mean_of_known(metrics.average_precision(gathered, targets > 0.5)),
-            "mean_auc": mean_of_known(metrics.roc_auc(gathered, targets > 0.5)),
+            "mAP": mean_of_known(ranking.average_precision(gathered, targets > 0.5)),
+            "mean_auc": mean_of_known(ranking.roc_auc(gathered, targets > 0.5)),
             "loss": self._nats(gathered, targets),
         }
 
