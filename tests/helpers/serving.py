@@ -18,7 +18,7 @@ from fastapi import APIRouter
 
 from beatline.core.labels import Label, LabelSet
 from beatline.core.limits import ServeLimits
-from beatline.model.engines.base import TorchEngine
+from beatline.model.engines.pytorch import TorchEngine
 from beatline.serve import app as apps
 from beatline.serve.program import Server
 from beatline.tag.tagger import AudioTagger
