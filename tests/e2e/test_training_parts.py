@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from beatline import config, recipe
-from beatline.core.artefact import read_manifest
+from beatline.core.artefact import read_contents
 from beatline.core.console import read_log
 from beatline.core.errors import UserError
 from beatline.data.store import Store
@@ -99,7 +99,7 @@ def test_an_augmentation_is_one_class(csv, tmp_path, monkeypatch):
         for name, order in names.items()
     )
     assert len(plain) == len(noisy) == 6 and plain[0]["loss"] != noisy[0]["loss"]
-    about = read_manifest(tmp_path / "noisy/model")
+    about = read_contents(tmp_path / "noisy/model")
     assert about["identity"]["augment"]["more"] == {"noise": {"level": 0.1}}
 
 
@@ -154,7 +154,7 @@ def test_asking_for_an_identity_builds_no_trainer(csv, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "__init__", None)
     recipe.train(settings)
     now = identity(settings, Store.open(settings.store_folder))
-    check_identity(settings.out, read_manifest(settings.out / "model")["identity"], now)
+    check_identity(settings.out, read_contents(settings.out / "model")["identity"], now)
 
 
 @pytest.fixture

@@ -63,9 +63,7 @@ def _send(replies: BinaryIO, message: dict[str, Any], samples: np.ndarray | None
 
 
 def answers(request: dict[str, Any], max_bytes: int) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
-    """Messages and their samples: one with the facts of the whole, or one for each block and one with the
-    note; or one refusal.
-    """
+    """Messages with their samples: the whole and its facts; or every block, then the note; or a refusal."""
     try:
         source = _source(Path(request["path"]), request["member"], max_bytes)
         start, end = request["start"], request["end"]

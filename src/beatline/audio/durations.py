@@ -1,9 +1,9 @@
 """audio file -> how long it is, from a few bytes of its header.
 
 In: a reader of any part of a file. Out: seconds, or None where the header does not say. Nothing is decoded
-and no decoder is asked, so that two million files can be looked at, hostile ones too; the answer decides only
-whether a file is a whole recording or an excerpt of it. What a file really holds is found out when it is
-decoded. Imports no torch.
+and no decoder is asked, so that two million files, also hostile files, can be looked at. The answer decides
+only whether a file is a whole recording or an excerpt of a recording. What a file really holds is found out
+when it is decoded. Imports no torch.
 """
 
 import re
@@ -24,8 +24,9 @@ MP3_RATES = (44_100, 48_000, 32_000)
 
 
 def seconds(read_at: ReadAt, size: int) -> float | None:
-    """The length that a file's header states, or None. MP3 without a count of frames is taken to have one bit
-    rate.
+    """The length that a file's header states, or None.
+
+    MP3 without a count of frames is taken to have a constant bit rate.
 
     Args:
         size: Of the file, bytes.

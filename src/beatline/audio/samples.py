@@ -1,9 +1,9 @@
 """an opened recording -> 16 kHz mono int16: the canonical audio of beatline, whoever decoded it.
 
-In: a `Source`, opened by one of `decoders` or in memory already (`Samples`), and the stretch wanted. Out:
-`Decoded`, whose samples over 32 768 are the waveform: a file tagged directly and the same clip read from a
-store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded: memory follows
-the result, never what a header promises. Imports no torch.
+In: a `Source`, opened by a module of `decoders` or in memory already (`Samples`), and the stretch wanted.
+Out: `Decoded`, whose samples over 32 768 are the waveform. A file tagged directly and the same clip read
+from a store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded: memory
+follows the result, never what a header promises. Imports no torch.
 """
 
 import math
@@ -32,7 +32,7 @@ REMEDY = "replace the file or leave it out"
 
 @dataclass(frozen=True)
 class Decoded:
-    """One clip's audio and what it was before."""
+    """A clip's audio and what it was before."""
 
     samples: np.ndarray
     """16 kHz mono, `(samples,)` int16, at least one."""
@@ -71,7 +71,7 @@ def refusals_about(name: str) -> Iterator[None]:
 
 
 class Source(Protocol):
-    """A recording opened by one of the decoders; its frames are read once, in order."""
+    """A recording opened by a decoder; its frames are read once, in order."""
 
     rate: int
     """Frames a second."""
@@ -86,8 +86,8 @@ class Source(Protocol):
         """
 
     def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
-        """Blocks of the channels' mean, float32, up to `most` frames; the last one comes with the decoder's
-        trouble, if any.
+        """Blocks of the channels' mean, float32, up to `most` frames; the last block comes with the
+        decoder's trouble, if any.
         """
 
     def broken_promise(self, frames: int) -> str:
@@ -202,7 +202,7 @@ def mean_of(channels: Sequence[np.ndarray]) -> np.ndarray:
     with np.errstate(all="ignore"):
         mono = reduce(np.add, channels) / np.float32(len(channels))
         if not (np.abs(mono) <= LOUDEST).all():  # also False for NaN
-            raise Unusable("not-finite", "some of its samples are NaN, infinite or absurdly large")
+            raise Unusable("not-finite", "it has samples that are NaN, infinite or absurdly large")
     return mono
 
 

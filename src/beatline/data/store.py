@@ -34,7 +34,7 @@ def shard_name(number: int) -> str:
 
 
 class Ids(Sequence[str]):
-    """Clip ids as one text: two million take 50 MB, where a list takes 200."""
+    """Clip ids as a single text: two million take 50 MB, where a list takes 200."""
 
     def __init__(self, text: bytes, starts: np.ndarray):
         """Takes the ids, each followed by a line feed, and where each begins and the last ends."""

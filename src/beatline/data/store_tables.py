@@ -1,8 +1,8 @@
 """manifest + what became of its clips -> the tables of a store.
 
-In: a `Manifest` and one row of facts for each of its clips, in order. Out: the files beside the shards:
-arrays by which a reader finds a clip's samples and labels, tables for people, and `ledger.jsonl` with one
-line per input. One pass, which holds numbers and the ids only. Imports no torch.
+In: a `Manifest` and a row of facts for each of its clips, in order. Out: the files beside the shards:
+arrays by which a reader finds a clip's samples and labels, tables for people, and `ledger.jsonl` with a
+line per input. The pass over the clips holds numbers and the ids only. Imports no torch.
 """
 
 import csv

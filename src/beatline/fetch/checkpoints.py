@@ -21,7 +21,7 @@ WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")
 MOST_BESIDE = 16 << 20  # bytes of a file beside the weights
 OURS = frozenset(["config.json", "labels.csv", "model.safetensors"])
-"""What makes a repository one of `beatline push`, beside a list of contents."""
+"""What a repository made by `beatline push` has, beside a list of contents."""
 CALIBRATION = "calibration/"
 FOLDER = Path("checkpoints")
 
@@ -80,7 +80,7 @@ class _Wanted:
 
     repository: str
     path: str
-    """Of the weights in the repository; empty where they are the only ones."""
+    """Of the weights in the repository; empty where it has no other weights."""
     target: Path | None
     sources: Sequence[Path]
     policy: http.Policy
@@ -181,7 +181,7 @@ def _is_ours(files: Sequence[hub.File], path: str) -> bool:
 
 def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
     """The small files that say how to read the weights, then the weights: those at `path`, those of `beatline
-    push`, or the only ones there are.
+    push`, or the only weights.
 
     Raises:
         UserError: `bad-usage`.

@@ -1,8 +1,8 @@
-"""One file over HTTP: resumed by range, checked by length and SHA-256, whole before it has its name.
+"""A file over HTTP: resumed by range, checked by length and SHA-256, whole before it has its name.
 
 In: an address. Out: the file, or parts of it as a stream (`RangeStream`). While it is incomplete it is called
 `<name>.partial`, with `<name>.partial.json` beside it, which says what version of the file it is a part of.
-Retries wait as long as the server asks; `request` makes one request.
+Retries wait as long as the server asks; `request` makes a single request.
 """
 
 import io
@@ -165,7 +165,7 @@ def check_room(folder: Path, size: int) -> None:
             "disk-full",
             f"cannot begin in {folder}",
             f"{size:,} bytes are to come, {free:,} are free",
-            "free some space or choose another folder",
+            "free space or choose another folder",
         )
 
 
@@ -295,7 +295,7 @@ def _attempt(
     headers: Mapping[str, str],
     policy: Policy,
 ) -> bool:
-    """Transfers what is missing by one request; whether the result may be a mixture or cut."""
+    """Transfers what is missing by a request; whether the result may be a mixture or cut."""
     validator, _ = partial.version()
     if partial.have() and not (validator or hash_known):
         partial.clear()

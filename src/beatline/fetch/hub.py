@@ -37,7 +37,7 @@ class File:
     """Plain names joined by `/`."""
     size: int
     sha256: str
-    """As the repository states it for large files, empty for small ones."""
+    """As the repository states it for large files; empty for small files."""
     blob: str = ""
     """Of small files: git's own hash, SHA-1 of a header and the content."""
 

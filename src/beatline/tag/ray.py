@@ -206,7 +206,7 @@ def _begin(place: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
 def _plan(manifest: bytes) -> str:
     """What a manifest says that the tags were made from; empty where it is damaged."""
     try:
-        about, _, good = artefact.parse_manifest(manifest)
+        about, _, good = artefact.parse_contents(manifest)
     except ValueError:
         return ""
     return str(about.get("plan", "another")) if good else ""

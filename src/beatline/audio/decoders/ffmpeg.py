@@ -3,7 +3,7 @@
 In: a stream that can seek. Out: a source of frames, for `media`. `signatures` names the demuxer by the first
 bytes, never by a name and never by FFmpeg's own guess; the codec must be in `CODECS`. Every further address
 that a file could name is refused: no protocols, no playlists, no second file. Frames come in order from the
-first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
+first frame on, so a cut is exact in every form. PyAV is imported when the first such file is met.
 """
 
 from collections.abc import Callable, Iterator
@@ -170,7 +170,7 @@ def nothing_else(address: str, flags: int, options: dict[str, str]) -> Any:
 def _form(stream: BinaryIO) -> tuple[bytes, int, str]:
     """The stream's first bytes, the offset where its sound begins, and FFmpeg's demuxer for it or nothing.
 
-    What follows a tag decides, and FFmpeg never sees the tag: some unpack to gigabytes.
+    What follows a tag decides, and FFmpeg never sees the tag: a tag may unpack to gigabytes.
     """
     stream.seek(0)
     first = deciding = stream.read(HEAD)
@@ -241,7 +241,7 @@ class _Container:
     def broken_promise(self, frames: int) -> str:
         if (
             self._promised is None or frames / self.rate > self._promised - 0.1
-        ):  # some encoders count their padding
+        ):  # encoders may count their padding
             return ""
         return f"the header promises {self._promised:.3f} s, {frames / self.rate:.3f} s are there"
 
@@ -279,7 +279,7 @@ class _Container:
                 frames = next(packets).decode()
             except (StopIteration, EOFError):
                 return
-            # a packet of a stream that appeared on the way, which PyAV does not know; the next one is good
+            # a packet of a stream that appeared on the way, which PyAV does not know; the next packet is good
             except IndexError:
                 packets = demux()
                 continue

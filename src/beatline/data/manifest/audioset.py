@@ -2,7 +2,7 @@
 
 In: segment CSVs or the TSVs of the strongly labelled set, and a folder with audio in any layout (`sources`).
 Out: a `Manifest` that accounts for every row of the tables. AS-20K is the balanced CSV, AS-2M the balanced
-and the unbalanced one, any other list a CSV of the same form.
+and the unbalanced CSV, any other list a CSV of the same form.
 """
 
 import csv
@@ -25,7 +25,7 @@ from beatline.data.manifest.sources import KINDS, Tree, Whereabouts, cut, walk
 from beatline.data.manifest.splits import assemble
 from beatline.data.manifest.table import Manifest, judge_of, opened_table, read_labels, read_text
 
-# Names under which a table is looked for; the second ones are Kaggle's.
+# Names under which a table is looked for; the second names are Kaggle's.
 TABLES = {
     "balanced": ("balanced_train_segments.csv", "train.csv"),
     "unbalanced": ("unbalanced_train_segments.csv",),
@@ -253,8 +253,9 @@ def locate(
 
 
 def _refuse_shared(rows: Rows, numbers: Iterable[int]) -> None:
-    """One excerpt cannot be two: of several rows with the same file, neither cut nor named after one of them,
-    the first has it.
+    """Refuses all but the first of several rows with the same file, as an excerpt cannot be two clips.
+
+    A file counts here where it is neither cut nor named after any of the rows.
     """
     taken: set[tuple[str, Path, str]] = set()
     for number in numbers:
@@ -284,7 +285,7 @@ def _recognised(kinds: Counter[int], rows: int, whole: int) -> str:
 
 
 def is_strong(path: Path) -> bool:
-    """Whether a table is one of the strongly labelled set, by its first line."""
+    """Whether a table is of the strongly labelled set, by its first line."""
     if path.suffix.lower() != ".tsv":
         return False
     with opened_table(path) as file:
@@ -318,7 +319,7 @@ def _strong(path: Path) -> list[Row]:
                     problem=("bad-row", "not of the form: ytid_ms, start, end, mid, separated by tabs"),
                 )
             )
-    return [_strong_row(name, sorted(some)) for name, some in events.items()] + bad
+    return [_strong_row(name, sorted(heard)) for name, heard in events.items()] + bad
 
 
 def _strong_row(name: str, events: list[Event]) -> Row:

@@ -41,7 +41,7 @@ def read_csv(path: Path, data: DataConfig) -> Manifest:
 
 
 def csv_rows(path: Path, data: DataConfig) -> tuple[list[Row], LabelSet | None]:
-    """The rows of such a table, and its label set where something names one.
+    """The rows of such a table, and its label set where a table or a setting names a label set.
 
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-table`.

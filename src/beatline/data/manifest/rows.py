@@ -1,7 +1,7 @@
 """Rows and clips, and how two million of them fit into memory.
 
 In: rows, one at a time. Out: the same rows and the clips made of them, by index. What is held are columns,
-some 120 bytes a row; a row or a clip is an object only while somebody looks at it.
+about 120 bytes a row; a row or a clip is an object only while somebody looks at it.
 """
 
 import math
@@ -31,7 +31,7 @@ class Clip(NamedTuple):
     id: str
     """Unique in the manifest."""
     recording: str
-    """Clips of one recording never stand on both sides of a split."""
+    """Clips of the same recording never stand on both sides of a split."""
     path: Path
     """Audio file."""
     labels: tuple[str, ...]
@@ -56,7 +56,7 @@ class Rejected(NamedTuple):
     code: str
     """A key of `errors.EXIT_CODES`."""
     reason: str
-    """Why, in one clause."""
+    """Why, as a clause."""
     labels: tuple[str, ...] = ()
     """Mids it would have had, as far as known."""
     split: str = ""
@@ -110,7 +110,7 @@ class View(Sequence[T], Generic[T]):
 
 
 class Texts:
-    """Texts one after the other, each of what length it is and 8 bytes."""
+    """Texts in a row, each at its length and 8 bytes."""
 
     def __init__(self) -> None:
         self._bytes, self._ends = bytearray(), array("q", [0])
@@ -128,12 +128,12 @@ class Texts:
 
 
 class Alike(Generic[V]):
-    """Values of which there are few different ones, 4 bytes each."""
+    """Values of which few differ, 4 bytes each."""
 
     def __init__(self) -> None:
         self._numbers: dict[V, int] = {}
         self.values: list[V] = []
-        """The different ones."""
+        """The different values."""
         self._indices = array("i")
 
     def _number(self, value: V) -> int:
@@ -155,12 +155,12 @@ class Alike(Generic[V]):
 
 
 class Words:
-    """Tuples of texts of which there are few different ones: 4 bytes a text, and 8."""
+    """Tuples of texts of which few differ: 4 bytes a text, and 8."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self.values: list[str] = []
-        """The different ones."""
+        """The different values."""
         self._indices, self._ends = array("i"), array("q", [0])
 
     def append(self, words: Sequence[str]) -> None:
@@ -201,7 +201,7 @@ class Files:
         return self._folders[index] + self._names[index]
 
     def path(self, index: int) -> Path:
-        """A file's path: from its folder it costs two thirds of one from its text."""
+        """A file's path: made from its folder it costs two thirds of a path made from its text."""
         return self._folder(self._folders[index]) / self._names[index]
 
     def container(self, index: int) -> str:

@@ -8,8 +8,8 @@ Names: `<id>`, `Y<id>`, either with `_<start>`, `_<start>_<end>` or `-` instead 
 milliseconds, and any extension of `signatures.EXTENSIONS`, below the folder at any depth, in tar files (also
 named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
 
-Which one, where an id is there twice: a file before a tar member before a row of Parquet before one of HDF5
-before a file that a TSV lists; then by extension in the order of `EXTENSIONS`; then by path.
+Which file, where an id is there twice: a file before a tar member before a row of Parquet before a row of
+HDF5 before a file that a TSV lists; then by extension in the order of `EXTENSIONS`; then by path.
 """
 
 import math
@@ -32,7 +32,7 @@ KINDS = ("file", "tar", "parquet", "hdf5", "list")
 LISTED = KINDS.index("list")
 LONGER = 1.0  # seconds that an excerpt's file may be longer than the clip it holds
 EVERY_FILE = 25_000  # largest folder or tar file of which every file is measured first
-SPREAD = 1_000  # files measured first of a larger one
+SPREAD = 1_000  # files measured first of a larger folder or tar file
 FIRST_ROWS = 8  # rows measured first of a Parquet file
 
 
@@ -41,12 +41,12 @@ class Tree:
     """What is below a folder, by name."""
 
     listings: list[tuple[str, str]] = field(default_factory=list)
-    """Each folder with its files that look like audio, their names as one text with `/` between: `folders`
-    has them one by one.
+    """Each folder with its files that look like audio, their names as a text with `/` between: `folders`
+    has each name by itself.
     """
     archives: list[str] = field(default_factory=list)
     tables: dict[str, Path] = field(default_factory=dict)
-    """CSV and TSV files by name; of two with one name the one nearest to the top."""
+    """CSV and TSV files by name; of two with the same name the file nearest to the top."""
     lists: list[Path] = field(default_factory=list)
     """All TSV files."""
     unread: list[tuple[str, str]] = field(default_factory=list)
@@ -151,7 +151,7 @@ class Whereabouts:
         """Adds the files, archives and listed files of a tree; its folders that cannot be read are problems.
 
         Raises:
-            UserError: `missing-package` for an archive that needs one.
+            UserError: `missing-package` for an archive that needs a package.
         """
         self.problems += [
             Row(
@@ -276,23 +276,24 @@ def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
 
 
 def cut(rows: Rows, containers: dict[tuple[int, str], array]) -> int:
-    """Takes start and end from the rows whose file is the excerpt already, leaves them to those whose file is
-    the whole recording; how many are left.
+    """How many rows keep their start and end, because their file is the whole recording.
+
+    Rows whose file is the excerpt already lose start and end.
 
     A file is the whole recording where its header states more than `LONGER` seconds beyond the clip's length,
-    and more than the clip's start. Of each folder or tar file up to `EVERY_FILE` files, of larger ones
-    `SPREAD` files, of a Parquet file `FIRST_ROWS` rows are measured, and where one is a whole recording, all
-    are. Rows of HDF5 are excerpts.
+    and more than the clip's start. Up to `EVERY_FILE` files of each folder or tar file are measured, `SPREAD`
+    files of a larger folder, and `FIRST_ROWS` rows of a Parquet file. Where a file is a whole recording, all
+    others are measured too. Rows of HDF5 are excerpts.
 
     Args:
         containers: By kind and name of a folder or an archive the rows that have audio in it, in the order in
             which that is fast to read.
     """
-    return sum(_cut_alike(rows, KINDS[kind], some) for (kind, _), some in containers.items())
+    return sum(_cut_alike(rows, KINDS[kind], numbers) for (kind, _), numbers in containers.items())
 
 
 def _cut_alike(rows: Rows, kind: str, numbers: array) -> int:
-    """As `cut`, for the rows of one folder or archive."""
+    """As `cut`, for the rows of a folder or archive."""
     most = (
         0
         if kind == "hdf5"
