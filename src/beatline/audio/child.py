@@ -32,7 +32,8 @@ OPEN_FILES = 64
 
 def serve(max_bytes: int) -> None:
     """Answers jobs from the standard input until it ends."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a library prints is no answer
     _restrict(replies.fileno())

@@ -78,7 +78,8 @@ def _ogg(read_at: ReadAt, size: int) -> float | None:
     if packet.startswith(b"\x01vorbis"):
         rate = struct.unpack_from("<I", packet, 12)[0]
     elif packet.startswith(b"OpusHead"):
-        rate, skipped = OPUS_RATE, struct.unpack_from("<H", packet, 10)[0]
+        rate = OPUS_RATE
+        skipped = struct.unpack_from("<H", packet, 10)[0]
     elif packet.startswith(b"\x7fFLAC"):
         rate = int.from_bytes(packet[27:30]) >> 4
     else:
@@ -154,7 +155,8 @@ def _sidx(content: bytes) -> float | None:
 def _matroska(read_at: ReadAt, size: int) -> float | None:
     """Duration of the segment's Info, in units of its TimestampScale. Source: RFC 9559."""
     begin, end = 0, size
-    scale, duration = 1_000_000, None
+    scale = 1_000_000
+    duration = None
     for _ in range(MOST_CHUNKS):
         if begin >= end:
             break

@@ -102,7 +102,8 @@ def _below(root: Path) -> Iterator[Path]:
     """The audio files below a folder, and the folders that cannot be read, for whoever opens them to say so;
     links are followed, each folder once.
     """
-    seen, unread = set(), list[OSError]()
+    seen = set()
+    unread = list[OSError]()
     for folder, folders, names in os.walk(root, onerror=unread.append, followlinks=True):
         facts = os.stat(folder)
         if (facts.st_dev, facts.st_ino) in seen:

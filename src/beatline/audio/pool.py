@@ -112,7 +112,8 @@ class Decoders:
         max_wait: float = LIMITS.max_decode_wait,
         max_bytes: int = LIMITS.max_decoder_bytes,
     ):
-        self._limits, self._workers = (max_wait, max_bytes), workers
+        self._limits = (max_wait, max_bytes)
+        self._workers = workers
         self._jobs: queue.SimpleQueue[tuple[Callable[[_Child], Any], Future[Any]] | None] = (
             queue.SimpleQueue()
         )
@@ -148,7 +149,8 @@ class Decoders:
     def blocks(self, job: Job, seconds: float) -> Generator[np.ndarray, None, str]:
         """`media.blocks` of a job, decoded a few blocks ahead; fails as `submit`."""
         pieces: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-        room, left = threading.Semaphore(BLOCKS_AHEAD), threading.Event()
+        room = threading.Semaphore(BLOCKS_AHEAD)
+        left = threading.Event()
 
         def take(samples: np.ndarray) -> None:
             room.acquire()
@@ -279,7 +281,8 @@ class _Child:
     """A process that decodes one job at a time."""
 
     def __init__(self, max_wait: float, max_bytes: int):
-        self._max_wait, self._deadline = max_wait, 0.0
+        self._max_wait = max_wait
+        self._deadline = 0.0
         self.gone = False
         """No longer of use: it ended, was killed, or did not start."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115

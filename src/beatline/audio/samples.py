@@ -120,12 +120,10 @@ class Stretch:
     def __init__(self, source: Source, start: float, end: float | None, max_seconds: float):
         rate = source.rate
         check_form(rate, source.channels)
-        self.source, self._start, self._begin, self._max_seconds = (
-            source,
-            start,
-            round(start * rate),
-            max_seconds,
-        )
+        self.source = source
+        self._start = start
+        self._begin = round(start * rate)
+        self._max_seconds = max_seconds
         self._wanted = math.inf if end is None else round(end * rate) - self._begin
         if self._begin:
             try:
@@ -138,7 +136,8 @@ class Stretch:
                 ) from error
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        rate, count = self.source.rate, 0
+        rate = self.source.rate
+        count = 0
         longest = math.inf if self._max_seconds == math.inf else round(self._max_seconds * rate)
         resampler = Resampler(rate)
         for mono, trouble in self.source.blocks(min(self._wanted, longest + 1)):

@@ -27,7 +27,9 @@ def cut(
         hop: Samples from a window's begin to the next, 1 to `window`.
         grid: What the last window's begin is a multiple of; it is shorter by less than that.
     """
-    held, begin, end = np.empty(0, np.int16), 0, 0
+    held = np.empty(0, np.int16)
+    begin = 0
+    end = 0
     for block in blocks:
         held = np.concatenate([held, block])
         while len(held) - (begin - end) > window:  # more follows, so this window is surely not the last

@@ -242,7 +242,9 @@ def parse_contents(text: str | bytes) -> tuple[dict[str, Any], dict[str, dict[st
     """
     try:
         body = json.loads(text)
-        own, about, files = body.pop("self"), body["about"], body["files"]
+        own = body.pop("self")
+        about = body["about"]
+        files = body["files"]
         if any(
             not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str)
             for facts in files.values()

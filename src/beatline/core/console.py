@@ -1,7 +1,7 @@
 """What a run says: a line for each stage, a progress bar, and `log.jsonl`.
 
-In: what a stage has to say. Out: the console, and a log. The log holds only what is a function of the run (no
-times), so a resumed run's log equals the uninterrupted run's bit for bit. Its length and hash travel in the
+In: what a stage has to say. Out: the console, and a log. The log holds no times, only functions of
+the run: a resumed run's log equals the uninterrupted run's bit for bit. Its length and hash travel in the
 checkpoint, and a resume cuts it back to them.
 """
 

@@ -83,8 +83,9 @@ def _blur(values: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def sketch(seen: np.ndarray) -> np.ndarray:
-    """The clip's landmarks of the lowest hash, `(64,)` uint32, `ABSENT` where it has fewer: 24 bits of hash,
-    then 8 bits of time in 128 ms.
+    """The clip's landmarks of the lowest hash, `(64,)` uint32, `ABSENT` where the clip has fewer.
+
+    A landmark is 24 bits of hash, then 8 bits of time in 128 ms.
 
     Args:
         seen: As from `contrast`.
@@ -137,7 +138,8 @@ def candidates(sketches: np.ndarray) -> np.ndarray:
     Args:
         sketches: As from `sketch`, `(clips, 64)` uint32.
     """
-    clips, rounds = max(1, len(sketches)), 1 + sketches.size // ROUND
+    clips = max(1, len(sketches))
+    rounds = 1 + sketches.size // ROUND
     found = []
     for turn in range(rounds):
         votes = np.concatenate(
@@ -160,7 +162,8 @@ def _votes(sketches: np.ndarray, part: int) -> Iterator[np.ndarray]:
     landmarks = sketches[clip, column]
     order = np.argsort(landmarks, kind="stable")
     clip, landmarks = clip[order], landmarks[order]
-    name, time = landmarks >> np.uint32(8), (landmarks & np.uint32(255)).astype(np.int64)
+    name = landmarks >> np.uint32(8)
+    time = (landmarks & np.uint32(255)).astype(np.int64)
     starts = np.flatnonzero(np.append(True, name[1:] != name[:-1]))[: len(name)]
     crowd = np.diff(np.append(starts, len(name)))
     crowded = np.repeat(crowd > CROWD, crowd)

@@ -78,7 +78,8 @@ def inspect(
         UserError: `corrupt-artefact` where a clip is not what was written.
     """
     compared = label_noise.sample(len(store.ids))
-    table, heard = _read_table(store, compared), _hear(store, compared, progress)
+    table = _read_table(store, compared)
+    heard = _hear(store, compared, progress)
     splits = _splits_of(store)
     duplicates, pairs = _duplicates(store, heard, splits)
     return {
@@ -117,7 +118,10 @@ class _Table:
 
 def _read_table(store: Store, compared: np.ndarray) -> _Table:
     wanted = set(compared.tolist())
-    levels, rate, channels, recording = np.zeros((4, len(store.ids))), Counter[int](), Counter[int](), []
+    levels = np.zeros((4, len(store.ids)))
+    rate = Counter[int]()
+    channels = Counter[int]()
+    recording = []
     with (store.folder / "clips.csv").open(newline="", **CODING) as lines:
         for clip, row in enumerate(csv.DictReader(lines)):
             levels[:, clip] = [float(row[name]) for name in ("peak", "rms", "quiet", "clipped")]
@@ -332,7 +336,9 @@ def _duplicates(
         pair for pairs in in_order(likely, compare, WORKERS) for pair in pairs if pair[0] >= fingerprint.SAME
     ]
     found.sort(key=lambda pair: (-pair[0], pair[1:]))
-    between, across, rows = Counter[str](), 0, []
+    between = Counter[str]()
+    across = 0
+    rows = []
     for alike, a, b in found:
         apart = not set(splits[a].split("+")) & set(splits[b].split("+"))
         across += apart
@@ -429,7 +435,9 @@ def _doubted_labels(store: Store, found: label_noise.Agreement, targets: np.ndar
 def _doubted_clips(
     store: Store, found: label_noise.Agreement, targets: np.ndarray, compared: np.ndarray
 ) -> list[dict[str, Any]]:
-    doubt, names, rows = label_noise.suspicion(found), store.labels.names, []
+    doubt = label_noise.suspicion(found)
+    names = store.labels.names
+    rows = []
     for k in np.argsort(-doubt, kind="stable")[:PAIRS].tolist():
         if doubt[k] > 0:
             carried = [names[j] for j in np.flatnonzero(targets[k])]

@@ -71,12 +71,10 @@ def agreement(sounds: np.ndarray, targets: np.ndarray, together: np.ndarray) -> 
             as each other's neighbours.
     """
     scaled = (sounds - sounds.mean(axis=0)) / (sounds.std(axis=0) + 1e-6)
-    clips, own, other, share = (
-        len(scaled),
-        np.full(targets.shape, np.nan, np.float32),
-        np.full(len(scaled), -1),
-        np.zeros(len(scaled), np.float32),
-    )
+    clips = len(scaled)
+    own = np.full(targets.shape, np.nan, np.float32)
+    other = np.full(len(scaled), -1)
+    share = np.zeros(len(scaled), np.float32)
     squares = (scaled**2).sum(axis=1)
     for begin in range(0, clips, CHUNK):
         rows = slice(begin, begin + CHUNK)

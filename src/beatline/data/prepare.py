@@ -37,7 +37,8 @@ def prepare(
         UserError: `no-clips` where nothing is left of a split; `disk-full`; `not-writable`, also where
             `folder` is something else than a store.
     """
-    plan, work = plan_of(manifest), partial_of(folder)
+    plan = plan_of(manifest)
+    work = partial_of(folder)
     if is_there(manifest, folder, plan, workers, progress):
         return json.loads((folder / "summary.json").read_text())
     with artefact.disk_errors(folder):

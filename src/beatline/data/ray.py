@@ -108,7 +108,8 @@ def _prepare_far(
             )
         return json.loads(remote.content(system, f"{root}/summary.json"))
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
-        work, numbers = Path(scratch), range(shards.count(manifest))
+        work = Path(scratch)
+        numbers = range(shards.count(manifest))
 
         def fetched(number: int) -> bool:
             name = shards.facts_name(number)
@@ -181,10 +182,8 @@ def damage(address: str, workers: int = 1) -> Iterator[tuple[str, str]]:
 
 def _make_shard(row: RayTask) -> dict[str, Any]:
     """Makes a shard and puts it where the store grows."""
-    task, folder = (
-        shards.ShardTask.from_json(zlib.decompress(row["task"]).decode()),
-        remote.folder(row["work"]),
-    )
+    task = shards.ShardTask.from_json(zlib.decompress(row["task"]).decode())
+    folder = remote.folder(row["work"])
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch, ExitStack() as stack:
         fetch = _Fetch(row["source"], Path(row["root"]), Path(scratch)) if row["source"] else lambda job: job
         made = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="beatline-")))
@@ -209,7 +208,10 @@ class _Fetch:
     """
 
     def __init__(self, source: str, root: Path, scratch: Path):
-        self._folder, self._source, self._root, self._scratch = remote.folder(source), source, root, scratch
+        self._folder = remote.folder(source)
+        self._source = source
+        self._root = root
+        self._scratch = scratch
         self._kept: OrderedDict[Path, Path] = OrderedDict()
         self._count = 0
 

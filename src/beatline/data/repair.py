@@ -31,7 +31,8 @@ def damage(folder: Path) -> Iterator[tuple[str, str]]:
     yield from found.items()
     listed = artefact.contents_file(folder).name
     for path in sorted(folder.glob("shard-*.json")) if listed in found else []:
-        number, facts = shards.number_of(path.name), shards.parse(path.read_bytes())
+        number = shards.number_of(path.name)
+        facts = shards.parse(path.read_bytes())
         if facts is None and path.name not in found:
             yield path.name, "it does not match its own hash"
         elif (
@@ -128,7 +129,8 @@ def _from_its_inputs(
     manifest: Manifest, folder: Path, found: list[str], work: Path, workers: int, progress: Progress
 ) -> list[str]:
     """Where the list of contents is damaged: the shards say what they were made from."""
-    plan, count = plan_of(manifest), shards.count(manifest)
+    plan = plan_of(manifest)
+    count = shards.count(manifest)
     _refuse_foreign(folder, [p.name for p in folder.iterdir()], {*artefact.LISTS, *file_names(count)})
     if plans_in(folder) != {plan}:
         raise _cannot(

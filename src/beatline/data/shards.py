@@ -1,9 +1,9 @@
 """clips -> a shard: up to 512 clips decoded into a file, and the facts about each clip in a second file.
 
 In: a `ShardTask`, which says all that a shard depends on. Out: `shard-N.i16`, the clips' samples in a row,
-and `shard-N.json`, what became of each clip. The pair knows by itself whether it is whole and what it
-was made from, so it is the unit that survives a kill, is made again when damaged, and may be made on another
-machine (`ray`). Its bytes depend on the task only. Imports no torch.
+and `shard-N.json`, what became of each clip. The pair says by itself whether it is whole, and what it was
+made from. So a pair survives a kill, is made again when damaged, and may be made on another machine (`ray`).
+The pair's bytes depend on the task only. Imports no torch.
 """
 
 import json
@@ -145,7 +145,9 @@ def _tried(
 
 
 def _write(task: ShardTask, results: Iterable[Decoded | UserError], folder: Path, progress: Progress) -> None:
-    final, rows, whole = folder / shard_name(task.number), [], sha256()
+    final = folder / shard_name(task.number)
+    rows = []
+    whole = sha256()
     partial = final.with_name(final.name + ".partial")
     with partial.open("wb") as file:
         for result, shortest in zip(results, task.min_seconds, strict=True):

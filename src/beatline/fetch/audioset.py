@@ -75,7 +75,8 @@ def fetch(
     if failed:
         if lasting := next((error for _, error in failed if error.code not in http.NETWORK), None):
             raise lasting
-        names, last = ", ".join(name for name, _ in failed), failed[-1][1]
+        names = ", ".join(name for name, _ in failed)
+        last = failed[-1][1]
         enough = (
             ""
             if any(name.endswith("_segments.csv") for name, _ in failed)
@@ -146,7 +147,8 @@ def copy(source: Path, target: Path, sha256: str = "", check: Check = lambda pat
         UserError: `hash-mismatch`, `missing-file`, `disk-full`, `not-writable`, or what `check` raises.
     """
     try:
-        size, digest = source.stat().st_size, sha256_file(source)
+        size = source.stat().st_size
+        digest = sha256_file(source)
     except OSError as error:
         raise UserError(
             "missing-file",

@@ -92,7 +92,8 @@ class _Wanted:
 
 def _release(name: str, wanted: _Wanted) -> Path:
     """A checkpoint of the release: the file in the target, or else in `FOLDER`; or a copy."""
-    sha256, target = services.CHECKPOINTS[name], (wanted.target or FOLDER) / f"{name}.pt"
+    sha256 = services.CHECKPOINTS[name]
+    target = (wanted.target or FOLDER) / f"{name}.pt"
     if target.exists():
         return target
     for source in wanted.sources:
@@ -136,7 +137,9 @@ def _from_repository(wanted: _Wanted) -> Path:
     """The weights of a repository, with the small files beside them that say how to read them; or the folder
     of a model that `beatline push` made, in the cache.
     """
-    name, path, policy = wanted.repository, wanted.path, wanted.policy
+    name = wanted.repository
+    path = wanted.path
+    policy = wanted.policy
     if wanted.target is None:
         remedy = (
             f"with a network run `hf download {'/'.join(filter(None, (name, path)))}`, or put what that left "
@@ -213,7 +216,8 @@ def _checked(path: Path) -> Path:
         UserError: `hash-mismatch`.
     """
     if path.is_file():
-        digest, known = sha256_file(path), services.CHECKPOINTS.get(path.stem, "")
+        digest = sha256_file(path)
+        known = services.CHECKPOINTS.get(path.stem, "")
         if known and digest != known:
             raise UserError(
                 "hash-mismatch",

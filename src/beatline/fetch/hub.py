@@ -159,14 +159,16 @@ def cached(
     Raises:
         UserError: `hash-mismatch`, what `choose` raises, and as `listing`.
     """
-    hub, alone = package(), False
+    hub = package()
+    alone = False
     try:
         repository = listing(name, "model", remedy=remedy, policy=policy)
     except UserError as error:
         known = _known(name) if error.code in http.NETWORK else None
         if known is None:
             raise
-        repository, alone = known, True
+        repository = known
+        alone = True
         if not hub.constants.is_offline_mode():
             print(f"beatline: {error.what}: {error.cause}; what the cache has of it is used", file=sys.stderr)
     files = choose(repository)

@@ -147,7 +147,8 @@ def _sent(client: "httpx2.Client", address: str, headers: Mapping[str, str]) -> 
         if answer.next_request is None:
             return answer
         answer.close()
-        before, request = request.url.scheme, answer.next_request
+        before = request.url.scheme
+        request = answer.next_request
         if request.url.scheme not in ("https", before):
             cause = "the server sends us on to an address without encryption"
             raise UserError("download-failed", f"cannot get {address}", cause, "get it from another source")

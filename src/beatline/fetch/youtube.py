@@ -377,7 +377,8 @@ def _cut(av: Any, stream: Any, excerpt: Excerpt, folder: Path) -> None:
 
 def _copy(source: Any, track: Any, result: Any, excerpt: Excerpt) -> int:
     """Number of packets copied."""
-    copied, first = result.add_stream_from_template(track), None
+    copied = result.add_stream_from_template(track)
+    first = None
     count = 0
     for packet in source.demux(track):
         if (

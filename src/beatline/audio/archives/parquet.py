@@ -76,10 +76,12 @@ class _Rows:
     """A Parquet file's audio read forwards; going back begins the group of rows again."""
 
     def __init__(self, path: Path, state: tuple[int, ...]):
-        self.path, self.state = path, state
+        self.path = path
+        self.state = state
         self._file = _opened(path)
         self._audio = _columns(self._file)[0]
-        self._group, self._next = -1, 0
+        self._group = -1
+        self._next = 0
         self._batches: Iterator[Any] = iter(())
 
     def row(self, number: int) -> bytes:
@@ -117,12 +119,10 @@ class _Rows:
                 "too-large",
                 f"a group of its rows has {size} bytes of audio, more than {LIMITS.max_row_group_bytes}",
             )
-        self._group, self._next, self._batches = (
-            group,
-            0,
-            self._file.iter_batches(
-                batch_size=1, row_groups=[group], columns=[self._audio], use_threads=False
-            ),
+        self._group = group
+        self._next = 0
+        self._batches = self._file.iter_batches(
+            batch_size=1, row_groups=[group], columns=[self._audio], use_threads=False
         )
 
 

@@ -92,7 +92,10 @@ def _problem(header: _Header) -> tuple[str, str] | None:
 
 def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
     """Offset and header of every member that is no folder; long names of GNU and POSIX headers are in."""
-    end, offset, long_name, long_size = os.fstat(descriptor).st_size, 0, "", -1
+    end = os.fstat(descriptor).st_size
+    offset = 0
+    long_name = ""
+    long_size = -1
     magic = os.pread(descriptor, 6, 0)
     if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         raise ArchiveError(
@@ -103,7 +106,8 @@ def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
         if not any(block):
             return
         header = _header(block)
-        name, size = long_name or header.name, header.size if long_size < 0 else long_size
+        name = long_name or header.name
+        size = header.size if long_size < 0 else long_size
         if size < 0:
             raise ArchiveError("bad-archive", f"the size of {name[:100]!r} is no number")
         if offset + BLOCK + size > end:

@@ -144,7 +144,9 @@ class _SoundFile:
     """A `Source` read by libsndfile."""
 
     def __init__(self, file: soundfile.SoundFile):
-        self._file, self.rate, self.channels = file, file.samplerate, file.channels
+        self._file = file
+        self.rate = file.samplerate
+        self.channels = file.channels
 
     def skip(self, frames: int) -> None:
         run_up = (

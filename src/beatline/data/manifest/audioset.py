@@ -71,13 +71,12 @@ def read_audioset(root: Path, data: DataConfig) -> Manifest:
             row.splits = ("test", "val") if number < tenth else (split,)
             rows.append(row)
     strong = any(is_strong(path) for _, path in paths)
-    known = (
-        read_labels(data.labels)
-        if data.labels
-        else _strong_labels(rows, paths[0][1].parent)
-        if strong
-        else audioset()
-    )
+    if data.labels:
+        known = read_labels(data.labels)
+    elif strong:
+        known = _strong_labels(rows, paths[0][1].parent)
+    else:
+        known = audioset()
     return locate(rows, known, root, tree, data)
 
 
@@ -169,10 +168,10 @@ def locate(
     rows: Rows, known: LabelSet, root: Path, tree: Tree, data: DataConfig, notices: tuple[str, ...] = ()
 ) -> Manifest:
     """The manifest of rows that name recordings and their seconds, with their audio from a tree."""
-    whereabouts, judge = (
-        Whereabouts(rows.recording(number) for number in range(len(rows)) if rows.problem(number) is None),
-        judge_of(known),
+    whereabouts = Whereabouts(
+        rows.recording(number) for number in range(len(rows)) if rows.problem(number) is None
     )
+    judge = judge_of(known)
     whereabouts.add_tree(tree, root)
     rows.files = whereabouts.files
     seen: set[tuple[tuple[str, ...], str, float]] = set()
@@ -182,7 +181,8 @@ def locate(
     )  # rows whose file may be the whole recording, by what it is in
     parquet: dict[str, array] = defaultdict(lambda: array("q"))  # row of the file << 32 | row
     for number in range(len(rows)):
-        recording, start = rows.recording(number), rows.start(number)
+        recording = rows.recording(number)
+        start = rows.start(number)
         problem = rows.problem(number) or judge(rows.labels(number))[1]
         if problem is None and recording in whereabouts.repeated:
             excerpt = rows.splits(number)[:1], recording, start
@@ -197,7 +197,8 @@ def locate(
             rows.refuse(number, problem or ("missing-file", f"no audio of {NAMED} below {root}"))
             continue
         file, stated = found
-        kind, container = whereabouts.kind(file), whereabouts.files.container(file)
+        kind = whereabouts.kind(file)
+        container = whereabouts.files.container(file)
         kinds[kind] += 1
         rows.found(number, file)
         if kind == PARQUET:
@@ -222,7 +223,8 @@ def locate(
             f"of {len(whereabouts)} recordings that the tables want, the audio of none is below it{unread}",
             remedy,
         )
-    repeated, problems = bool(whereabouts.repeated), whereabouts.problems
+    repeated = bool(whereabouts.repeated)
+    problems = whereabouts.problems
     del whereabouts  # at two million rows its names are a third of all
     in_order = {
         file: array("q", [key & 0xFFFFFFFF for key in sorted(keys)]) for file, keys in sorted(parquet.items())

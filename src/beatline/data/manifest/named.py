@@ -59,7 +59,8 @@ def read_named(data: DataConfig) -> Manifest:
             there are folds, or with a fold where there are none.
     """
     assert data.dataset is not None
-    published, root = data_set(data.dataset), data.root
+    published = data_set(data.dataset)
+    root = data.root
     if root is None:
         raise UserError(
             "bad-config",

@@ -84,7 +84,8 @@ class View(Sequence[T], Generic[T]):
     """Rows, or a part of each, made when it is asked for."""
 
     def __init__(self, numbers: array, make: Callable[[int], T]):
-        self._numbers, self._make = numbers, make
+        self._numbers = numbers
+        self._make = make
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -113,7 +114,8 @@ class Texts:
     """Texts in a row, each at its length and 8 bytes."""
 
     def __init__(self) -> None:
-        self._bytes, self._ends = bytearray(), array("q", [0])
+        self._bytes = bytearray()
+        self._ends = array("q", [0])
 
     def append(self, text: str) -> None:
         """Adds it at the end."""
@@ -180,7 +182,10 @@ class Files:
     """Files and what of them is meant: folders once, names each."""
 
     def __init__(self) -> None:
-        self._folders, self._names, self._members, self._folder = Alike[str](), Texts(), Texts(), cache(Path)
+        self._folders = Alike[str]()
+        self._names = Texts()
+        self._members = Texts()
+        self._folder = cache(Path)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -316,7 +321,9 @@ class Rows:
 
     def clip(self, number: int, mids: tuple[str, ...]) -> Clip:
         """A row as a clip with these labels."""
-        file, end, events = self._file_of[number], self._ends[number], self._events.get(number, ())
+        file = self._file_of[number]
+        end = self._ends[number]
+        events = self._events.get(number, ())
         path, member = (NOWHERE, "") if file < 0 else (self.files.path(file), self.files.member(file))
         return Clip(
             self._ids[number],

@@ -4,9 +4,10 @@ In: a folder and the ids of its data set. Out: for each id the file, or the memb
 it. A layout is recognised by its names matching the ids, not by what its folders are called. `cut` tells
 whole recordings from excerpts by the lengths in the files' headers.
 
-Names: `<id>`, `Y<id>`, either with `_<start>`, `_<start>_<end>` or `-` instead of `_`, in seconds or start in
-milliseconds, and any extension of `signatures.EXTENSIONS`, below the folder at any depth, in tar files (also
-named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
+Names: `<id>` or `Y<id>`; either with `_<start>` or `_<start>_<end>`, or with `-` instead of `_`. Times are in
+seconds, a start by itself also in milliseconds. The extension is any of `signatures.EXTENSIONS`. Files may
+lie below the folder at any depth, in tar files (also named by a JSON file beside), Parquet or HDF5. TSV lists
+may name files elsewhere.
 
 Which file, where an id is there twice: a file before a tar member before a row of Parquet before a row of
 HDF5 before a file that a TSV lists; then by extension in the order of `EXTENSIONS`; then by path.
@@ -65,7 +66,9 @@ def walk(root: Path) -> Tree:
     Raises:
         UserError: `missing-file` where the folder cannot be read.
     """
-    tree, seen, level = Tree(), set(), [str(root)]
+    tree = Tree()
+    seen = set()
+    level = [str(root)]
     while level:
         below: list[str] = []
         for folder in level:
@@ -92,7 +95,8 @@ def walk(root: Path) -> Tree:
 
 def _sort_entries(folder: str, entries: Iterable[os.DirEntry], tree: Tree) -> list[str]:
     """Puts a folder's files into the tree, and returns its folders."""
-    folders, audio = [], []
+    folders = []
+    audio = []
     for entry in sorted(entries, key=lambda entry: entry.name):
         name = entry.name
         lower = name.lower()
@@ -262,7 +266,8 @@ def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
         return None
     folder = table.parent / lines[0].strip()
     folder = folder if folder.is_dir() else table.parent
-    files, problems = [], []
+    files = []
+    problems = []
     for number, line in enumerate(lines[1:], 2):
         path, problem = file_in(folder, line.partition("\t")[0])
         if problem:
@@ -294,15 +299,14 @@ def cut(rows: Rows, containers: dict[tuple[int, str], array]) -> int:
 
 def _cut_alike(rows: Rows, kind: str, numbers: array) -> int:
     """As `cut`, for the rows of a folder or archive."""
-    most = (
-        0
-        if kind == "hdf5"
-        else FIRST_ROWS
-        if kind == "parquet"
-        else len(numbers)
-        if len(numbers) <= EVERY_FILE
-        else SPREAD
-    )
+    if kind == "hdf5":
+        most = 0
+    elif kind == "parquet":
+        most = FIRST_ROWS
+    elif len(numbers) <= EVERY_FILE:
+        most = len(numbers)
+    else:
+        most = SPREAD
     step = 1 if kind == "parquet" else max(1, len(numbers) // max(1, most))
     sample = numbers[: most * step : step]
     whole = {number for number in sample if _is_whole(rows.row(number))}

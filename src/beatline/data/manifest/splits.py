@@ -156,7 +156,8 @@ def _listed_validation(
             "none of its clips is there",
             "check the list, and the data's folder",
         )
-    chosen, train = set(val), sorted({*given["train"], *given["val"]})
+    chosen = set(val)
+    train = sorted({*given["train"], *given["val"]})
     return given | {
         "val": val,
         "train": tuple(i for i in train if i not in chosen),
@@ -173,8 +174,8 @@ def carve(
     """`indices` as (kept, taken): about `share` of the recordings of every label taken, and at least one of
     every label kept.
 
-    Recordings move whole, in the order of their rarest label, those of a label in the order of a hash of
-    seed and name, so the result depends on nothing else. Each is taken where that brings its labels' shares,
+    Recordings move whole, in the order of their rarest label. Recordings of the same rarest label move in the
+    order of a hash of seed and name. A recording is taken where that brings its labels' shares,
     counted so far, nearer to the share wanted; rarer labels weigh more. On AudioSet's balanced CSV every
     label ends within one clip or 0.01 of its share. In the manner of iterative stratification (Sechidis et
     al. 2011), with running shares instead of its repeated search for the rarest label.
@@ -200,10 +201,8 @@ def carve(
             + hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogateescape")).digest()
         ),
     )
-    kept, ahead = (
-        dict(total),
-        dict.fromkeys(total, 0.0),
-    )  # ahead: taken so far beyond the share of those seen so far
+    kept = dict(total)
+    ahead = dict.fromkeys(total, 0.0)  # taken so far beyond the share of those seen so far
     taken: set[str] = set()
     for name in order:
         own = labels_of(name)

@@ -94,7 +94,10 @@ def sort_rows(
     Raises:
         UserError: `split-overlap` where a clip is listed in two splits.
     """
-    judge, good, bad, any_split = judge or judge_of(labels), array("q"), array("q"), rows.any_splits()
+    judge = judge or judge_of(labels)
+    good = array("q")
+    bad = array("q")
+    any_split = rows.any_splits()
     first: dict[str, int] = {}
     for number in range(len(rows)) if order is None else order:
         problem = rows.problem(number)
