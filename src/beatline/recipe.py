@@ -37,7 +37,7 @@ def _manifest_hash(folder: Path) -> str:
 
 def _need(folder: Path, stage: str) -> None:
     """Raises `missing-stage` where `folder` does not hold what `stage` leaves there."""
-    if artefact.read_manifest(folder) is None:
+    if artefact.read_contents(folder) is None:
         raise UserError(
             "missing-stage",
             f"there is no whole {folder}",
@@ -136,7 +136,7 @@ def train(config: Config) -> None:
         clips = open_store(config)
         init = checkpoints.locate(config.model.init) if config.model.init else None
         parallel.wait()
-        about = artefact.read_manifest(folder)
+        about = artefact.read_contents(folder)
         if about is not None:
             artefact.verify(folder)
             if "identity" not in about:
@@ -253,7 +253,7 @@ def _training_log(out: Path) -> list[dict[str, Any]]:
     not the one the model was published with.
     """
     path = out / "train/log.jsonl"
-    facts = (artefact.read_manifest(out / "model") or {}).get("run_files", {}).get("train/log.jsonl")
+    facts = (artefact.read_contents(out / "model") or {}).get("run_files", {}).get("train/log.jsonl")
     if not path.exists() or facts is None:
         return []
     if cause := artefact.changed(path, facts):

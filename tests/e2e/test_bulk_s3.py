@@ -122,7 +122,7 @@ def test_killed_midway_and_every_recording_has_its_row(s3, tmp_path, tmp_path_fa
             np.testing.assert_allclose(row["scores"], result.scores, atol=1e-6)
             np.testing.assert_allclose(row["embedding"], result.embedding, atol=1e-5)
 
-    _, listed, good = artefact.parse_manifest(s3.cat_file("bucket/out/contents.json"))
+    _, listed, good = artefact.parse_contents(s3.cat_file("bucket/out/contents.json"))
     assert (
         good
         and listed.keys() == remote.listing(s3, "bucket/out").keys() - {"contents.json"}
@@ -170,7 +170,7 @@ def test_a_file_is_fetched_or_missing_or_the_job_ends(s3, tmp_path, monkeypatch)
     gone, name = remote.system("s3://bucket/got/a.wav")
     for ask, what in ((remote.content, name), (remote.contents, [name]), (remote.remove, name)):
         assert "EndpointConnectionError" in refused("download-failed", ask, gone, what)
-    hashed = bulk.hash_files({"place": "s3://bucket/got", "names": '["a.wav"]'})
+    hashed = bulk.hash_files({"address": "s3://bucket/got", "names": '["a.wav"]'})
     assert "EndpointConnectionError" in json.loads(hashed["hashes"])["a.wav"] and not hashed["error"]
     s3.clear_instance_cache()
 

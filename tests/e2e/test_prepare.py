@@ -332,7 +332,7 @@ def test_verify_takes_any_published_folder_and_those_below_one(tmp_path, capsys)
     (tmp_path / "run/store/shard-00000.json").write_text("{}")
     assert (
         main(["verify", str(tmp_path / "run")]) == 4
-        and "run/store/contents.json: no readable manifest" in capsys.readouterr().out
+        and "run/store/contents.json: no readable list of contents" in capsys.readouterr().out
     )
     assert main(["verify", str(tmp_path / "run/model")]) == 4
     assert main(["verify", str(tmp_path / "nothing")]) == 3

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from beatline import config, recipe
-from beatline.core.artefact import read_manifest
+from beatline.core.artefact import read_contents
 from beatline.core.console import read_log
 from beatline.core.errors import UserError
 from beatline.data.store import Store
@@ -100,7 +100,7 @@ def test_an_augmentation_is_one_class(csv, tmp_path, monkeypatch):
         for name, order in names.items()
     )
     assert len(plain) == len(noisy) == 6 and plain[0]["loss"] != noisy[0]["loss"]
-    about = read_manifest(tmp_path / "noisy/model")
+    about = read_contents(tmp_path / "noisy/model")
     assert about["identity"]["augment"]["more"] == {"noise": {"level": 0.1}}
 
 
@@ -155,7 +155,7 @@ def test_asking_for_an_identity_builds_no_trainer(csv, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "__init__", None)
     recipe.train(settings)
     now = identity(settings, Store.open(settings.store_folder))
-    check_identity(settings.out, read_manifest(settings.out / "model")["identity"], now)
+    check_identity(settings.out, read_contents(settings.out / "model")["identity"], now)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_an_older_beatlines_run_is_finished(old_run, capsys):
             rtol=1e-3,  # on the same machine they are the same bits
         )
 
-    assert read_manifest(Path("unfinished/model"))["identity"]["draws"] == draws.SHARED
+    assert read_contents(Path("unfinished/model"))["identity"]["draws"] == draws.SHARED
     recipe.train(old_run)
     assert "unfinished/model is there already" in capsys.readouterr().out
 
@@ -188,7 +188,7 @@ def test_an_older_beatlines_run_is_finished(old_run, capsys):
 def test_a_new_run_names_the_rule_of_its_draws(csv, tmp_path):
     settings = tiny(csv, tmp_path / "run")
     recipe.train(settings)
-    assert read_manifest(settings.out / "model")["identity"]["draws"] == draws.NAMED
+    assert read_contents(settings.out / "model")["identity"]["draws"] == draws.NAMED
 
 
 def test_a_run_of_a_rule_that_is_not_known_is_refused_in_one_line(csv, tmp_path):

@@ -25,7 +25,7 @@ def test_a_folder_that_cannot_be_replaced_is_refused_and_left_alone(tmp_path, mo
     (tmp_path / "here/precious").touch()
     monkeypatch.chdir(tmp_path / "here")
     with (
-        pytest.raises(UserError, match="name one below it") as refused,
+        pytest.raises(UserError, match="name a folder below it") as refused,
         artefact.publish(Path(name), {"kind": "x"}),
     ):
         pass
@@ -38,7 +38,7 @@ def test_a_folder_that_cannot_be_replaced_is_refused_and_left_alone(tmp_path, mo
 
 def test_a_published_folder_verifies(tmp_path):
     folder = make(tmp_path / "x")
-    assert artefact.verify(folder) == {"kind": "test"} == artefact.read_manifest(folder)
+    assert artefact.verify(folder) == {"kind": "test"} == artefact.read_contents(folder)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
@@ -66,8 +66,8 @@ def test_every_flipped_bit_is_found_and_the_file_named(tmp_path, name):
     [
         (lambda f: os.truncate(f / "a.bin", 100), "100 bytes instead of 2048"),
         (lambda f: (f / "a.bin").unlink(), "missing"),
-        (lambda f: (f / "new").write_text("x"), "not in the manifest"),
-        (lambda f: os.truncate(f / "contents.json", 40), "no readable manifest"),
+        (lambda f: (f / "new").write_text("x"), "not in the list of contents"),
+        (lambda f: os.truncate(f / "contents.json", 40), "no readable list of contents"),
     ],
 )
 def test_cut_missing_and_extra_files_are_found(tmp_path, damage, words):
@@ -85,12 +85,12 @@ def older(folder: Path) -> Path:
 
 def test_a_folder_of_an_earlier_version_is_read(tmp_path):
     folder = older(make(tmp_path / "x"))
-    assert artefact.verify(folder) == {"kind": "test"} == artefact.read_manifest(folder)
+    assert artefact.verify(folder) == {"kind": "test"} == artefact.read_contents(folder)
     (folder / "a.bin").write_bytes(bytes(2048))
-    assert list(artefact.damaged(folder)) == [("a.bin", "SHA-256 differs from the manifest")]
+    assert list(artefact.damaged(folder)) == [("a.bin", "SHA-256 differs from the list of contents")]
     (folder / "manifest.json").write_text("{}")
     ((name, cause),) = artefact.damaged(folder)
-    assert name == "manifest.json" and cause.startswith("no readable manifest")
+    assert name == "manifest.json" and cause.startswith("no readable list of contents")
 
 
 def test_a_folder_of_an_earlier_version_keeps_its_list_s_name_and_bytes(tmp_path):

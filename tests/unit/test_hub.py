@@ -388,14 +388,14 @@ def test_figures_of_another_model_are_not_published(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     scores = np.load(copy / "predictions/scores.npy")
     np.save(copy / "predictions/scores.npy", scores[:, ::-1])
-    artefact.seal(copy / "predictions", artefact.read_manifest(copy / "predictions"))
+    artefact.seal(copy / "predictions", artefact.read_contents(copy / "predictions"))
     refused("missing-stage", lambda: publish.pack(copy, tmp_path / "packed"), "score")
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "nothing is left of what failed"
     copy = shutil.copytree(run, tmp_path / "run2")
     loaded = load_checkpoint(copy)
     shutil.rmtree(copy / "model")
     replaced = replace(loaded, state=loaded.state | {"head.bias": loaded.state["head.bias"] + 1})
-    with artefact.publish(copy / "model", artefact.read_manifest(run / "model")) as partial:
+    with artefact.publish(copy / "model", artefact.read_contents(run / "model")) as partial:
         from beatline.model.checkpoints.own import write_model
 
         write_model(partial, replaced.state, replaced.tagger(), loaded.labels, loaded.about)

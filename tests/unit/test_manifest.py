@@ -111,7 +111,7 @@ def test_validation_inside_eval_is_the_first_tenth_of_the_csv_not_of_the_audio(a
 
 
 def test_audioset_with_a_clean_validation(audioset_folder):
-    assert "last one of a label" in refused("no-clips", audioset=audioset_folder, validation="clean")
+    assert "last clip of a label" in refused("no-clips", audioset=audioset_folder, validation="clean")
     path = audioset_folder / "balanced_train_segments.csv"
     path.write_text(path.read_text().replace("/m/09x0r,/t/dd00088", "/m/09x0r"))
     found = check(

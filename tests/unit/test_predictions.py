@@ -36,7 +36,7 @@ def test_save_and_load(tmp_path):
     p = make()
     p.save(tmp_path / "p", {"kind": "predictions"})
     same(Predictions.load(tmp_path / "p"), p)
-    assert artefact.read_manifest(tmp_path / "p") == {"kind": "predictions"}
+    assert artefact.read_contents(tmp_path / "p") == {"kind": "predictions"}
     rows = list(csv.DictReader(io.StringIO((tmp_path / "p/clips.csv").read_text(encoding="utf-8"))))
     assert [row["id"] for row in rows] == ["a", "b", "c"]
     assert [row["labels"].split(";") if row["labels"] else [] for row in rows] == [

@@ -21,7 +21,7 @@ def made(folder: Path, sounds: list[np.ndarray], **options: object) -> list[dict
     for number, samples in enumerate(sounds):
         soundfile.write(folder / f"{number}.wav", samples, 16_000, subtype="PCM_16")
         jobs.append(Job(folder / f"{number}.wav"))
-    task = shards.Task(7, "plan", tuple(jobs), (0.0,) * len(jobs))
+    task = shards.ShardTask(7, "plan", tuple(jobs), (0.0,) * len(jobs))
     assert list(shards.make([task], folder, **options)) == [7]
     facts = shards.read(folder, 7, "plan")
     assert (
@@ -57,10 +57,10 @@ def test_jobs_are_fetched_shortly_before_they_are_decoded(tmp_path):
 
 
 def test_a_task_survives_as_text():
-    task = shards.Task(
+    task = shards.ShardTask(
         3, "p", (Job(Path("/a/ü\udcff.tar"), "x.wav", 1.5, None, 12.0), Job(Path("b"), end=2.0)), (0.1, 0.0)
     )
-    assert shards.Task.from_json(task.to_json()) == task
+    assert shards.ShardTask.from_json(task.to_json()) == task
 
 
 @pytest.mark.parametrize(

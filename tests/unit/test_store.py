@@ -105,8 +105,8 @@ def test_a_whole_store_is_left_alone_and_a_stale_one_made_anew(data, reference, 
     path, facts = data / "0.wav", (data / "0.wav").stat()
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))  # a repaired file of the same size
     prepare(table(data), folder)
-    assert artefact.read_manifest(folder)["plan"] != artefact.read_manifest(reference)["plan"]
-    assert artefact.read_manifest(folder)["content"] == artefact.read_manifest(reference)["content"]
+    assert artefact.read_contents(folder)["plan"] != artefact.read_contents(reference)["plan"]
+    assert artefact.read_contents(folder)["content"] == artefact.read_contents(reference)["content"]
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert contents(copy_of(reference, tmp_path / "again")) == contents(reference)
 
@@ -148,8 +148,8 @@ def test_content_names_what_is_in_the_store(data, reference, tmp_path):
         (data / f"other{i}.csv").write_text(changed)
         prepare(manifest.read(DataConfig(csv=data / f"other{i}.csv")), tmp_path / str(i))
         assert (
-            artefact.read_manifest(tmp_path / str(i))["content"]
-            != artefact.read_manifest(reference)["content"]
+            artefact.read_contents(tmp_path / str(i))["content"]
+            != artefact.read_contents(reference)["content"]
         )
 
 

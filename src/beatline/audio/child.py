@@ -32,7 +32,8 @@ OPEN_FILES = 64
 
 def serve(max_bytes: int) -> None:
     """Answers jobs from the standard input until it ends."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a library prints is no answer
     _restrict(replies.fileno())
@@ -63,9 +64,7 @@ def _send(replies: BinaryIO, message: dict[str, Any], samples: np.ndarray | None
 
 
 def answers(request: dict[str, Any], max_bytes: int) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
-    """Messages and their samples: one with the facts of the whole, or one for each block and one with the
-    note; or one refusal.
-    """
+    """Messages with their samples: the whole and its facts; or every block, then the note; or a refusal."""
     try:
         source = _source(Path(request["path"]), request["member"], max_bytes)
         start, end = request["start"], request["end"]

@@ -1,9 +1,9 @@
 """audio file -> how long it is, from a few bytes of its header.
 
 In: a reader of any part of a file. Out: seconds, or None where the header does not say. Nothing is decoded
-and no decoder is asked, so that two million files can be looked at, hostile ones too; the answer decides only
-whether a file is a whole recording or an excerpt of it. What a file really holds is found out when it is
-decoded. Imports no torch.
+and no decoder is asked, so that two million files, also hostile files, can be looked at. The answer decides
+only whether a file is a whole recording or an excerpt of a recording. What a file really holds is found out
+when it is decoded. Imports no torch.
 """
 
 import re
@@ -24,8 +24,9 @@ MP3_RATES = (44_100, 48_000, 32_000)
 
 
 def seconds(read_at: ReadAt, size: int) -> float | None:
-    """The length that a file's header states, or None. MP3 without a count of frames is taken to have one bit
-    rate.
+    """The length that a file's header states, or None.
+
+    MP3 without a count of frames is taken to have a constant bit rate.
 
     Args:
         size: Of the file, bytes.
@@ -77,7 +78,8 @@ def _ogg(read_at: ReadAt, size: int) -> float | None:
     if packet.startswith(b"\x01vorbis"):
         rate = struct.unpack_from("<I", packet, 12)[0]
     elif packet.startswith(b"OpusHead"):
-        rate, skipped = OPUS_RATE, struct.unpack_from("<H", packet, 10)[0]
+        rate = OPUS_RATE
+        skipped = struct.unpack_from("<H", packet, 10)[0]
     elif packet.startswith(b"\x7fFLAC"):
         rate = int.from_bytes(packet[27:30]) >> 4
     else:
@@ -153,7 +155,8 @@ def _sidx(content: bytes) -> float | None:
 def _matroska(read_at: ReadAt, size: int) -> float | None:
     """Duration of the segment's Info, in units of its TimestampScale. Source: RFC 9559."""
     begin, end = 0, size
-    scale, duration = 1_000_000, None
+    scale = 1_000_000
+    duration = None
     for _ in range(MOST_CHUNKS):
         if begin >= end:
             break

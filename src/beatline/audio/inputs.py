@@ -1,6 +1,6 @@
 """what a user means by audio -> what `media` reads; what arguments name -> files.
 
-In: paths, bytes, streams, arrays; folders and globs. Out: `media.Audio`, one for each recording. Nothing is
+In: paths, bytes, streams, arrays; folders and globs. Out: a `media.Audio` for each recording. Nothing is
 opened here. Imports no torch.
 """
 
@@ -21,7 +21,7 @@ from beatline.core.errors import UserError
 
 
 def as_source(audio: Any, rate: int | None = None) -> Audio:
-    """What `media` reads, of anything a user may mean by audio.
+    """What `media` reads, made from anything that a user may mean by audio.
 
     Raises:
         UserError: `not-audio`, `bad-sample-rate`.
@@ -46,7 +46,7 @@ def as_source(audio: Any, rate: int | None = None) -> Audio:
             "not-audio",
             f"cannot use a {type(audio).__name__}",
             "it is no path, bytes, binary stream or array",
-            "give one of these",
+            "give a path, bytes, a binary stream or an array",
         )
     if rate is None:
         raise UserError(
@@ -58,7 +58,7 @@ def as_source(audio: Any, rate: int | None = None) -> Audio:
         )
     try:
         return np.asarray(audio), int(rate)
-    except Exception as error:  # what a tensor on a GPU, or one with a gradient, says
+    except Exception as error:  # what a tensor on a GPU, or with a gradient, says
         raise UserError(
             "not-audio",
             f"cannot use a {type(audio).__name__}",
@@ -102,7 +102,8 @@ def _below(root: Path) -> Iterator[Path]:
     """The audio files below a folder, and the folders that cannot be read, for whoever opens them to say so;
     links are followed, each folder once.
     """
-    seen, unread = set(), list[OSError]()
+    seen = set()
+    unread = list[OSError]()
     for folder, folders, names in os.walk(root, onerror=unread.append, followlinks=True):
         facts = os.stat(folder)
         if (facts.st_dev, facts.st_ino) in seen:

@@ -1,7 +1,7 @@
-"""any sound -> 16 kHz mono int16: the one way to decode, whatever the sound comes in.
+"""any sound -> 16 kHz mono int16: the only way to decode, whatever the sound comes in.
 
 In: a file, bytes, a stream, a pipe, or samples with their rate. Out: `samples.Decoded`, or blocks of a
-recording of any length. libsndfile is asked first (`decoders.sndfile`), FFmpeg where that one refuses
+recording of any length. libsndfile is asked first (`decoders.sndfile`), FFmpeg where libsndfile refuses
 (`decoders.ffmpeg`); mean of channels, resampler and rounding are the same for both. What strangers send
 belongs into child processes: `pool`. Imports no torch.
 """
@@ -43,8 +43,8 @@ def decode(
 ) -> Decoded:
     """The stretch from `start` to `end` as 16 kHz mono int16.
 
-    Of a container with several sound tracks the one that players choose is taken; time counts from its first
-    sample.
+    Of a container with several sound tracks the track that players choose is taken. Time counts from the
+    track's first sample.
 
     Args:
         source: See `Audio`. A name's extension means nothing. A pipe's PCM WAV is taken as it comes; anything
@@ -64,8 +64,8 @@ def decode(
 def blocks(
     source: Audio, seconds: float, start: float = 0.0, end: float | None = None
 ) -> Generator[np.ndarray, None, str]:
-    """A recording of any length in blocks of `seconds`, `(samples,)` int16 at 16 kHz, the last one shorter;
-    joined they are `decode`'s samples.
+    """A recording of any length in blocks of `seconds`, `(samples,)` int16 at 16 kHz, the last block
+    shorter. Joined, the blocks are `decode`'s samples.
 
     Holds little more than one block at a time. The generator's return value is the note of `Decoded`.
 
@@ -79,7 +79,7 @@ def blocks(
 
 
 def _regrouped(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same samples in pieces of `size`, the last one shorter."""
+    """The same samples in pieces of `size`, the last piece shorter."""
     held: list[np.ndarray] = []
     count = 0
     for piece in pieces:

@@ -35,18 +35,18 @@ START_UP = 60.0  # seconds a child may take to say that it is ready, on a busy m
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # glibc keeps some memory from one job to the next: asking for it anew each time costs a tenth of the
+    # glibc keeps memory from job to job: asking for it anew each time costs a tenth of the
     # speed
     "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
 }
-AHEAD = 4  # jobs a worker, so that one slow file does not leave the others without work
+AHEAD = 4  # jobs a worker, so that a slow file does not leave the others without work
 BLOCKS_AHEAD = 2  # of a recording that is read in blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One decoding; as the arguments of `media.decode`."""
+    """A decoding; as the arguments of `media.decode`."""
 
     path: Path
     """Audio file, or the archive that `member` is in."""
@@ -102,8 +102,8 @@ class Decoders:
 
     Args:
         workers: Child processes, at least 1.
-        max_wait: Seconds one job may take; then its child is killed.
-        max_bytes: Memory one job may take.
+        max_wait: Seconds that a job may take; then its child is killed.
+        max_bytes: Memory that a job may take, bytes.
     """
 
     def __init__(
@@ -112,7 +112,8 @@ class Decoders:
         max_wait: float = LIMITS.max_decode_wait,
         max_bytes: int = LIMITS.max_decoder_bytes,
     ):
-        self._limits, self._workers = (max_wait, max_bytes), workers
+        self._limits = (max_wait, max_bytes)
+        self._workers = workers
         self._jobs: queue.SimpleQueue[tuple[Callable[[_Child], Any], Future[Any]] | None] = (
             queue.SimpleQueue()
         )
@@ -148,7 +149,8 @@ class Decoders:
     def blocks(self, job: Job, seconds: float) -> Generator[np.ndarray, None, str]:
         """`media.blocks` of a job, decoded a few blocks ahead; fails as `submit`."""
         pieces: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-        room, left = threading.Semaphore(BLOCKS_AHEAD), threading.Event()
+        room = threading.Semaphore(BLOCKS_AHEAD)
+        left = threading.Event()
 
         def take(samples: np.ndarray) -> None:
             room.acquire()
@@ -210,7 +212,7 @@ class Decoders:
         self.close()
 
     def _work(self) -> None:
-        """One thread for each child: Linux ends a child with the thread that started it."""
+        """A thread for each child: Linux ends a child with the thread that started it."""
         child: _Child | None = None
         while item := self._jobs.get():
             work, future = item
@@ -272,14 +274,15 @@ def _outcome(future: "Future[Decoded]") -> Decoded | UserError:
         return error
 
 
-# --- the parent's side of one child
+# --- the parent's side of a child
 
 
 class _Child:
     """A process that decodes one job at a time."""
 
     def __init__(self, max_wait: float, max_bytes: int):
-        self._max_wait, self._deadline = max_wait, 0.0
+        self._max_wait = max_wait
+        self._deadline = 0.0
         self.gone = False
         """No longer of use: it ended, was killed, or did not start."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -330,8 +333,8 @@ class _Child:
         return note
 
     def ask(self, job: Job, block_seconds: float) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        """What the child says of the job: one message with all samples, or one for each block and one with
-        the note.
+        """What the child says of the job: a message with all samples, or a message for each block and
+        a last message with the note.
         """
         request = asdict(job) | {"path": str(job.path.absolute()), "block_seconds": block_seconds}
         what = f"cannot use {job}"

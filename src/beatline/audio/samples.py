@@ -1,9 +1,9 @@
 """an opened recording -> 16 kHz mono int16: the canonical audio of beatline, whoever decoded it.
 
-In: a `Source`, opened by one of `decoders` or in memory already (`Samples`), and the stretch wanted. Out:
-`Decoded`, whose samples over 32 768 are the waveform: a file tagged directly and the same clip read from a
-store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded: memory follows
-the result, never what a header promises. Imports no torch.
+In: a `Source`, opened by a module of `decoders` or in memory already (`Samples`), and the stretch wanted.
+Out: `Decoded`, whose samples over 32 768 are the waveform. A file tagged directly and the same clip read
+from a store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded: memory
+follows the result, never what a header promises. Imports no torch.
 """
 
 import math
@@ -32,7 +32,7 @@ REMEDY = "replace the file or leave it out"
 
 @dataclass(frozen=True)
 class Decoded:
-    """One clip's audio and what it was before."""
+    """A clip's audio and what it was before."""
 
     samples: np.ndarray
     """16 kHz mono, `(samples,)` int16, at least one."""
@@ -71,7 +71,7 @@ def refusals_about(name: str) -> Iterator[None]:
 
 
 class Source(Protocol):
-    """A recording opened by one of the decoders; its frames are read once, in order."""
+    """A recording opened by a decoder; its frames are read once, in order."""
 
     rate: int
     """Frames a second."""
@@ -86,8 +86,8 @@ class Source(Protocol):
         """
 
     def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
-        """Blocks of the channels' mean, float32, up to `most` frames; the last one comes with the decoder's
-        trouble, if any.
+        """Blocks of the channels' mean, float32, up to `most` frames; the last block comes with the
+        decoder's trouble, if any.
         """
 
     def broken_promise(self, frames: int) -> str:
@@ -120,12 +120,10 @@ class Stretch:
     def __init__(self, source: Source, start: float, end: float | None, max_seconds: float):
         rate = source.rate
         check_form(rate, source.channels)
-        self.source, self._start, self._begin, self._max_seconds = (
-            source,
-            start,
-            round(start * rate),
-            max_seconds,
-        )
+        self.source = source
+        self._start = start
+        self._begin = round(start * rate)
+        self._max_seconds = max_seconds
         self._wanted = math.inf if end is None else round(end * rate) - self._begin
         if self._begin:
             try:
@@ -138,7 +136,8 @@ class Stretch:
                 ) from error
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        rate, count = self.source.rate, 0
+        rate = self.source.rate
+        count = 0
         longest = math.inf if self._max_seconds == math.inf else round(self._max_seconds * rate)
         resampler = Resampler(rate)
         for mono, trouble in self.source.blocks(min(self._wanted, longest + 1)):
@@ -202,7 +201,7 @@ def mean_of(channels: Sequence[np.ndarray]) -> np.ndarray:
     with np.errstate(all="ignore"):
         mono = reduce(np.add, channels) / np.float32(len(channels))
         if not (np.abs(mono) <= LOUDEST).all():  # also False for NaN
-            raise Unusable("not-finite", "some of its samples are NaN, infinite or absurdly large")
+            raise Unusable("not-finite", "it has samples that are NaN, infinite or absurdly large")
     return mono
 
 

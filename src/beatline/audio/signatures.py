@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and never by its name: one table for every reader of sound.
+"""What a file is, by its first bytes and never by its name: the table for every reader of sound.
 
 In: the first bytes of a file. Out: the `Form` that they belong to: what errors call it, and who reads it,
 libsndfile or which demuxer of FFmpeg. Here too is what readers of headers share: tags of MP3, chunks of RIFF.

@@ -59,7 +59,8 @@ class Bytes:
     """Bytes of a pipe, the first of which may be looked at and put back."""
 
     def __init__(self, read: Read):
-        self._read, self._held = read, b""
+        self._read = read
+        self._held = b""
 
     def exactly(self, count: int) -> bytes:
         """So many bytes, or what there is up to the end."""
@@ -100,7 +101,8 @@ def sound(read: Read, name: str, rate: int = SAMPLE_RATE, channels: int = 1) -> 
         first = data.exactly(12)
         if not first:
             raise Unusable("empty-file", "nothing came out of it", "check the program that feeds it")
-        form, left = (1, 16), float("inf")
+        form = (1, 16)
+        left = float("inf")
         if first[:4] == b"RIFF" and first[8:] == b"WAVE":
             form, rate, channels, left = _header(data)
         else:
@@ -124,13 +126,11 @@ class Wav:
     """
 
     def __init__(self, data: Bytes, form: tuple[int, int], rate: int, channels: int, promised: float):
-        self._data, self.rate, self.channels, self._frame, self._promised = (
-            data,
-            rate,
-            channels,
-            form[1] // 8 * channels,
-            promised,
-        )
+        self._data = data
+        self.rate = rate
+        self.channels = channels
+        self._frame = form[1] // 8 * channels
+        self._promised = promised
         self._blocks = _blocks(data, FORMS[form], channels, self._frame, promised)
         self._held = np.empty((0, channels), np.int16)
 

@@ -1,7 +1,7 @@
 """waveform -> windows: how a recording of any length becomes clips that a tagger scores, and their scores
 become the recording's.
 
-In: blocks of 16 kHz samples. Out: windows of at most a few seconds, overlapping; then one row of scores.
+In: blocks of 16 kHz samples. Out: windows of at most a few seconds, overlapping; then a row of scores.
 Scoring is left to `model/engines`. Imports no torch.
 """
 
@@ -19,18 +19,20 @@ def cut(
     """The windows of a recording as `(first sample, samples)`, holding about one window and one block.
 
     A recording of at most one window is one window. Of a longer one every window is full: they begin every
-    `hop` samples, and the last one ends with the recording.
+    `hop` samples, and the last window ends with the recording.
 
     Args:
         blocks: The recording's samples in order, int16.
         window: Samples of a window, at least 1.
-        hop: Samples from one window's begin to the next, 1 to `window`.
+        hop: Samples from a window's begin to the next, 1 to `window`.
         grid: What the last window's begin is a multiple of; it is shorter by less than that.
     """
-    held, begin, end = np.empty(0, np.int16), 0, 0
+    held = np.empty(0, np.int16)
+    begin = 0
+    end = 0
     for block in blocks:
         held = np.concatenate([held, block])
-        while len(held) - (begin - end) > window:  # more follows, so this one is surely not the last
+        while len(held) - (begin - end) > window:  # more follows, so this window is surely not the last
             offset = begin - end
             yield begin, held[offset : offset + window]
             begin += hop

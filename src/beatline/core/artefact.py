@@ -26,8 +26,8 @@ OLDER = "manifest.json"
 LISTS = (CONTENTS, OLDER)
 """What the list of a folder's files may be called, the preferred name first."""
 FORMAT = 1
-CHANGED = "SHA-256 differs from the manifest"
-UNLISTED = "the file is not in the manifest"
+CHANGED = "SHA-256 differs from the list of contents"
+UNLISTED = "the file is not in the list of contents"
 
 
 def checkpoint_hook(name: str) -> None:
@@ -41,7 +41,7 @@ def sha256_file(path: Path) -> str:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What a manifest says of a file: `bytes` and `sha256`."""
+    """What a list of contents says of a file: `bytes` and `sha256`."""
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
@@ -65,14 +65,14 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "disk-full",
                 f"cannot write {path}",
                 os.strerror(error.errno),
-                "free some space or choose another folder and run again",
+                "free space or choose another folder and run again",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise UserError(
                 "not-writable",
                 f"cannot write {path}",
                 os.strerror(error.errno),
-                "make the folder writable or choose another one",
+                "make the folder writable or choose another folder",
             ) from error
         raise
 
@@ -121,7 +121,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Writes a file so that after a crash it has either its old content or the new one.
+    """Writes a file so that after a crash it has its old content or its new content, whole.
 
     Raises:
         UserError: `disk-full` or `not-writable`.
@@ -176,13 +176,13 @@ def beside(final: Path, suffix: str) -> Path:
         raise UserError(
             "not-writable",
             f"cannot write {final}",
-            "a folder is replaced as a whole, and this one cannot be",
-            "name one below it",
+            "a folder is replaced as a whole, and this folder cannot be",
+            "name a folder below it",
         )
     return final.with_name(final.name + suffix)
 
 
-def put_in_place(partial: Path, final: Path) -> None:
+def replace_folder(partial: Path, final: Path) -> None:
     """Renames a sealed folder to its final name, replacing what is there."""
     old = beside(final, ".old")
     with disk_errors(final):
@@ -198,12 +198,11 @@ def put_in_place(partial: Path, final: Path) -> None:
 
 @contextmanager
 def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
-    """A fresh folder to fill; when the block ends well it is sealed and becomes `final`, otherwise nothing
-    changes.
+    """A fresh folder to fill, sealed and renamed to `final` where the block ends well; else nothing changes.
 
     Args:
         final: The folder's final name; replaced as a whole if it exists.
-        about: JSON facts for the manifest: `kind` and whatever identifies the inputs; `open` where other
+        about: JSON facts for the list of contents: `kind`, and what identifies the inputs; `open` where other
             files may lie beside those listed.
 
     Raises:
@@ -220,12 +219,13 @@ def publish(final: Path, about: dict[str, Any]) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        put_in_place(partial, final)
+        replace_folder(partial, final)
 
 
 def recover(final: Path) -> None:
-    """Ends a replacement that was cut: the old folder gets its name back, or goes where the new folder is
-    there.
+    """Ends a replacement that was cut.
+
+    The old folder gets its name back where the new folder is not there; else the old folder goes.
     """
     old = beside(final, ".old")
     if old.exists() and not final.exists():
@@ -233,15 +233,17 @@ def recover(final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def parse_manifest(text: str | bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]], bool]:
-    """A manifest's `about`, its files with `bytes` and `sha256`, and whether it matches its own hash.
+def parse_contents(text: str | bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]], bool]:
+    """A list's `about`, its files with `bytes` and `sha256`, and whether the list matches its own hash.
 
     Raises:
-        ValueError: It is no manifest at all.
+        ValueError: The text is no list of contents at all.
     """
     try:
         body = json.loads(text)
-        own, about, files = body.pop("self"), body["about"], body["files"]
+        own = body.pop("self")
+        about = body["about"]
+        files = body["files"]
         if any(
             not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str)
             for facts in files.values()
@@ -252,12 +254,12 @@ def parse_manifest(text: str | bytes) -> tuple[dict[str, Any], dict[str, dict[st
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The `about` part of a folder's manifest, or None where there is no folder with a readable,
-    self-consistent manifest.
+def read_contents(folder: Path) -> dict[str, Any] | None:
+    """The `about` part of a folder's list of contents; None without a readable list that matches its own
+    hash.
     """
     try:
-        about, _, good = parse_manifest(contents_file(folder).read_bytes())
+        about, _, good = parse_contents(contents_file(folder).read_bytes())
     except (OSError, ValueError):
         return None
     return about if good else None
@@ -274,12 +276,12 @@ def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> 
     """
     own = contents_file(folder)
     try:
-        about, files, good = parse_manifest(own.read_bytes())
+        about, files, good = parse_contents(own.read_bytes())
     except (OSError, ValueError) as error:
-        yield own.name, f"no readable manifest ({type(error).__name__})"
+        yield own.name, f"no readable list of contents ({type(error).__name__})"
         return
     if not good:
-        yield own.name, "the manifest does not match its own hash"
+        yield own.name, "the list of contents does not match its own hash"
     there = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     for name, facts in files.items():
         cause = changed(there[name], facts, select(name)) if name in there else difference(facts, None)
@@ -291,8 +293,10 @@ def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> 
 
 
 def changed(path: Path, facts: dict[str, Any], in_full: bool = True) -> str:
-    """What tells a file from its facts in a manifest, empty where nothing; unless `in_full`, only its size is
-    looked at.
+    """How a file differs from its facts in a list of contents; empty where nothing differs.
+
+    Args:
+        in_full: Whether to compare the SHA-256 too, and not the size only.
     """
     try:
         return difference(facts, path.stat().st_size) or (
@@ -303,8 +307,10 @@ def changed(path: Path, facts: dict[str, Any], in_full: bool = True) -> str:
 
 
 def difference(facts: dict[str, Any], size: int | None) -> str:
-    """What a file's size says against its facts in the manifest, empty where nothing; None is a file that is
-    not there.
+    """How a file's size differs from its facts in the list of contents; empty where nothing differs.
+
+    Args:
+        size: Bytes; None for a file that is not there.
     """
     if size is None:
         return "the file is missing"
@@ -312,7 +318,7 @@ def difference(facts: dict[str, Any], size: int | None) -> str:
 
 
 def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
-    """Checks a published folder's files against its manifest, and returns the manifest's `about`.
+    """The `about` of a published folder's list of contents, after a check of the folder's files against it.
 
     Args:
         folder: As `damaged`.
@@ -328,13 +334,13 @@ def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> d
             cause,
             f"delete {folder} and run again to make it anew",
         )
-    return parse_manifest(contents_file(folder).read_bytes())[0]
+    return parse_contents(contents_file(folder).read_bytes())[0]
 
 
 class FolderLock:
     """Keeps a second run out of a folder, by an exclusive lock on `<folder>/.lock`.
 
-    The lock ends with the process, whatever ends that.
+    The lock ends with the process, whatever ends the process.
 
     Args:
         wait: Whether to wait until the folder is free.
@@ -344,7 +350,8 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, wait: bool = False):
-        self.path, self._wait = folder / ".lock", wait
+        self.path = folder / ".lock"
+        self._wait = wait
 
     def __enter__(self) -> "FolderLock":
         import fcntl  # here, so that Windows comes as far as `core.system`

@@ -1,7 +1,7 @@
 """What a run says: a line for each stage, a progress bar, and `log.jsonl`.
 
-In: what a stage has to say. Out: the console, and a log. The log holds only what is a function of the run (no
-times), so a resumed run's log equals the uninterrupted run's bit for bit. Its length and hash travel in the
+In: what a stage has to say. Out: the console, and a log. The log holds no times, only functions of
+the run: a resumed run's log equals the uninterrupted run's bit for bit. Its length and hash travel in the
 checkpoint, and a resume cuts it back to them.
 """
 
@@ -31,11 +31,12 @@ def say(stage: str, message: str) -> None:
 
 
 def is_whole(stage: str, folder: Path, key: str, value: str) -> bool:
-    """Whether a stage's result is there, made from the same things (`about[key] == value`) and whole; a
-    damaged one is named.
+    """Whether a stage's result is there, whole and made from the same things (`about[key] == value`).
+
+    A damaged result is named.
     """
     artefact.recover(folder)
-    about = artefact.read_manifest(folder)
+    about = artefact.read_contents(folder)
     if about is None or about.get(key) != value:
         return False
     try:
@@ -105,7 +106,7 @@ class RunLog:
             self._bytes = keep
 
     def write(self, event: str, **figures: Any) -> None:
-        """Appends one record; floats are written so that they read back as the same bits."""
+        """Appends a record; floats are written so that they read back as the same bits."""
         line = (json.dumps({"event": event, **figures}) + "\n").encode()
         with disk_errors(self.path):
             self._file.write(line)

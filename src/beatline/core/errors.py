@@ -1,6 +1,6 @@
 """Errors that a user can act on.
 
-Outside the straight line: every room raises `UserError`; the command line prints it as one line and exits by
+Outside the straight line: every room raises `UserError`; the command line prints it as a line and exits by
 its class. The table `EXIT_CODES` is the whole list of codes. What is not here is a bug and keeps its
 traceback.
 """
@@ -71,8 +71,8 @@ class UserError(Exception):
     Args:
         code: A key of `EXIT_CODES`; stable, meant for programs and ledgers.
         what: What failed, with the file or field in it.
-        cause: Why, in one clause.
-        remedy: What to do about it, in one clause.
+        cause: Why, as a clause.
+        remedy: What to do about it, as a clause.
     """
 
     def __init__(self, code: str, what: str, cause: str, remedy: str):

@@ -2,7 +2,7 @@
 
 Templates and their style lie in `assets/pages`; jinja2 escapes every value in them. In: plain values. Out:
 pages that name no outside address, plots as SVG, pictures and sound as data URIs. Plots take their colours
-from the page's own variables (`var(--ink)`), so that one plot serves light and dark. What draws imports
+from the page's own variables (`var(--ink)`), so that the same plot serves light and dark. What draws imports
 Matplotlib.
 """
 
@@ -70,7 +70,7 @@ def resource(name: str) -> str:
 
 
 def page(template: str, **values: object) -> str:
-    """A whole page: one HTML file that needs nothing else and may ask no server for anything.
+    """A whole page: an HTML file that needs no other file and may ask no server for anything.
 
     Args:
         template: A file in `assets/pages` that extends `frame.html`.
@@ -160,7 +160,7 @@ def line_plot(
     Args:
         lines: Up to five lines `(x, y)` by name; the names appear in HTML only, so that they may be anything.
         adjust: Called with the axes at the end.
-        legend: Whether to name the lines; not needed where there is one and the axis says what it is.
+        legend: Whether to name the lines; not needed for a single line that the axis names.
         height: For a width of 4.8.
     """
     from matplotlib.figure import Figure

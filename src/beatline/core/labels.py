@@ -17,7 +17,7 @@ from beatline.core.errors import UserError
 
 @dataclass(frozen=True)
 class Label:
-    """One class: `mid` is its stable id (AudioSet's `/m/...`, or the name itself for other data), `name` its
+    """A class: `mid` is its stable id (AudioSet's `/m/...`, or the name itself for other data), `name` its
     display name.
     """
 
@@ -103,7 +103,7 @@ class LabelSet:
         return LabelSet(tuple(Label(name, name) for name in names))
 
     def select(self, indices: Iterable[int]) -> "LabelSet":
-        """Some of the labels, in this order."""
+        """The label set of these labels only, in this order."""
         return LabelSet(tuple(self.labels[i] for i in indices))
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one input may cost; the defaults suit labelled clips of some seconds."""
+    """What an input may cost; the defaults suit labelled clips of a few seconds."""
 
     max_clip_seconds: float = 600.0
-    """Longest stretch decoded into one clip, seconds; memory is bounded by it (64 kB a second and
+    """Longest stretch decoded into a clip, seconds; memory is bounded by it (64 kB a second and
     channel).
     """
     max_recording_seconds: float = 90_000.0
@@ -28,16 +28,16 @@ class Limits:
     length.
     """
     max_decode_wait: float = 60.0
-    """Longest wait for one decoding in a child process, seconds; then the child is killed."""
+    """Longest wait for a decoding in a child process, seconds; then the child is killed."""
     max_decoder_bytes: int = 192 << 20
-    """Memory that decoding a small file in a child process may take, bytes; a large one may take its size
+    """Memory that decoding a small file in a child process may take, bytes; a large file may take its size
     more, up to four times this (enforced on Linux).
     """
     max_member_bytes: int = 128 << 20
     """Largest audio file read out of an archive, bytes."""
     max_row_group_bytes: int = 1 << 30
-    """Largest group of Parquet rows whose audio is read, bytes; one is held in memory, because Parquet gives
-    no smaller piece.
+    """Largest group of Parquet rows whose audio is read, bytes; a group is held in memory, because Parquet
+    gives no smaller piece.
     """
     max_names_bytes: int = 64 << 20
     """Most bytes of names in an HDF5 file, which are kept while it is prepared: three million ids."""
@@ -71,7 +71,7 @@ class ServeLimits:
     max_sample_rate: int = LIMITS.max_sample_rate
     """Highest sample rate of a recording, Hz; as `max_channels`."""
     max_connections: int = 512
-    """Most connections at once; one more is answered 503 with Retry-After and closed."""
+    """Most connections at once; a further connection is answered 503 with Retry-After and closed."""
     max_uploads: int = 384
     """Most requests at once whose body is still arriving."""
     max_spool_bytes: int = 4 << 30

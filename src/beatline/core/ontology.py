@@ -20,7 +20,7 @@ from beatline.core.labels import LabelSet
 
 @dataclass(frozen=True)
 class Node:
-    """One class of the ontology."""
+    """A class of the ontology."""
 
     mid: str
     name: str

@@ -154,8 +154,8 @@ def stamp(facts: dict[str, Any]) -> list[Any]:
 def put(found: Any, path: Path, name: str) -> None:
     """Copies a file to a name in a file system, where it appears whole.
 
-    An upload to S3 does so by itself. A temporary key would cost there a copy and the right to delete, and a
-    request for a folder makes the bucket where there is none.
+    An upload to S3 appears whole by itself. A temporary key would cost a copy there and the right to delete.
+    A request for a folder makes the bucket where there is none.
 
     Raises:
         UserError: `not-writable`.

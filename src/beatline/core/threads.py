@@ -41,7 +41,7 @@ def in_order(jobs: Iterable[Job], make: Callable[[Job], Result], workers: int) -
 
 
 def buffered(items: Iterable[Result], size: int) -> Iterator[Result]:
-    """The same items, made by one thread up to `size` ahead; what making them raises is raised here."""
+    """The same items, made by a thread up to `size` ahead; what making them raises is raised here."""
     ready: queue.Queue[tuple[str, Result | BaseException | None]] = queue.Queue(size)
     over = threading.Event()
 

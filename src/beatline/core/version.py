@@ -1,3 +1,3 @@
-"""The one version number of beatline."""
+"""The only version number of beatline."""
 
 __version__ = "0.1.0"

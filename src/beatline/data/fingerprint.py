@@ -1,7 +1,7 @@
 """samples -> fingerprint -> near-duplicates: which clips hold the same recording, whatever was done to it on
 the way.
 
-In: 16 kHz int16 samples of one clip at a time. Out: its `contrast` (where the sound stands out from its
+In: 16 kHz int16 samples of a clip at a time. Out: its `contrast` (where the sound stands out from its
 surroundings in time and frequency), a `sketch` of 256 bytes, and over all sketches the pairs worth comparing.
 Gain drops out of the contrast; coding, resampling and noise leave the strongest peaks; a shift moves all of
 them alike. Time and memory grow with the number of clips, never with its square. NumPy only.
@@ -33,9 +33,9 @@ ABSENT = np.uint32(0xFFFFFFFF)
 # landmarks are matched a part at a time, and pairs counted in rounds: bounds the memory for millions of clips
 PARTS = 16
 ROUND = 1 << 25  # landmarks per round
-NEIGHBOURS = 8  # clips that a clip is linked with for one landmark
+NEIGHBOURS = 8  # clips that a clip is linked with for a landmark
 CROWD = 16  # a landmark of more clips links only those that have it at nearly the same time
-VOTES = 2  # landmarks at one distance in time that make a pair worth comparing
+VOTES = 2  # landmarks at the same distance in time that make a pair worth comparing
 # similarity from which two clips are near-duplicates; `docs/decisions/0009-near-duplicates.md` shows what
 # lies on both sides
 SAME = 0.8
@@ -43,8 +43,8 @@ OVERLAP = 0.5  # of the shorter clip, at least
 
 
 def band_power(samples: np.ndarray) -> np.ndarray:
-    """Power of int16 samples, `(frames, 24 bands)` float32, full scale 1; a clip shorter than a window is one
-    frame.
+    """Power of int16 samples, `(frames, 24 bands)` float32, full scale 1; a clip shorter than a window is a
+    single frame.
     """
     waveform = np.pad(samples, (0, max(0, WINDOW - len(samples)))).astype(np.float32) / np.float32(FULL_SCALE)
     frames = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW)[::HOP]
@@ -83,8 +83,9 @@ def _blur(values: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def sketch(seen: np.ndarray) -> np.ndarray:
-    """The clip's landmarks of the lowest hash, `(64,)` uint32, `ABSENT` where it has fewer: 24 bits of hash,
-    then 8 bits of time in 128 ms.
+    """The clip's landmarks of the lowest hash, `(64,)` uint32, `ABSENT` where the clip has fewer.
+
+    A landmark is 24 bits of hash, then 8 bits of time in 128 ms.
 
     Args:
         seen: As from `contrast`.
@@ -99,8 +100,8 @@ def sketch(seen: np.ndarray) -> np.ndarray:
             found = _mix(found << np.uint64(20) ^ (band[first + position] << 12 | distance).astype(np.uint64))
         hashes.append(found)
         times.append(time[first])
-    lowest, first_one = np.unique(np.concatenate(hashes), return_index=True)
-    when = np.concatenate(times)[first_one[:SKETCH]] // (2 * TIME_STEP)
+    lowest, first_index = np.unique(np.concatenate(hashes), return_index=True)
+    when = np.concatenate(times)[first_index[:SKETCH]] // (2 * TIME_STEP)
     result = np.full(SKETCH, ABSENT)
     result[: len(when)] = (lowest[:SKETCH].astype(np.uint32) << np.uint32(8)) | (when & 255).astype(np.uint32)
     return result
@@ -128,19 +129,21 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 
 def candidates(sketches: np.ndarray) -> np.ndarray:
-    """Pairs of clips that share landmarks at one distance in time, `(pairs, 2)` int64, the lower clip first,
-    in order.
+    """Pairs of clips that share landmarks at the same distance in time, `(pairs, 2)` int64, in order.
+
+    The lower clip comes first.
 
     A recording that occurs many times is linked as a chain with its neighbours, not each with each.
 
     Args:
         sketches: As from `sketch`, `(clips, 64)` uint32.
     """
-    clips, rounds = max(1, len(sketches)), 1 + sketches.size // ROUND
+    clips = max(1, len(sketches))
+    rounds = 1 + sketches.size // ROUND
     found = []
     for turn in range(rounds):
         votes = np.concatenate(
-            [some[some // 256 % rounds == turn] for part in range(PARTS) for some in _votes(sketches, part)]
+            [cast[cast // 256 % rounds == turn] for part in range(PARTS) for cast in _votes(sketches, part)]
         )
         votes.sort()
         enough = (
@@ -152,14 +155,15 @@ def candidates(sketches: np.ndarray) -> np.ndarray:
 
 
 def _votes(sketches: np.ndarray, part: int) -> Iterator[np.ndarray]:
-    """For each landmark that two clips share: the pair and its shift in half seconds as one number, in arrays
+    """For each landmark that two clips share: the pair and its shift in half seconds as a number, in arrays
     of int64.
     """
     clip, column = np.nonzero((sketches >> np.uint32(28) == part) & (sketches != ABSENT))
     landmarks = sketches[clip, column]
     order = np.argsort(landmarks, kind="stable")
     clip, landmarks = clip[order], landmarks[order]
-    name, time = landmarks >> np.uint32(8), (landmarks & np.uint32(255)).astype(np.int64)
+    name = landmarks >> np.uint32(8)
+    time = (landmarks & np.uint32(255)).astype(np.int64)
     starts = np.flatnonzero(np.append(True, name[1:] != name[:-1]))[: len(name)]
     crowd = np.diff(np.append(starts, len(name)))
     crowded = np.repeat(crowd > CROWD, crowd)

@@ -1,6 +1,6 @@
 """store -> what is in it: every count a person should know before training on it.
 
-In: an opened store. Out: `inspect`'s dictionary of plain JSON values, one key per question: splits, hours,
+In: an opened store. Out: `inspect`'s dictionary of plain JSON values, a key per question: splits, hours,
 what is missing and which labels it cost, levels and formats, silent and half-empty clips, near-duplicates,
 labels that go together, labels to doubt. What needs the sound is measured in one pass over the store, a few
 clips in memory at a time; near-duplicates are then compared in pairs. `inspection_page` shows it. Imports no
@@ -52,7 +52,7 @@ def open_store(folder: Path) -> Store:
             "there is no such folder",
             "give a folder that `beatline prepare` made",
         )
-    about = artefact.read_manifest(folder)
+    about = artefact.read_contents(folder)
     if not artefact.contents_file(folder).exists() or (about is not None and about.get("kind") != "store"):
         raise UserError(
             "missing-file",
@@ -78,7 +78,8 @@ def inspect(
         UserError: `corrupt-artefact` where a clip is not what was written.
     """
     compared = label_noise.sample(len(store.ids))
-    table, heard = _read_table(store, compared), _hear(store, compared, progress)
+    table = _read_table(store, compared)
+    heard = _hear(store, compared, progress)
     splits = _splits_of(store)
     duplicates, pairs = _duplicates(store, heard, splits)
     return {
@@ -104,7 +105,7 @@ def inspect(
 
 @dataclass(frozen=True)
 class _Table:
-    """What `clips.csv` says: measurements of every clip, and the recording of the compared ones."""
+    """What `clips.csv` says: measurements of every clip, and the recording of the compared clips."""
 
     peak: np.ndarray
     rms: np.ndarray
@@ -117,7 +118,10 @@ class _Table:
 
 def _read_table(store: Store, compared: np.ndarray) -> _Table:
     wanted = set(compared.tolist())
-    levels, rate, channels, recording = np.zeros((4, len(store.ids))), Counter[int](), Counter[int](), []
+    levels = np.zeros((4, len(store.ids)))
+    rate = Counter[int]()
+    channels = Counter[int]()
+    recording = []
     with (store.folder / "clips.csv").open(newline="", **CODING) as lines:
         for clip, row in enumerate(csv.DictReader(lines)):
             levels[:, clip] = [float(row[name]) for name in ("peak", "rms", "quiet", "clipped")]
@@ -229,8 +233,9 @@ def _histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
 
 
 def _together(store: Store) -> dict[str, Any]:
-    """Pairs of labels on one clip: the most frequent, and those that meet most above chance (lift: clips with
-    both over those expected of independent labels).
+    """Pairs of labels on the same clip: the most frequent, and those that meet most above chance.
+
+    Lift is clips with both labels over the clips expected of independent labels.
     """
     both = np.zeros((len(store.labels), len(store.labels)))
     for part in _chunks(np.arange(len(store.ids))):
@@ -269,7 +274,7 @@ def _together(store: Store) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Heard:
-    """Measurements of the sound: `sketches` of every clip, `sounds` of the compared ones."""
+    """Measurements of the sound: `sketches` of every clip, `sounds` of the compared clips."""
 
     sketches: np.ndarray
     sounds: np.ndarray
@@ -328,10 +333,12 @@ def _duplicates(
         return [(fingerprint.similarity(first, seen(b)), a, b) for b in likely[a]]
 
     found = [
-        pair for some in in_order(likely, compare, WORKERS) for pair in some if pair[0] >= fingerprint.SAME
+        pair for pairs in in_order(likely, compare, WORKERS) for pair in pairs if pair[0] >= fingerprint.SAME
     ]
     found.sort(key=lambda pair: (-pair[0], pair[1:]))
-    between, across, rows = Counter[str](), 0, []
+    between = Counter[str]()
+    across = 0
+    rows = []
     for alike, a, b in found:
         apart = not set(splits[a].split("+")) & set(splits[b].split("+"))
         across += apart
@@ -428,7 +435,9 @@ def _doubted_labels(store: Store, found: label_noise.Agreement, targets: np.ndar
 def _doubted_clips(
     store: Store, found: label_noise.Agreement, targets: np.ndarray, compared: np.ndarray
 ) -> list[dict[str, Any]]:
-    doubt, names, rows = label_noise.suspicion(found), store.labels.names, []
+    doubt = label_noise.suspicion(found)
+    names = store.labels.names
+    rows = []
     for k in np.argsort(-doubt, kind="stable")[:PAIRS].tolist():
         if doubt[k] > 0:
             carried = [names[j] for j in np.flatnonzero(targets[k])]

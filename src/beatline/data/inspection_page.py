@@ -1,6 +1,6 @@
 """inspection -> a table for the console and a page for the eye.
 
-In: what `inspection.inspect` found, and for the page a way to a clip's samples. Out: text, or one HTML file
+In: what `inspection.inspect` found, and for the page a way to a clip's samples. Out: text, or an HTML file
 that needs nothing else. Nothing is measured here. Names that come from files are shown so that they can
 not drive a terminal. The template is `assets/pages/inspection.html`.
 """
@@ -31,7 +31,7 @@ KINDS = {
 
 
 def plain(value: object) -> str:
-    """The value as one line of text that a terminal shows and does not obey."""
+    """The value as a line of text that a terminal shows and does not obey."""
     return printable(value)
 
 
@@ -196,7 +196,7 @@ def _rows(name: str, rows: Iterable[Iterable[object]]) -> list[str]:
 
 
 def page(found: Mapping[str, Any], samples_of: Callable[[str], np.ndarray] | None = None) -> str:
-    """The inspection as one HTML file.
+    """The inspection as an HTML file.
 
     Args:
         samples_of: Gives a clip's samples, int16 at 16 kHz, by its id; without it the page has no pictures

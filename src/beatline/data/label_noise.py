@@ -2,9 +2,9 @@
 alike.
 
 In: band power and targets. Out: per label, how often its clips' nearest neighbours carry it; and the clips
-whose neighbours contradict them. It is an indicator, not a rate of errors: a label of varied sounds, or one
-that these plain statistics cannot hear, agrees as little as a wrong one. It says where to listen first. The
-rate, where anyone knows it, comes from people: AudioSet's `qa_true_counts.csv`.
+whose neighbours contradict them. Agreement is an indicator, not a rate of errors: a label of varied sounds,
+or a label that these plain statistics cannot hear, agrees as little as a wrong label. Agreement says where to
+listen first. The rate, where it is known, comes from people: AudioSet's `qa_true_counts.csv`.
 """
 
 import csv
@@ -67,16 +67,14 @@ def agreement(sounds: np.ndarray, targets: np.ndarray, together: np.ndarray) -> 
     Args:
         sounds: As from `features`, `(clips, 72)`.
         targets: `(clips, labels)`, multi-hot.
-        together: Group of each clip, `(clips,)`: clips of one recording or of one sound, which do not count
+        together: Group of each clip, `(clips,)`: clips of the same recording or sound, which do not count
             as each other's neighbours.
     """
     scaled = (sounds - sounds.mean(axis=0)) / (sounds.std(axis=0) + 1e-6)
-    clips, own, other, share = (
-        len(scaled),
-        np.full(targets.shape, np.nan, np.float32),
-        np.full(len(scaled), -1),
-        np.zeros(len(scaled), np.float32),
-    )
+    clips = len(scaled)
+    own = np.full(targets.shape, np.nan, np.float32)
+    other = np.full(len(scaled), -1)
+    share = np.zeros(len(scaled), np.float32)
     squares = (scaled**2).sum(axis=1)
     for begin in range(0, clips, CHUNK):
         rows = slice(begin, begin + CHUNK)

@@ -35,7 +35,7 @@ def state(path: Path) -> list[Any]:
 
 def plan_of(manifest: Manifest, state: Callable[[Path], list[Any]] = state) -> str:
     """A hash of everything the store is a function of; a file counts by size and time of change, so that a
-    repaired one is read again.
+    repaired file is read again.
     """
     remembered = lru_cache(16)(state)  # an archive holds many clips in a row
     limits = [
@@ -91,8 +91,8 @@ def _ffmpeg() -> str:
 
 
 def plans_in(folder: Path) -> set[str]:
-    """What a store was made from: as its manifest says, or, where that is damaged, as its shards do."""
-    about = artefact.read_manifest(folder)
+    """What a store was made from: by its list of contents, or, where the list is damaged, by its shards."""
+    about = artefact.read_contents(folder)
     if about is not None:
         return {about.get("plan", "")}
     return {

@@ -2,7 +2,7 @@
 
 In: a `Manifest`. Out: a published folder of shards (`shards`) and tables (`store_tables`) that `store` reads.
 Its bytes depend on the inputs only, not on the number of workers nor on how often preparing was killed: it
-grows in `<folder>.partial`, where shards survive, and only missing ones are made again. `repair` mends a
+grows in `<folder>.partial`, where shards survive, and only missing shards are made again. `repair` mends a
 store of which bytes have changed since. Imports no torch.
 """
 
@@ -37,7 +37,8 @@ def prepare(
         UserError: `no-clips` where nothing is left of a split; `disk-full`; `not-writable`, also where
             `folder` is something else than a store.
     """
-    plan, work = plan_of(manifest), partial_of(folder)
+    plan = plan_of(manifest)
+    work = partial_of(folder)
     if is_there(manifest, folder, plan, workers, progress):
         return json.loads((folder / "summary.json").read_text())
     with artefact.disk_errors(folder):
@@ -46,7 +47,7 @@ def prepare(
         for _ in shards.make(shards.tasks(manifest, plan, missing), work, workers, progress):
             pass
         summary = finish(manifest, work, plan)
-        artefact.put_in_place(work, folder)
+        artefact.replace_folder(work, folder)
     return summary
 
 
@@ -54,7 +55,7 @@ def whole_store(manifest: Manifest, folder: Path) -> dict[str, Any] | None:
     """The summary of the store in `folder` where it is whole and of these inputs, else None. Nothing is
     written, so that runs may share a folder that none of them may change.
     """
-    about = artefact.read_manifest(folder)
+    about = artefact.read_contents(folder)
     if (
         about is None
         or about.get("plan") != plan_of(manifest)

@@ -1,7 +1,7 @@
 """prepare and verify over many machines: jobs on Ray, a shard being the unit of work.
 
 In: what `prepare` and `verify` take, and addresses: folders that all machines see, or what fsspec knows
-(`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on (`shards.Task`): a
+(`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on (`shards.ShardTask`): a
 worker that dies costs only its shard, which Ray gives to another, and a job that ends early goes on.
 Extra `bulk`. Imports no torch.
 """
@@ -31,7 +31,7 @@ from beatline.data.store import shard_name
 
 KEPT = 16  # fetched sources that a worker keeps: more than its decoder is ahead
 BLOCK = 1 << 22
-HASHED_TOGETHER = 16  # files of one task of verification
+HASHED_TOGETHER = 16  # files of a task of verification
 
 
 def prepare_store(
@@ -78,11 +78,11 @@ def prepare_store(
         if not all((work / shards.facts_name(number)).exists() for number in range(shards.count(manifest))):
             raise _not_there(address)
         summary = finish(manifest, work, plan)
-        artefact.put_in_place(work, folder)
+        artefact.replace_folder(work, folder)
     return summary
 
 
-def _absolute(task: shards.Task) -> shards.Task:
+def _absolute(task: shards.ShardTask) -> shards.ShardTask:
     """The task for a process that works in another folder."""
     return replace(task, jobs=tuple(replace(job, path=job.path.absolute()) for job in task.jobs))
 
@@ -98,17 +98,18 @@ def _prepare_far(
     there = {name: facts["size"] for name, facts in remote.listing(system, root).items()}
     own = artefact.contents_name(there)
     if own in there:
-        about, _, good = artefact.parse_manifest(remote.content(system, f"{root}/{own}"))
+        about, _, good = artefact.parse_contents(remote.content(system, f"{root}/{own}"))
         if not good or about.get("plan") != plan:
             raise UserError(
                 "not-writable",
                 f"cannot write {address}",
-                "a store of other data is there, or a damaged one",
-                "verify it; remove its damaged files and its manifest, or choose another address",
+                "a store of other data is there, or a damaged store",
+                "verify it; remove its damaged files and its list of contents, or choose another address",
             )
         return json.loads(remote.content(system, f"{root}/summary.json"))
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch:
-        work, numbers = Path(scratch), range(shards.count(manifest))
+        work = Path(scratch)
+        numbers = range(shards.count(manifest))
 
         def fetched(number: int) -> bool:
             name = shards.facts_name(number)
@@ -148,12 +149,12 @@ def damage(address: str, workers: int = 1) -> Iterator[tuple[str, str]]:
     there = remote.listing(system, root)
     own = artefact.contents_name(there)
     try:
-        _, files, good = artefact.parse_manifest(remote.content(system, f"{root}/{own}"))
+        _, files, good = artefact.parse_contents(remote.content(system, f"{root}/{own}"))
     except (OSError, ValueError) as error:
-        yield own, f"no readable manifest ({type(error).__name__})"
+        yield own, f"no readable list of contents ({type(error).__name__})"
         return
     if not good:
-        yield own, "the manifest does not match its own hash"
+        yield own, "the list of contents does not match its own hash"
     found = {
         name: cause
         for name, facts in files.items()
@@ -161,7 +162,7 @@ def damage(address: str, workers: int = 1) -> Iterator[tuple[str, str]]:
     }
     names = [name for name in files if name not in found]
     tasks = [
-        {"names": json.dumps(names[i : i + HASHED_TOGETHER]), "place": address}
+        {"names": json.dumps(names[i : i + HASHED_TOGETHER]), "address": address}
         for i in range(0, len(names), HASHED_TOGETHER)
     ]
     for row in cluster.each(tasks, hash_files, workers):
@@ -180,8 +181,9 @@ def damage(address: str, workers: int = 1) -> Iterator[tuple[str, str]]:
 
 
 def _make_shard(row: RayTask) -> dict[str, Any]:
-    """Makes one shard and puts it where the store grows."""
-    task, folder = shards.Task.from_json(zlib.decompress(row["task"]).decode()), remote.folder(row["work"])
+    """Makes a shard and puts it where the store grows."""
+    task = shards.ShardTask.from_json(zlib.decompress(row["task"]).decode())
+    folder = remote.folder(row["work"])
     with tempfile.TemporaryDirectory(prefix="beatline-") as scratch, ExitStack() as stack:
         fetch = _Fetch(row["source"], Path(row["root"]), Path(scratch)) if row["source"] else lambda job: job
         made = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="beatline-")))
@@ -206,7 +208,10 @@ class _Fetch:
     """
 
     def __init__(self, source: str, root: Path, scratch: Path):
-        self._folder, self._source, self._root, self._scratch = remote.folder(source), source, root, scratch
+        self._folder = remote.folder(source)
+        self._source = source
+        self._root = root
+        self._scratch = scratch
         self._kept: OrderedDict[Path, Path] = OrderedDict()
         self._count = 0
 
@@ -229,7 +234,8 @@ class _Fetch:
 
 def hash_files(row: RayTask) -> dict[str, Any]:
     """SHA-256 of files, or why there is none."""
-    (system, root), hashes = remote.system(row["place"]), {}
+    system, root = remote.system(row["address"])
+    hashes = {}
     for name in json.loads(row["names"]):
         whole = hashlib.sha256()
         try:

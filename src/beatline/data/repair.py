@@ -1,8 +1,8 @@
 """A damaged store -> byte for byte what it was.
 
 In: the `Manifest` that the store was made from, and the folder. Out: the names of the files made again. Only
-damaged shards are decoded, and a file is replaced only by one with the hash it had, so a store that cannot be
-repaired is left no worse than it was. Imports no torch.
+damaged shards are decoded, and a file is replaced only by a file with the hash it had. So a store that cannot
+be repaired is left no worse than it was. Imports no torch.
 """
 
 import json
@@ -31,7 +31,8 @@ def damage(folder: Path) -> Iterator[tuple[str, str]]:
     yield from found.items()
     listed = artefact.contents_file(folder).name
     for path in sorted(folder.glob("shard-*.json")) if listed in found else []:
-        number, facts = shards.number_of(path.name), shards.parse(path.read_bytes())
+        number = shards.number_of(path.name)
+        facts = shards.parse(path.read_bytes())
         if facts is None and path.name not in found:
             yield path.name, "it does not match its own hash"
         elif (
@@ -40,15 +41,15 @@ def damage(folder: Path) -> Iterator[tuple[str, str]]:
             and shard_name(number) not in found
             and shards.read(folder, number, facts["plan"]) is None
         ):
-            yield shard_name(number), f"its SHA-256 is not the one in {path.name}"
+            yield shard_name(number), f"its SHA-256 is not that in {path.name}"
 
 
 def repair(manifest: Manifest, folder: Path, workers: int = 1, progress: Progress = no_progress) -> list[str]:
     """Names of the files of a damaged store that are again, bit for bit, what they were; empty where nothing
     was wrong.
 
-    Only damaged shards are decoded, and a file is replaced only by one with the hash that the store's
-    manifest gives; where that is damaged itself, by what the same inputs give. So a store that cannot be
+    Only damaged shards are decoded, and a file is replaced only by a file with the hash in the store's
+    list of contents. Where the list is damaged, what the same inputs give replaces it. A store that cannot be
     repaired is left no worse than it was.
 
     Args:
@@ -81,7 +82,7 @@ def repair(manifest: Manifest, folder: Path, workers: int = 1, progress: Progres
 def _as_its_list_says(
     manifest: Manifest, folder: Path, found: list[str], work: Path, workers: int, progress: Progress
 ) -> list[str]:
-    about, files, _ = artefact.parse_manifest(artefact.contents_file(folder).read_bytes())
+    about, files, _ = artefact.parse_contents(artefact.contents_file(folder).read_bytes())
     _refuse_foreign(folder, found, set(files))
     numbers = sorted({number for name in found if (number := shards.number_of(name)) is not None})
     failed: list[UserError] = []
@@ -128,7 +129,8 @@ def _from_its_inputs(
     manifest: Manifest, folder: Path, found: list[str], work: Path, workers: int, progress: Progress
 ) -> list[str]:
     """Where the list of contents is damaged: the shards say what they were made from."""
-    plan, count = plan_of(manifest), shards.count(manifest)
+    plan = plan_of(manifest)
+    count = shards.count(manifest)
     _refuse_foreign(folder, [p.name for p in folder.iterdir()], {*artefact.LISTS, *file_names(count)})
     if plans_in(folder) != {plan}:
         raise _cannot(
@@ -157,7 +159,7 @@ def _refuse_foreign(folder: Path, names: Iterable[str], own: set[str]) -> None:
 
 def _recorded_tasks(
     manifest: Manifest, folder: Path, about: dict[str, Any], numbers: Iterable[int], failed: list[UserError]
-) -> list[shards.Task]:
+) -> list[shards.ShardTask]:
     """The tasks of damaged shards by the ledger's ids, because a source that is gone since would shift the
     manifest's clips.
     """

@@ -1,9 +1,9 @@
-"""clips -> a shard: up to 512 clips decoded into one file, and the facts about each in a second one.
+"""clips -> a shard: up to 512 clips decoded into a file, and the facts about each clip in a second file.
 
-In: a `Task`, which says all that a shard depends on. Out: `shard-N.i16`, the clips' samples one after the
-other, and `shard-N.json`, what became of each clip. The pair knows by itself whether it is whole and what it
-was made from, so it is the unit that survives a kill, is made again when damaged, and may be made on another
-machine (`ray`). Its bytes depend on the task only. Imports no torch.
+In: a `ShardTask`, which says all that a shard depends on. Out: `shard-N.i16`, the clips' samples in a row,
+and `shard-N.json`, what became of each clip. The pair says by itself whether it is whole, and what it was
+made from. So a pair survives a kill, is made again when damaged, and may be made on another machine (`ray`).
+The pair's bytes depend on the task only. Imports no torch.
 """
 
 import json
@@ -35,7 +35,7 @@ Progress = Callable[[int], Any]
 """Called with the number of clips done since the last call."""
 
 Outcome = dict[str, Any]
-"""What became of one clip: `length` (samples) and measurements, or `code` and `reason`."""
+"""What became of a clip: `length` (samples) and measurements, or `code` and `reason`."""
 
 
 def no_progress(count: int) -> None:
@@ -43,15 +43,15 @@ def no_progress(count: int) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Everything a shard is a function of."""
+class ShardTask:
+    """All that a shard is a function of."""
 
     number: int
     """The shard's number in the store."""
     plan: str
     """Hash of all inputs of the store, written into the shard."""
     jobs: tuple[Job, ...]
-    """One for each clip."""
+    """A job for each clip."""
     min_seconds: tuple[float, ...]
     """Shorter clips are rejected, seconds."""
 
@@ -62,10 +62,10 @@ class Task:
         )
 
     @staticmethod
-    def from_json(text: str) -> "Task":
+    def from_json(text: str) -> "ShardTask":
         """The task that `to_json` wrote."""
         task = json.loads(text)
-        return Task(
+        return ShardTask(
             task["number"],
             task["plan"],
             tuple(Job(**job | {"path": Path(job["path"])}) for job in task["jobs"]),
@@ -83,7 +83,7 @@ def count(manifest: Manifest) -> int:
     return -(-len(manifest.clips) // SHARD_CLIPS)
 
 
-def tasks(manifest: Manifest, plan: str, numbers: Iterable[int]) -> Iterator[Task]:
+def tasks(manifest: Manifest, plan: str, numbers: Iterable[int]) -> Iterator[ShardTask]:
     """The tasks of these shards; a test clip may be of any length within the limits, others within the
     manifest's bounds.
     """
@@ -94,18 +94,20 @@ def tasks(manifest: Manifest, plan: str, numbers: Iterable[int]) -> Iterator[Tas
         yield task(manifest, plan, number, manifest.clips[chosen], in_test[chosen].tolist())
 
 
-def task(manifest: Manifest, plan: str, number: int, clips: Sequence[Clip], in_test: Sequence[bool]) -> Task:
+def task(
+    manifest: Manifest, plan: str, number: int, clips: Sequence[Clip], in_test: Sequence[bool]
+) -> ShardTask:
     """The task of a shard of these clips."""
     longest = (LIMITS.max_clip_seconds if test else manifest.max_seconds for test in in_test)
     jobs = tuple(
         Job(clip.path, clip.member, clip.start, clip.end, most)
         for clip, most in zip(clips, longest, strict=True)
     )
-    return Task(number, plan, jobs, tuple(0.0 if test else manifest.min_seconds for test in in_test))
+    return ShardTask(number, plan, jobs, tuple(0.0 if test else manifest.min_seconds for test in in_test))
 
 
 def make(
-    todo: Iterable[Task],
+    todo: Iterable[ShardTask],
     folder: Path,
     workers: int = 1,
     progress: Progress = no_progress,
@@ -142,8 +144,10 @@ def _tried(
     return result
 
 
-def _write(task: Task, results: Iterable[Decoded | UserError], folder: Path, progress: Progress) -> None:
-    final, rows, whole = folder / shard_name(task.number), [], sha256()
+def _write(task: ShardTask, results: Iterable[Decoded | UserError], folder: Path, progress: Progress) -> None:
+    final = folder / shard_name(task.number)
+    rows = []
+    whole = sha256()
     partial = final.with_name(final.name + ".partial")
     with partial.open("wb") as file:
         for result, shortest in zip(results, task.min_seconds, strict=True):

@@ -34,11 +34,12 @@ def shard_name(number: int) -> str:
 
 
 class Ids(Sequence[str]):
-    """Clip ids as one text: two million take 50 MB, where a list takes 200."""
+    """Clip ids as a single text: two million take 50 MB, where a list takes 200."""
 
     def __init__(self, text: bytes, starts: np.ndarray):
         """Takes the ids, each followed by a line feed, and where each begins and the last ends."""
-        self._text, self._starts = text, starts
+        self._text = text
+        self._starts = starts
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -97,7 +98,8 @@ class Store:
         return Store(folder, about)
 
     def __init__(self, folder: Path, about: dict[str, Any]):
-        self.folder, self.about = folder, about
+        self.folder = folder
+        self.about = about
         self.labels = LabelSet.from_csv(
             (folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv")
         )

@@ -1,8 +1,8 @@
 """manifest + what became of its clips -> the tables of a store.
 
-In: a `Manifest` and one row of facts for each of its clips, in order. Out: the files beside the shards:
-arrays by which a reader finds a clip's samples and labels, tables for people, and `ledger.jsonl` with one
-line per input. One pass, which holds numbers and the ids only. Imports no torch.
+In: a `Manifest` and a row of facts for each of its clips, in order. Out: the files beside the shards:
+arrays by which a reader finds a clip's samples and labels, tables for people, and `ledger.jsonl` with a
+line per input. The pass over the clips holds numbers and the ids only. Imports no torch.
 """
 
 import csv
@@ -117,13 +117,11 @@ class _Made:
 
 def _write_rows(manifest: Manifest, rows: Iterable[shards.Outcome], home: np.ndarray, folder: Path) -> _Made:
     """Writes everything that has a line for each clip."""
-    made, names = (
-        _Made(),
-        [
-            ";".join(name for bit, name in enumerate(SPLITS) if bits >> bit & 1)
-            for bits in range(1 << len(SPLITS))
-        ],
-    )
+    made = _Made()
+    names = [
+        ";".join(name for bit, name in enumerate(SPLITS) if bits >> bit & 1)
+        for bits in range(1 << len(SPLITS))
+    ]
     with (
         (folder / "ids.txt").open("wb") as ids,
         (folder / "clips.csv").open("wb") as clips,
@@ -148,10 +146,8 @@ def _write_rows(manifest: Manifest, rows: Iterable[shards.Outcome], home: np.nda
             made.id_starts.append(ids.tell())
             made.row_starts.append(clips.tell())
             of = names[splits & ~_VAL] if _unfit(manifest, row, splits) else names[splits]
-            end, measured = (
-                "" if clip.end is None else clip.end,
-                [row[name] for name in ("rate_in", "channels_in", "peak", "rms", "quiet", "clipped")],
-            )
+            end = "" if clip.end is None else clip.end
+            measured = [row[name] for name in ("rate_in", "channels_in", "peak", "rms", "quiet", "clipped")]
             clips.write(
                 _line(
                     [
@@ -223,7 +219,8 @@ def _write_index(made: _Made, folder: Path) -> np.ndarray:
     """`index.npy`: shard, first sample within it, samples and CRC-32 of each clip; its labels are
     `label_places[label_starts[i]:label_starts[i + 1]]`.
     """
-    shard, lengths = np.array(made.index, np.int64) // shards.SHARD_CLIPS, np.array(made.length, np.int64)
+    shard = np.array(made.index, np.int64) // shards.SHARD_CLIPS
+    lengths = np.array(made.length, np.int64)
     before = np.cumsum(lengths) - lengths
     begin = before - before[np.searchsorted(shard, shard)]  # samples of earlier shards do not count
     np.save(folder / "index.npy", np.stack([shard, begin, lengths, np.array(made.crc, np.int64)], axis=1))

@@ -1,7 +1,7 @@
 """Whether published folders are what was written; and the command that mends a store, with its words.
 
-In: a folder, or a folder with published ones below it. Out: a line for each that is whole and for each
-damaged file of the others. Nothing is believed that a folder's list of hashes does not say. Imports no torch.
+In: a folder, or a folder with published folders below it. Out: a line for each whole folder and
+each damaged file. Nothing is believed that a folder's list of hashes does not say. Imports no torch.
 """
 
 import os
@@ -33,7 +33,7 @@ def verify(folder: Path) -> None:
     unfinished = sorted(path for path in folder.rglob("*.partial") if path.is_dir())
     found = {
         path.parent for name in (*artefact.LISTS, shards.facts_name(0)) for path in folder.rglob(name)
-    }  # a store may have lost its manifest
+    }  # a store may have lost its list of contents
     below = sorted(path for path in found if not any(path.is_relative_to(partial) for partial in unfinished))
     folders = below if (below or unfinished) and folder not in below and not _is_store(folder) else [folder]
     say(
@@ -50,7 +50,7 @@ def verify(folder: Path) -> None:
         [
             (
                 str(published),
-                (artefact.read_manifest(published) or {}).get("kind", "unknown"),
+                (artefact.read_contents(published) or {}).get("kind", "unknown"),
                 chain(mending.damage(published), _of_the_run(published)),
             )
             for published in folders
@@ -59,10 +59,8 @@ def verify(folder: Path) -> None:
 
 
 def _of_the_run(folder: Path) -> Iterator[tuple[str, str]]:
-    """As `artefact.damaged`, of the files beside a trained model for which its manifest vouches: the run's
-    configuration and log.
-    """
-    for name, facts in (artefact.read_manifest(folder) or {}).get("run_files", {}).items():
+    """As `artefact.damaged`, of the run's configuration and log, by the trained model's list of contents."""
+    for name, facts in (artefact.read_contents(folder) or {}).get("run_files", {}).items():
         path = folder.parent / name
         if path.exists() and (
             cause := artefact.changed(path, facts)
@@ -129,5 +127,5 @@ def repair(folder: Path, config: Config) -> None:
 
 
 def _is_store(folder: Path) -> bool:
-    about = artefact.read_manifest(folder)
+    about = artefact.read_contents(folder)
     return about.get("kind") == "store" if about else any(folder.glob("shard-*"))

@@ -199,7 +199,7 @@ def find_clips(source: Path) -> Labelled:
                 "no-clips", f"cannot use {source}", "no row of it is a test clip", "check its column split"
             )
         return clips.part(test)
-    kind = (artefact.read_manifest(folder) or {}).get("kind", "store")
+    kind = (artefact.read_contents(folder) or {}).get("kind", "store")
     if kind != "store":
         raise UserError(
             "not-a-file",

@@ -28,7 +28,7 @@ _WEB = ("http://", "https://")
 
 @dataclass(frozen=True)
 class Table:
-    """One official file."""
+    """An official file."""
 
     name: str
     address: str
@@ -45,7 +45,7 @@ def fetch(
     """The files, which are now in the folder.
 
     Args:
-        sources: Folders or web addresses, asked in this order before the official ones.
+        sources: Folders or web addresses, asked in this order before the official addresses.
         unbalanced: Whether to get the table of all two million clips too, 101 MB.
 
     Raises:
@@ -75,7 +75,8 @@ def fetch(
     if failed:
         if lasting := next((error for _, error in failed if error.code not in http.NETWORK), None):
             raise lasting
-        names, last = ", ".join(name for name, _ in failed), failed[-1][1]
+        names = ", ".join(name for name, _ in failed)
+        last = failed[-1][1]
         enough = (
             ""
             if any(name.endswith("_segments.csv") for name, _ in failed)
@@ -122,7 +123,7 @@ def _fetch(
 
 
 def _from(table: Table, source: str, target: Path, policy: http.Policy) -> str:
-    """Gets the file from one source; its SHA-256, or nothing where the source does not have it."""
+    """Gets the file from a source; its SHA-256, or nothing where the source does not have it."""
     if source.startswith(_WEB):
         return http.download(
             source.rstrip("/") + "/" + table.name,
@@ -140,13 +141,14 @@ def _from(table: Table, source: str, target: Path, policy: http.Policy) -> str:
 
 
 def copy(source: Path, target: Path, sha256: str = "", check: Check = lambda path: None) -> str:
-    """SHA-256 of a local file, which now has a copy, as whole and as checked as a downloaded one.
+    """SHA-256 of a local file, which now has a copy, as whole and as checked as a downloaded file.
 
     Raises:
         UserError: `hash-mismatch`, `missing-file`, `disk-full`, `not-writable`, or what `check` raises.
     """
     try:
-        size, digest = source.stat().st_size, sha256_file(source)
+        size = source.stat().st_size
+        digest = sha256_file(source)
     except OSError as error:
         raise UserError(
             "missing-file",
@@ -190,7 +192,7 @@ def _keep(table: Table, path: Path) -> None:
         "fetch",
         f"{table.name} is there"
         + (
-            f", but not the release's (SHA-256 {digest}); delete it to get that one"
+            f", but not the release's (SHA-256 {digest}); delete it to get the release's"
             if table.sha256
             else f" (SHA-256 {digest})"
         ),

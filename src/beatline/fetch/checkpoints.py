@@ -21,7 +21,7 @@ WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")
 MOST_BESIDE = 16 << 20  # bytes of a file beside the weights
 OURS = frozenset(["config.json", "labels.csv", "model.safetensors"])
-"""What makes a repository one of `beatline push`, beside a list of contents."""
+"""What a repository made by `beatline push` has, beside a list of contents."""
 CALIBRATION = "calibration/"
 FOLDER = Path("checkpoints")
 
@@ -80,7 +80,7 @@ class _Wanted:
 
     repository: str
     path: str
-    """Of the weights in the repository; empty where they are the only ones."""
+    """Of the weights in the repository; empty where it has no other weights."""
     target: Path | None
     sources: Sequence[Path]
     policy: http.Policy
@@ -92,7 +92,8 @@ class _Wanted:
 
 def _release(name: str, wanted: _Wanted) -> Path:
     """A checkpoint of the release: the file in the target, or else in `FOLDER`; or a copy."""
-    sha256, target = services.CHECKPOINTS[name], (wanted.target or FOLDER) / f"{name}.pt"
+    sha256 = services.CHECKPOINTS[name]
+    target = (wanted.target or FOLDER) / f"{name}.pt"
     if target.exists():
         return target
     for source in wanted.sources:
@@ -136,7 +137,9 @@ def _from_repository(wanted: _Wanted) -> Path:
     """The weights of a repository, with the small files beside them that say how to read them; or the folder
     of a model that `beatline push` made, in the cache.
     """
-    name, path, policy = wanted.repository, wanted.path, wanted.policy
+    name = wanted.repository
+    path = wanted.path
+    policy = wanted.policy
     if wanted.target is None:
         remedy = (
             f"with a network run `hf download {'/'.join(filter(None, (name, path)))}`, or put what that left "
@@ -181,7 +184,7 @@ def _is_ours(files: Sequence[hub.File], path: str) -> bool:
 
 def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
     """The small files that say how to read the weights, then the weights: those at `path`, those of `beatline
-    push`, or the only ones there are.
+    push`, or the only weights.
 
     Raises:
         UserError: `bad-usage`.
@@ -213,7 +216,8 @@ def _checked(path: Path) -> Path:
         UserError: `hash-mismatch`.
     """
     if path.is_file():
-        digest, known = sha256_file(path), services.CHECKPOINTS.get(path.stem, "")
+        digest = sha256_file(path)
+        known = services.CHECKPOINTS.get(path.stem, "")
         if known and digest != known:
             raise UserError(
                 "hash-mismatch",

@@ -3,7 +3,7 @@
 In: a folder with AudioSet's tables, and sources: folders that are already there, copies on the Hugging Face
 Hub, YouTube. Out: below the folder whatever is needed to have each clip once: links to local folders, shards
 of copies as they are, single files from YouTube; and `fetch-ledger.jsonl`. Every source is asked only for
-what the ones before it do not have. Stopped anywhere, the same command goes on.
+what the sources before it do not have. Stopped anywhere, the same command goes on.
 """
 
 import os

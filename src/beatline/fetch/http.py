@@ -1,8 +1,8 @@
-"""One file over HTTP: resumed by range, checked by length and SHA-256, whole before it has its name.
+"""A file over HTTP: resumed by range, checked by length and SHA-256, whole before it has its name.
 
 In: an address. Out: the file, or parts of it as a stream (`RangeStream`). While it is incomplete it is called
 `<name>.partial`, with `<name>.partial.json` beside it, which says what version of the file it is a part of.
-Retries wait as long as the server asks; `request` makes one request.
+Retries wait as long as the server asks; `request` makes a single request.
 """
 
 import io
@@ -51,7 +51,8 @@ def patiently(
         UserError: `no-network` where no server ever answered, `service-refused` where it asks for a pause
             that is too long, `download-failed`.
     """
-    tries, answered = 0, False
+    tries = 0
+    answered = False
     while True:
         before = have()
         try:
@@ -165,7 +166,7 @@ def check_room(folder: Path, size: int) -> None:
             "disk-full",
             f"cannot begin in {folder}",
             f"{size:,} bytes are to come, {free:,} are free",
-            "free some space or choose another folder",
+            "free space or choose another folder",
         )
 
 
@@ -210,10 +211,12 @@ class RangeStream(io.RawIOBase):
         read: (first byte, count) -> those bytes and the file's length.
     """
 
-    BLOCK, HELD = 1 << 17, 16
+    BLOCK = 1 << 17
+    HELD = 16
 
     def __init__(self, read: Callable[[int, int], tuple[bytes, int]]):
-        self._read, self._at = read, 0
+        self._read = read
+        self._at = 0
         first, self.size = read(0, self.BLOCK)
         self._blocks: OrderedDict[int, bytes] = OrderedDict({0: first})
 
@@ -251,7 +254,8 @@ class _Partial:
     """What there is of a file that is not whole, and of which version of it."""
 
     def __init__(self, target: Path, address: str):
-        self.target, self.address = target, address
+        self.target = target
+        self.address = address
         self.path = target.with_name(target.name + ".partial")
         self.about = target.with_name(target.name + ".partial.json")
         self.was_mixed = False  # its parts made a file of another hash
@@ -295,7 +299,7 @@ def _attempt(
     headers: Mapping[str, str],
     policy: Policy,
 ) -> bool:
-    """Transfers what is missing by one request; whether the result may be a mixture or cut."""
+    """Transfers what is missing by a request; whether the result may be a mixture or cut."""
     validator, _ = partial.version()
     if partial.have() and not (validator or hash_known):
         partial.clear()
@@ -342,7 +346,8 @@ def _attempt(
 
 def _transfer(answer: "httpx2.Response", partial: _Partial, total: int | None, policy: Policy) -> None:
     """Appends the answer's bytes to the file as they arrive."""
-    since, count = time.monotonic(), 0
+    since = time.monotonic()
+    count = 0
     with partial.path.open("ab") as file:
         for piece in answer.iter_raw():
             file.write(piece)
@@ -352,4 +357,5 @@ def _transfer(answer: "httpx2.Response", partial: _Partial, total: int | None, p
             if (passed := time.monotonic() - since) > policy.timeout:
                 if count < policy.slowest * passed:
                     raise Again(f"it comes at {count / passed:.0f} bytes a second")
-                since, count = time.monotonic(), 0
+                since = time.monotonic()
+                count = 0

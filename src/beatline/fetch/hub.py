@@ -37,7 +37,7 @@ class File:
     """Plain names joined by `/`."""
     size: int
     sha256: str
-    """As the repository states it for large files, empty for small ones."""
+    """As the repository states it for large files; empty for small files."""
     blob: str = ""
     """Of small files: git's own hash, SHA-1 of a header and the content."""
 
@@ -159,14 +159,16 @@ def cached(
     Raises:
         UserError: `hash-mismatch`, what `choose` raises, and as `listing`.
     """
-    hub, alone = package(), False
+    hub = package()
+    alone = False
     try:
         repository = listing(name, "model", remedy=remedy, policy=policy)
     except UserError as error:
         known = _known(name) if error.code in http.NETWORK else None
         if known is None:
             raise
-        repository, alone = known, True
+        repository = known
+        alone = True
         if not hub.constants.is_offline_mode():
             print(f"beatline: {error.what}: {error.cause}; what the cache has of it is used", file=sys.stderr)
     files = choose(repository)

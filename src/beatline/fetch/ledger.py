@@ -1,9 +1,9 @@
 """What came of every row of AudioSet's tables: present, or missing and why.
 
-In: the rows, the files below a folder, the answers of services. Out: `fetch-ledger.jsonl`, one line a row in
+In: the rows, the files below a folder, the answers of services. Out: `fetch-ledger.jsonl`, a line a row in
 the tables' order, and a summary of it. Presence is always read from the files themselves, by the reader that
-`prepare` uses; answers are kept in `fetch-answers.jsonl` while a run lasts and in the ledger after it, so
-that no service is asked twice for what it said is gone.
+`prepare` uses. Answers are kept in `fetch-answers.jsonl` while a run lasts, and in the ledger after the run.
+So no service is asked twice for what it said is gone.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One HTTP request: what may be asked, what an answer says, and which troubles pass.
+"""An HTTP request: what may be asked, what an answer says, and which troubles pass.
 
 In: an address and headers. Out: the answer, opened, or `Again` where another try may do better. The client is
 httpx2, which comes with huggingface_hub: it checks certificates, asks proxies as the environment says, and
@@ -49,10 +49,10 @@ POLICY = Policy()
 
 
 class Again(Exception):
-    """An attempt failed in a way that another one may not.
+    """An attempt failed in a way that another attempt may not.
 
     Args:
-        cause: Why, in one clause.
+        cause: Why, as a clause.
         wait: Seconds that the server asked to wait, if it did.
         answered: Whether a server answered at all.
     """
@@ -75,7 +75,7 @@ def opened(address: str, headers: Mapping[str, str], policy: Policy) -> Iterator
 
     Raises:
         Again: for passing troubles, also those of reading the answer.
-        UserError: `download-failed` for lasting ones; `bad-usage` for another kind of address;
+        UserError: `download-failed` for lasting troubles; `bad-usage` for another kind of address;
             `missing-package`; `no-network` where the environment names a proxy that cannot be.
     """
     client = _client(policy)
@@ -147,7 +147,8 @@ def _sent(client: "httpx2.Client", address: str, headers: Mapping[str, str]) -> 
         if answer.next_request is None:
             return answer
         answer.close()
-        before, request = request.url.scheme, answer.next_request
+        before = request.url.scheme
+        request = answer.next_request
         if request.url.scheme not in ("https", before):
             cause = "the server sends us on to an address without encryption"
             raise UserError("download-failed", f"cannot get {address}", cause, "get it from another source")
@@ -203,7 +204,7 @@ def span(answer: "httpx2.Response") -> tuple[int, int | None]:
 
 
 def validator(answer: "httpx2.Response") -> str:
-    """What tells one version of a file from another: a strong ETag, else the date of its last change."""
+    """What tells the versions of a file apart: a strong ETag, else the date of its last change."""
     etag = answer.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
 

@@ -1,4 +1,4 @@
-"""Every address that beatline knows, in one table.
+"""Every address that beatline knows, in a single table.
 
 In: nothing. Out: constants for the other modules of `fetch`. Hugging Face's own address is
 `huggingface_hub`'s (environment variable HF_ENDPOINT). Hashes are of files that were at hand, or as third

@@ -1,10 +1,10 @@
 """YouTube -> a file for each clip, of the needed seconds only, through yt-dlp's Python API.
 
 In: clips wanted. Out: `<id>_<start ms>_<end ms>` as Opus or whatever codec the video has, copied, not encoded
-again; its edges are those of the codec's packets, 20 ms. And an answer for each clip that has no file:
-`PERMANENT` ones are never asked again. When YouTube takes us for a robot, everything stops. yt-dlp's options
-are fixed here: no plugin, no configuration file, no program to run; an id is 11 characters before it becomes
-part of an address or a name.
+again; its edges are those of the codec's packets, 20 ms. And an answer for each clip that has no file: a clip
+with an answer of `PERMANENT` is never asked for again. When YouTube takes us for a robot, everything stops.
+yt-dlp's options are fixed here: no plugin, no configuration file, no program to run. An id is 11 characters
+before it becomes part of an address or a name.
 """
 
 import errno
@@ -113,8 +113,8 @@ def fetch(
 
     Args:
         excerpts: Folders and what to put there.
-        record: Called with each excerpt that cannot be had, the kind of answer and its words; from one
-            thread, as soon as it is known.
+        record: Called with each excerpt that cannot be had, the kind of answer and its words; from a single
+            thread, as soon as the answer is known.
         cookies: File of a browser's cookies, in Netscape's format; it is read, never written.
         rate: Videos asked for in an hour, by all jobs together.
         jobs: Videos asked for at the same time.
@@ -165,7 +165,7 @@ def fetch(
 
 
 def kind_of(words: str) -> str:
-    """The kind of an answer: `stop`, one of `ANSWERS`, or `failed`, which may pass."""
+    """The kind of an answer: `stop`, a kind of `ANSWERS`, or `failed`, which may pass."""
     words = words.replace("\u2019", "'").lower()
     if re.search(STOPS, words):
         return "stop"
@@ -377,7 +377,8 @@ def _cut(av: Any, stream: Any, excerpt: Excerpt, folder: Path) -> None:
 
 def _copy(source: Any, track: Any, result: Any, excerpt: Excerpt) -> int:
     """Number of packets copied."""
-    copied, first = result.add_stream_from_template(track), None
+    copied = result.add_stream_from_template(track)
+    first = None
     count = 0
     for packet in source.demux(track):
         if (

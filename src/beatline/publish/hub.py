@@ -88,7 +88,7 @@ def _write(source: Path, folder: Path, name: str, licence: str) -> None:
     store = _store(run, loaded) if run else None
     figures, baselines = _score(run, store) if run else (None, {})
     calibration = (
-        Calibration.load(source, labels) if artefact.read_manifest(calibration_folder(source)) else None
+        Calibration.load(source, labels) if artefact.read_contents(calibration_folder(source)) else None
     )
     facts = model_card.Facts(
         name=name,
@@ -150,9 +150,9 @@ def _without_folders(value: Any) -> Any:
 
 def _store(run: Path, loaded: Loaded) -> Path | None:
     """The prepared audio that the model was trained on, if it is still there."""
-    content = (artefact.read_manifest(run / "model") or {}).get("identity", {}).get("store")
+    content = (artefact.read_contents(run / "model") or {}).get("identity", {}).get("store")
     for folder in (run / "store", Path((loaded.about.get("config") or {}).get("store") or run / "store")):
-        about = artefact.read_manifest(folder)
+        about = artefact.read_contents(folder)
         if about is not None and about.get("content") == content:
             artefact.verify(folder, select=lambda name: name == "summary.json")
             return folder
@@ -166,12 +166,12 @@ def _score(run: Path, store: Path | None) -> tuple[Figures | None, dict[str, flo
         UserError: `missing-stage` where what was scored is not this model, as far as the run can tell;
             `corrupt-artefact`.
     """
-    if artefact.read_manifest(run / "score") is None:
+    if artefact.read_contents(run / "score") is None:
         return None, {}
     artefact.verify(run / "score")
     figures, baselines = read_score(run / "score")
     predictions = (
-        Predictions.load(run / "predictions") if artefact.read_manifest(run / "predictions") else None
+        Predictions.load(run / "predictions") if artefact.read_contents(run / "predictions") else None
     )
     fresh = (
         predictions is not None
@@ -182,7 +182,7 @@ def _score(run: Path, store: Path | None) -> tuple[Figures | None, dict[str, flo
         made_from = artefact.hash_json(
             [sha256_file(artefact.contents_file(folder)) for folder in (run / "model", store)]
         )
-        fresh = (artefact.read_manifest(run / "predictions") or {}).get("made_from") == made_from
+        fresh = (artefact.read_contents(run / "predictions") or {}).get("made_from") == made_from
     if not fresh:
         raise UserError(
             "missing-stage",

@@ -113,7 +113,7 @@ class Calibration:
 
 
 def _is_calibration(folder: Path) -> bool:
-    return (artefact.read_manifest(folder) or {}).get("kind") == "calibration"
+    return (artefact.read_contents(folder) or {}).get("kind") == "calibration"
 
 
 def _model(source: Path) -> Path:

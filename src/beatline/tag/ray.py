@@ -212,7 +212,7 @@ def _begin(target: str, plan: str, parts: dict[str, list[Input]]) -> set[str]:
 def _plan(contents: bytes) -> str:
     """The hash of what the tags were made from, by a folder's contents; empty where they are damaged."""
     try:
-        about, _, good = artefact.parse_manifest(contents)
+        about, _, good = artefact.parse_contents(contents)
     except ValueError:
         return ""
     return str(about.get("plan", "another")) if good else ""

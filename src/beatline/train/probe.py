@@ -437,4 +437,4 @@ def _published(folder: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        artefact.put_in_place(partial, folder)
+        artefact.replace_folder(partial, folder)

@@ -1,9 +1,9 @@
 """audio in an archive -> its bytes: a member of a tar file, a row of a Parquet file, a row of an HDF5 file.
 
-In: an archive, and what of it. Out: `listing` says what is there and how `read` takes it, `read` gives one
-audio file's bytes. Nothing is ever unpacked to disk; a name that leaves the archive's own folder, a link or a
-device is listed with its problem. Sizes are checked before anything is read. pyarrow and h5py (extra `data`)
-are imported where a file needs them. Imports no torch.
+In: an archive, and the name of a member. Out: `listing` gives the members, `read` an audio file's bytes.
+Nothing is ever unpacked to disk. A name that leaves the archive's own folder, a link or a device is listed
+with its problem. Sizes are checked before anything is read. pyarrow and h5py (extra `data`) are imported
+where a file needs them. Imports no torch.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from beatline.audio.archives import hdf5, parquet, tar
-from beatline.audio.archives.common import Bad, Entry, regular
+from beatline.audio.archives.common import ArchiveError, Entry, regular
 from beatline.audio.signatures import ReadAt
 from beatline.core.errors import UserError
 
@@ -53,14 +53,14 @@ def listing(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
     """
     try:
         yield from READERS[kind(path.name)].entries(path, extensions)
-    except Bad as bad:
-        yield Entry("", "", problem=(bad.code, bad.cause))
+    except ArchiveError as error:
+        yield Entry("", "", problem=(error.code, error.cause))
 
 
 def read(path: Path, member: str) -> bytes:
-    """The bytes of one audio file in an archive; int16 rows of HDF5 come as WAV.
+    """The bytes of an audio file in an archive; int16 rows of HDF5 come as WAV.
 
-    Holds what it returns, and for Parquet one group of rows, which stays for the next call: rows are fast in
+    Holds what it returns, and for Parquet a group of rows, which stays for the next call: rows are fast in
     their own order only.
 
     Raises:
@@ -68,8 +68,8 @@ def read(path: Path, member: str) -> bytes:
     """
     try:
         return READERS[kind(path.name)].content(path, member)
-    except Bad as bad:
-        raise UserError(bad.code, f"cannot use {path} ({member})", bad.cause, REMEDY) from bad.__cause__
+    except ArchiveError as error:
+        raise UserError(error.code, f"cannot use {path} ({member})", error.cause, REMEDY) from error.__cause__
 
 
 @contextmanager
@@ -91,5 +91,5 @@ def opened(path: Path, member: str = "") -> Iterator[tuple[ReadAt, int]]:
                 lambda offset, count: os.pread(descriptor, max(0, min(count, size - offset)), begin + offset),
                 size,
             )
-    except Bad as bad:
-        raise UserError(bad.code, f"cannot use {path}", bad.cause, REMEDY) from bad.__cause__
+    except ArchiveError as error:
+        raise UserError(error.code, f"cannot use {path}", error.cause, REMEDY) from error.__cause__

@@ -1,7 +1,6 @@
-"""What the readers of archives share: an entry, a problem that does not know its archive's name yet, a
-regular file and nothing else.
+"""What the readers of archives share: an entry, an error without the archive's name, a regular file.
 
-In and out: see `archives`.
+In: a path. Out: a descriptor of a regular file and nothing else, or `ArchiveError`. See `archives`.
 """
 
 import importlib
@@ -46,7 +45,7 @@ class Entry:
     """Code and reason, where it cannot be read."""
 
 
-class Bad(Exception):
+class ArchiveError(Exception):
     """A `UserError` that does not know the archive's name yet."""
 
     def __init__(self, code: str, cause: str):
@@ -56,14 +55,14 @@ class Bad(Exception):
 
 @contextmanager
 def regular(path: Path) -> Iterator[int]:
-    """A descriptor of the file; never one of a pipe or a device."""
+    """A descriptor of the file; never of a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise Bad("missing-file", getattr(error, "strerror", None) or str(error)) from error
+        raise ArchiveError("missing-file", getattr(error, "strerror", None) or str(error)) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Bad("not-a-file", "it is not a file")
+            raise ArchiveError("not-a-file", "it is not a file")
         yield descriptor
     finally:
         os.close(descriptor)
@@ -89,4 +88,4 @@ def package(name: str, path: Path) -> Any:
 def check_size(size: int) -> None:
     """Refuses a member of this many bytes where that is too much."""
     if size > LIMITS.max_member_bytes:
-        raise Bad("too-large", f"{size} bytes are more than {LIMITS.max_member_bytes}")
+        raise ArchiveError("too-large", f"{size} bytes are more than {LIMITS.max_member_bytes}")

@@ -1,8 +1,7 @@
-"""HDF5 files as PaSST and PANNs pack AudioSet: a data set of names beside one of encoded files, or of int16
-samples.
+"""HDF5 files as PaSST and PANNs pack AudioSet: a data set of names beside encoded files or int16 samples.
 
-Only what lies in the file itself counts: HDF5 can point into other files, and such data sets do not exist
-here.
+In: a file, a row. Out: the file's entries, the row's bytes. Only what lies in the file itself counts: HDF5
+can point into other files, and such data sets do not exist here.
 """
 
 import math
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from beatline.audio.archives.common import ID_KEYS, Bad, Entry, check_size, package, regular
+from beatline.audio.archives.common import ID_KEYS, ArchiveError, Entry, check_size, package, regular
 from beatline.core.limits import LIMITS
 
 PANNS_RATE = 32_000  # of int16 rows without a stated rate, Hz. Source: the packing script of PANNs
@@ -27,7 +26,9 @@ def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
         if audio is None or names is None:
             return
         if names.nbytes > LIMITS.max_names_bytes:
-            raise Bad("too-large", f"{names.nbytes} bytes of names are more than {LIMITS.max_names_bytes}")
+            raise ArchiveError(
+                "too-large", f"{names.nbytes} bytes of names are more than {LIMITS.max_names_bytes}"
+            )
         _check_chunk(names)
         for first in range(0, len(names), NAMES):
             for row, name in enumerate(names[first : first + NAMES], first):
@@ -41,13 +42,13 @@ def _opened(path: Path) -> Iterator[Any]:
     with regular(path) as descriptor:
         magic = os.pread(descriptor, 8, 0)
     if magic != b"\x89HDF\r\n\x1a\n":
-        raise Bad("bad-archive", "it is no HDF5 file")
+        raise ArchiveError("bad-archive", "it is no HDF5 file")
     h5py = package("h5py", path)
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise Bad("bad-archive", f"it is damaged ({' '.join(str(error).split())[:200]})") from error
+        raise ArchiveError("bad-archive", f"it is damaged ({' '.join(str(error).split())[:200]})") from error
 
 
 def _data_sets(file: Any, path: Path) -> tuple[Any, Any]:
@@ -95,7 +96,7 @@ def content(path: Path, member: str) -> bytes:
     with _opened(path) as file:
         audio, _ = _data_sets(file, path)
         if audio is None or int(member) >= len(audio):
-            raise Bad("bad-archive", "it has changed since it was listed")
+            raise ArchiveError("bad-archive", "it has changed since it was listed")
         _check_chunk(audio)
         if audio.ndim == 2:
             check_size(2 * audio.shape[1])

@@ -11,12 +11,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from beatline.audio.archives.common import ID_KEYS, Bad, Entry, check_size, package, regular
+from beatline.audio.archives.common import ID_KEYS, ArchiveError, Entry, check_size, package, regular
 from beatline.core.limits import LIMITS
 
 
 def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
-    """The rows of audio, by their ids; one without an id by its number, from 0."""
+    """The rows of audio, by their ids; a row without an id by its number, from 0."""
     with _damage(_opened(path)) as file, file:
         audio, name = _columns(file)
         if not audio:
@@ -39,20 +39,20 @@ def _opened(path: Path) -> Any:
     with regular(path) as descriptor:
         magic = os.pread(descriptor, 4, 0)
     if magic != b"PAR1":
-        raise Bad("bad-archive", "it is no Parquet file")
+        raise ArchiveError("bad-archive", "it is no Parquet file")
     with _damage(package("pyarrow.parquet", path).ParquetFile) as open_file:
         return open_file(path, buffer_size=1 << 16, pre_buffer=False)
 
 
 @contextmanager
 def _damage(value: Any) -> Iterator[Any]:
-    """The value; whatever pyarrow raises inside is damage, for it has no one class for that."""
+    """The value; whatever pyarrow raises inside is damage, because pyarrow has no single class for damage."""
     try:
         yield value
-    except (Bad, GeneratorExit):
+    except (ArchiveError, GeneratorExit):
         raise
     except Exception as error:
-        raise Bad("bad-archive", f"it is damaged ({' '.join(str(error).split())[:200]})") from error
+        raise ArchiveError("bad-archive", f"it is damaged ({' '.join(str(error).split())[:200]})") from error
 
 
 def _columns(file: Any) -> tuple[str, str]:
@@ -76,10 +76,12 @@ class _Rows:
     """A Parquet file's audio read forwards; going back begins the group of rows again."""
 
     def __init__(self, path: Path, state: tuple[int, ...]):
-        self.path, self.state = path, state
+        self.path = path
+        self.state = state
         self._file = _opened(path)
         self._audio = _columns(self._file)[0]
-        self._group, self._next = -1, 0
+        self._group = -1
+        self._next = 0
         self._batches: Iterator[Any] = iter(())
 
     def row(self, number: int) -> bytes:
@@ -92,7 +94,7 @@ class _Rows:
         column = batch.column(0)
         value = column.field(0)[0] if "." in self._audio else column[0]
         if not value.is_valid:
-            raise Bad("bad-archive", "its row has no audio")
+            raise ArchiveError("bad-archive", "its row has no audio")
         check_size(value.as_buffer().size)
         return value.as_py()
 
@@ -103,7 +105,7 @@ class _Rows:
             if number < first + rows:
                 return group, first
             first += rows
-        raise Bad("bad-archive", "it has changed since it was listed")
+        raise ArchiveError("bad-archive", "it has changed since it was listed")
 
     def _open(self, group: int) -> None:
         about = self._file.metadata.row_group(group)
@@ -113,16 +115,14 @@ class _Rows:
             if about.column(i).path_in_schema == self._audio
         )
         if size > LIMITS.max_row_group_bytes:
-            raise Bad(
+            raise ArchiveError(
                 "too-large",
                 f"a group of its rows has {size} bytes of audio, more than {LIMITS.max_row_group_bytes}",
             )
-        self._group, self._next, self._batches = (
-            group,
-            0,
-            self._file.iter_batches(
-                batch_size=1, row_groups=[group], columns=[self._audio], use_threads=False
-            ),
+        self._group = group
+        self._next = 0
+        self._batches = self._file.iter_batches(
+            batch_size=1, row_groups=[group], columns=[self._audio], use_threads=False
         )
 
 

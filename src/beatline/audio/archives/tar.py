@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatline.audio.archives.common import ID_KEYS, Bad, Entry, check_size, regular
+from beatline.audio.archives.common import ID_KEYS, ArchiveError, Entry, check_size, regular
 from beatline.core.limits import LIMITS
 
 BLOCK = 512
@@ -21,7 +21,7 @@ REGULAR = (b"0", b"\0", b"7")
 
 @dataclass(slots=True)
 class _Header:
-    """One header block."""
+    """A header block."""
 
     name: str
     size: int
@@ -34,7 +34,7 @@ def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
     """
     ids: dict[str, str] = {}
     found: list[Entry] = []
-    trouble: Bad | None = None
+    trouble: ArchiveError | None = None
     with regular(path) as descriptor:
         members = _members(descriptor)
         try:
@@ -45,8 +45,8 @@ def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
                         ids[_keys(header.name)[0]] = written
                 elif lower.endswith(extensions):
                     found.append(Entry(f"{offset}:{header.name}", header.name, problem=_problem(header)))
-        except Bad as bad:
-            trouble = bad
+        except ArchiveError as error:
+            trouble = error
     for entry in found:
         keys = _keys(entry.name)
         also = next((ids[key] for key in keys if key in ids), keys[-1] if len(keys) > 1 else "")
@@ -92,10 +92,13 @@ def _problem(header: _Header) -> tuple[str, str] | None:
 
 def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
     """Offset and header of every member that is no folder; long names of GNU and POSIX headers are in."""
-    end, offset, long_name, long_size = os.fstat(descriptor).st_size, 0, "", -1
+    end = os.fstat(descriptor).st_size
+    offset = 0
+    long_name = ""
+    long_size = -1
     magic = os.pread(descriptor, 6, 0)
     if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-        raise Bad(
+        raise ArchiveError(
             "bad-archive", "it is compressed as a whole, which gives no access to single clips: unpack it"
         )
     while offset < end:
@@ -103,15 +106,16 @@ def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
         if not any(block):
             return
         header = _header(block)
-        name, size = long_name or header.name, header.size if long_size < 0 else long_size
+        name = long_name or header.name
+        size = header.size if long_size < 0 else long_size
         if size < 0:
-            raise Bad("bad-archive", f"the size of {name[:100]!r} is no number")
+            raise ArchiveError("bad-archive", f"the size of {name[:100]!r} is no number")
         if offset + BLOCK + size > end:
-            raise Bad("bad-archive", f"it breaks off at byte {end}, inside {name[:100]!r}")
+            raise ArchiveError("bad-archive", f"it breaks off at byte {end}, inside {name[:100]!r}")
         after = offset + BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
         if header.type in (b"L", b"x"):
             if size > MOST_ABOUT:
-                raise Bad("bad-archive", "one of its names is absurdly long")
+                raise ArchiveError("bad-archive", "a name in it is absurdly long")
             about = os.pread(descriptor, size, offset + BLOCK)
             long_name, long_size = (
                 (_text(about.rstrip(b"\0")), -1) if header.type == b"L" else _pax(about, long_name)
@@ -121,7 +125,7 @@ def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
                 yield offset, _Header(name, size, header.type)
             long_name, long_size = "", -1
         offset = after
-    raise Bad("bad-archive", f"it breaks off at byte {end}, without an end mark")
+    raise ArchiveError("bad-archive", f"it breaks off at byte {end}, without an end mark")
 
 
 def _header(block: bytes) -> _Header:
@@ -129,7 +133,7 @@ def _header(block: bytes) -> _Header:
     sizes.
     """
     if len(block) < BLOCK or sum(block) - sum(block[148:156]) + 256 != _octal(block[148:156]):
-        raise Bad("bad-archive", "it is no tar file, or damaged")
+        raise ArchiveError("bad-archive", "it is no tar file, or damaged")
     prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
     name = block[:100].split(b"\0", 1)[0]
     return _Header(_text(prefix + b"/" + name if prefix else name), _octal(block[124:136]), block[156:157])
@@ -165,7 +169,7 @@ def extent(descriptor: int, member: str) -> tuple[int, int]:
     offset = int(member.partition(":")[0])
     header = _header(os.pread(descriptor, BLOCK, offset))
     if header.type not in REGULAR or not 0 <= header.size <= os.fstat(descriptor).st_size - offset - BLOCK:
-        raise Bad("bad-archive", "it has changed since it was listed")
+        raise ArchiveError("bad-archive", "it has changed since it was listed")
     return offset + BLOCK, header.size
 
 

@@ -3,7 +3,7 @@
 In: a stream that can seek. Out: a source of frames, for `media`. `signatures` names the demuxer by the first
 bytes, never by a name and never by FFmpeg's own guess; the codec must be in `CODECS`. Every further address
 that a file could name is refused: no protocols, no playlists, no second file. Frames come in order from the
-first one on, so a cut is exact in every form. PyAV is imported when the first such file is met.
+first frame on, so a cut is exact in every form. PyAV is imported when the first such file is met.
 """
 
 from collections.abc import Callable, Iterator
@@ -149,7 +149,9 @@ class _From:
     """
 
     def __init__(self, stream: BinaryIO, begin: int):
-        self._stream, self._begin, self.read = stream, begin, stream.read
+        self._stream = stream
+        self._begin = begin
+        self.read = stream.read
         stream.seek(begin)
 
     def seek(self, offset: int, origin: int = 0) -> int:
@@ -170,7 +172,7 @@ def nothing_else(address: str, flags: int, options: dict[str, str]) -> Any:
 def _form(stream: BinaryIO) -> tuple[bytes, int, str]:
     """The stream's first bytes, the offset where its sound begins, and FFmpeg's demuxer for it or nothing.
 
-    What follows a tag decides, and FFmpeg never sees the tag: some unpack to gigabytes.
+    What follows a tag decides, and FFmpeg never sees the tag: a tag may unpack to gigabytes.
     """
     stream.seek(0)
     first = deciding = stream.read(HEAD)
@@ -223,7 +225,8 @@ class _Container:
         # of other forms the duration is an estimate, or the picture's
         promised = stream.duration if container.format.name.startswith("mov") else None
         self._promised = None if promised is None else float(promised * stream.time_base)
-        self._skip, self._trouble = 0, ""
+        self._skip = 0
+        self._trouble = ""
         self._interleaver = av.AudioResampler(format="flt")
         self._frames = self._decoded(lambda: container.demux(stream))
         first = next(self._frames, None)
@@ -233,7 +236,9 @@ class _Container:
                 if self._trouble
                 else Unusable("empty-file", "it has a header and no samples")
             )
-        self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
+        self._first = first
+        self.rate = first.sample_rate
+        self.channels = first.layout.nb_channels
 
     def skip(self, frames: int) -> None:
         self._skip = frames
@@ -241,12 +246,13 @@ class _Container:
     def broken_promise(self, frames: int) -> str:
         if (
             self._promised is None or frames / self.rate > self._promised - 0.1
-        ):  # some encoders count their padding
+        ):  # encoders may count their padding
             return ""
         return f"the header promises {self._promised:.3f} s, {frames / self.rate:.3f} s are there"
 
     def blocks(self, most: float) -> Iterator[tuple[np.ndarray, str]]:
-        held, count = [np.empty(0, np.float32)], 0
+        held = [np.empty(0, np.float32)]
+        count = 0
         for mono in self._after_skip():
             part = mono[: int(min(len(mono), most))]
             most -= len(part)
@@ -256,7 +262,8 @@ class _Container:
                 break
             if count >= BLOCK:
                 yield np.concatenate(held), ""
-                held, count = [], 0
+                held = []
+                count = 0
         yield np.concatenate([np.empty(0, np.float32), *held]), self._trouble if most > 0 else ""
 
     def _after_skip(self) -> Iterator[np.ndarray]:
@@ -273,13 +280,14 @@ class _Container:
         """
         import av
 
-        begun, packets = False, demux()
+        begun = False
+        packets = demux()
         while not (begun and self._trouble):
             try:
                 frames = next(packets).decode()
             except (StopIteration, EOFError):
                 return
-            # a packet of a stream that appeared on the way, which PyAV does not know; the next one is good
+            # a packet of a stream that appeared on the way, which PyAV does not know; the next packet is good
             except IndexError:
                 packets = demux()
                 continue
@@ -301,7 +309,8 @@ def _mono(frame: Any, interleaver: Any) -> np.ndarray:
     """The mean of a frame's channels, float32 with full scale 1; `interleaver` changes the form of samples
     only.
     """
-    channels, form = frame.layout.nb_channels, frame.format.name
+    channels = frame.layout.nb_channels
+    form = frame.format.name
     try:
         if frame.format.is_planar and channels >= MOST_PLANES:
             (frame,) = interleaver.resample(frame)

@@ -74,7 +74,7 @@ def opened(source: Path | bytes | BinaryIO) -> Iterator[Source]:
             yield sound
         return
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    stream.seek(0)  # one that was just written stands at its end
+    stream.seek(0)  # a stream just written stands at its end
     first = stream.read(HEAD)
     stream.seek(0)
     if not first:
@@ -92,9 +92,7 @@ def open_regular(path: Path) -> BinaryIO:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
             if stat.S_ISDIR(facts.st_mode):
-                os.scandir(
-                    path
-                ).close()  # raises for one that cannot be read, which is why it is asked for here
+                os.scandir(path).close()  # raises for a folder that cannot be read
             kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, a socket or a device"
             raise Unusable("not-a-file", f"it is {kind}, not a file", "give an audio file")
         if facts.st_size == 0:
@@ -106,8 +104,8 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 class _Sequential(soundfile.SoundFile):
-    """A file read from front to back: soundfile seeks after each read of a seekable one, and MP3 decoding is
-    not the same after a jump.
+    """A file read from front to back: soundfile seeks after each read of a seekable file, and MP3
+    decoding is not the same after a jump.
     """
 
     def seekable(self) -> bool:
@@ -120,7 +118,7 @@ def _sound_file(file: Any, first: bytes) -> Iterator[Source]:
     try:
         sound = _Sequential(file, closefd=False)
     except (soundfile.LibsndfileError, OSError) as error:
-        # not libsndfile's own words: some of them depend on what other threads are reading
+        # not libsndfile's own words: they may depend on what other threads are reading
         form, readable = looks_like(first)
         if readable:
             raise Unusable("broken-audio", f"it looks like {form}, but its header cannot be read") from error
@@ -134,7 +132,7 @@ def _sound_file(file: Any, first: bytes) -> Iterator[Source]:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """`os.open`, refusing what took the file's place since it was asked."""
+    """`os.open`, refusing what has replaced the file since it was asked."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -146,12 +144,14 @@ class _SoundFile:
     """A `Source` read by libsndfile."""
 
     def __init__(self, file: soundfile.SoundFile):
-        self._file, self.rate, self.channels = file, file.samplerate, file.channels
+        self._file = file
+        self.rate = file.samplerate
+        self.channels = file.channels
 
     def skip(self, frames: int) -> None:
         run_up = (
             min(frames, self.rate) if self._file.format == "MP3" else 0
-        )  # its first frames after a jump lack what earlier ones left for them
+        )  # its first frames after a jump lack what earlier frames left for them
         try:
             self._file.seek(frames - run_up)
             self._file.read(run_up, dtype="float32")

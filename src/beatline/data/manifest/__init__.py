@@ -111,7 +111,7 @@ def _read(data: DataConfig) -> Manifest:
         "bad-config",
         "setting data",
         "no data is named",
-        "give one of data.audioset, data.dataset, data.kaldi, data.csv, data.folder",
+        "give data.audioset, data.dataset, data.kaldi, data.csv, data.folder",
     )
 
 
@@ -124,7 +124,7 @@ def read_listed(source: Path) -> tuple[Sorted, LabelSet]:
     the label set: for scoring, where no clip needs a split.
 
     Raises:
-        UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`; `split-overlap` where one clip is
+        UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`; `split-overlap` where a clip is
             listed in two splits.
     """
     found, known = (

@@ -2,7 +2,7 @@
 
 In: segment CSVs or the TSVs of the strongly labelled set, and a folder with audio in any layout (`sources`).
 Out: a `Manifest` that accounts for every row of the tables. AS-20K is the balanced CSV, AS-2M the balanced
-and the unbalanced one, any other list a CSV of the same form.
+and the unbalanced CSV, any other list a CSV of the same form.
 """
 
 import csv
@@ -25,7 +25,7 @@ from beatline.data.manifest.sources import KINDS, Tree, Whereabouts, cut, walk
 from beatline.data.manifest.splits import assemble
 from beatline.data.manifest.table import Manifest, judge_of, opened_table, read_labels, read_text
 
-# Names under which a table is looked for; the second ones are Kaggle's.
+# Names under which a table is looked for; the second names are Kaggle's.
 TABLES = {
     "balanced": ("balanced_train_segments.csv", "train.csv"),
     "unbalanced": ("unbalanced_train_segments.csv",),
@@ -71,13 +71,12 @@ def read_audioset(root: Path, data: DataConfig) -> Manifest:
             row.splits = ("test", "val") if number < tenth else (split,)
             rows.append(row)
     strong = any(is_strong(path) for _, path in paths)
-    known = (
-        read_labels(data.labels)
-        if data.labels
-        else _strong_labels(rows, paths[0][1].parent)
-        if strong
-        else audioset()
-    )
+    if data.labels:
+        known = read_labels(data.labels)
+    elif strong:
+        known = _strong_labels(rows, paths[0][1].parent)
+    else:
+        known = audioset()
     return locate(rows, known, root, tree, data)
 
 
@@ -169,10 +168,10 @@ def locate(
     rows: Rows, known: LabelSet, root: Path, tree: Tree, data: DataConfig, notices: tuple[str, ...] = ()
 ) -> Manifest:
     """The manifest of rows that name recordings and their seconds, with their audio from a tree."""
-    whereabouts, judge = (
-        Whereabouts(rows.recording(number) for number in range(len(rows)) if rows.problem(number) is None),
-        judge_of(known),
+    whereabouts = Whereabouts(
+        rows.recording(number) for number in range(len(rows)) if rows.problem(number) is None
     )
+    judge = judge_of(known)
     whereabouts.add_tree(tree, root)
     rows.files = whereabouts.files
     seen: set[tuple[tuple[str, ...], str, float]] = set()
@@ -182,7 +181,8 @@ def locate(
     )  # rows whose file may be the whole recording, by what it is in
     parquet: dict[str, array] = defaultdict(lambda: array("q"))  # row of the file << 32 | row
     for number in range(len(rows)):
-        recording, start = rows.recording(number), rows.start(number)
+        recording = rows.recording(number)
+        start = rows.start(number)
         problem = rows.problem(number) or judge(rows.labels(number))[1]
         if problem is None and recording in whereabouts.repeated:
             excerpt = rows.splits(number)[:1], recording, start
@@ -197,7 +197,8 @@ def locate(
             rows.refuse(number, problem or ("missing-file", f"no audio of {NAMED} below {root}"))
             continue
         file, stated = found
-        kind, container = whereabouts.kind(file), whereabouts.files.container(file)
+        kind = whereabouts.kind(file)
+        container = whereabouts.files.container(file)
         kinds[kind] += 1
         rows.found(number, file)
         if kind == PARQUET:
@@ -222,7 +223,8 @@ def locate(
             f"of {len(whereabouts)} recordings that the tables want, the audio of none is below it{unread}",
             remedy,
         )
-    repeated, problems = bool(whereabouts.repeated), whereabouts.problems
+    repeated = bool(whereabouts.repeated)
+    problems = whereabouts.problems
     del whereabouts  # at two million rows its names are a third of all
     in_order = {
         file: array("q", [key & 0xFFFFFFFF for key in sorted(keys)]) for file, keys in sorted(parquet.items())
@@ -253,8 +255,9 @@ def locate(
 
 
 def _refuse_shared(rows: Rows, numbers: Iterable[int]) -> None:
-    """One excerpt cannot be two: of several rows with the same file, neither cut nor named after one of them,
-    the first has it.
+    """Refuses all but the first of several rows with the same file, as an excerpt cannot be two clips.
+
+    A file counts here where it is neither cut nor named after any of the rows.
     """
     taken: set[tuple[str, Path, str]] = set()
     for number in numbers:
@@ -284,7 +287,7 @@ def _recognised(kinds: Counter[int], rows: int, whole: int) -> str:
 
 
 def is_strong(path: Path) -> bool:
-    """Whether a table is one of the strongly labelled set, by its first line."""
+    """Whether a table is of the strongly labelled set, by its first line."""
     if path.suffix.lower() != ".tsv":
         return False
     with opened_table(path) as file:
@@ -318,7 +321,7 @@ def _strong(path: Path) -> list[Row]:
                     problem=("bad-row", "not of the form: ytid_ms, start, end, mid, separated by tabs"),
                 )
             )
-    return [_strong_row(name, sorted(some)) for name, some in events.items()] + bad
+    return [_strong_row(name, sorted(heard)) for name, heard in events.items()] + bad
 
 
 def _strong_row(name: str, events: list[Event]) -> Row:

@@ -41,7 +41,7 @@ def read_csv(path: Path, data: DataConfig) -> Manifest:
 
 
 def csv_rows(path: Path, data: DataConfig) -> tuple[list[Row], LabelSet | None]:
-    """The rows of such a table, and its label set where something names one.
+    """The rows of such a table, and its label set where a table or a setting names a label set.
 
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-table`.
@@ -73,7 +73,8 @@ def _csv_row(cells: dict, table: Path, line: str) -> Row:
     if None in cells or None in cells.values():
         return Row(id=line, problem=("bad-row", "it has more or fewer cells than the first line"))
     cells = {name: value.strip() for name, value in cells.items()}
-    file, split = cells["file"], cells.get("split", "")
+    file = cells["file"]
+    split = cells.get("split", "")
     labels = [label.strip() for label in cells["labels"].split(";") if label.strip()]
     try:
         start, end = float(cells.get("start") or 0), float(cells["end"]) if cells.get("end") else None

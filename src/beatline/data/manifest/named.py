@@ -1,8 +1,8 @@
 """A data set by name, from a local copy as its publisher packs it -> a manifest with the official splits.
 
 In: `data.dataset`, the folder `data.root`, and `data.fold` where the protocol has folds. Out: a `Manifest`,
-with a notice where the copy has not as many clips as were published. Each data set is one file in `sets`,
-which says what was published and reads its tables. What several of them need is here.
+with a notice where the copy has not as many clips as were published. Each data set is a file in `sets`,
+which says what was published and reads its tables. What several data sets need is here.
 """
 
 import csv
@@ -56,10 +56,11 @@ def read_named(data: DataConfig) -> Manifest:
 
     Raises:
         UserError: as `manifest.read`; `bad-config` for an unknown name, without a root, without a fold where
-            there are folds, or with one where there are none.
+            there are folds, or with a fold where there are none.
     """
     assert data.dataset is not None
-    published, root = data_set(data.dataset), data.root
+    published = data_set(data.dataset)
+    root = data.root
     if root is None:
         raise UserError(
             "bad-config",

@@ -1,7 +1,7 @@
 """Rows and clips, and how two million of them fit into memory.
 
 In: rows, one at a time. Out: the same rows and the clips made of them, by index. What is held are columns,
-some 120 bytes a row; a row or a clip is an object only while somebody looks at it.
+about 120 bytes a row; a row or a clip is an object only while somebody looks at it.
 """
 
 import math
@@ -31,7 +31,7 @@ class Clip(NamedTuple):
     id: str
     """Unique in the manifest."""
     recording: str
-    """Clips of one recording never stand on both sides of a split."""
+    """Clips of the same recording never stand on both sides of a split."""
     path: Path
     """Audio file."""
     labels: tuple[str, ...]
@@ -56,7 +56,7 @@ class Rejected(NamedTuple):
     code: str
     """A key of `errors.EXIT_CODES`."""
     reason: str
-    """Why, in one clause."""
+    """Why, as a clause."""
     labels: tuple[str, ...] = ()
     """Mids it would have had, as far as known."""
     split: str = ""
@@ -84,7 +84,8 @@ class View(Sequence[T], Generic[T]):
     """Rows, or a part of each, made when it is asked for."""
 
     def __init__(self, numbers: array, make: Callable[[int], T]):
-        self._numbers, self._make = numbers, make
+        self._numbers = numbers
+        self._make = make
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -110,10 +111,11 @@ class View(Sequence[T], Generic[T]):
 
 
 class Texts:
-    """Texts one after the other, each of what length it is and 8 bytes."""
+    """Texts in a row, each at its length and 8 bytes."""
 
     def __init__(self) -> None:
-        self._bytes, self._ends = bytearray(), array("q", [0])
+        self._bytes = bytearray()
+        self._ends = array("q", [0])
 
     def append(self, text: str) -> None:
         """Adds it at the end."""
@@ -128,12 +130,12 @@ class Texts:
 
 
 class Alike(Generic[V]):
-    """Values of which there are few different ones, 4 bytes each."""
+    """Values of which few differ, 4 bytes each."""
 
     def __init__(self) -> None:
         self._numbers: dict[V, int] = {}
         self.values: list[V] = []
-        """The different ones."""
+        """The different values."""
         self._indices = array("i")
 
     def _number(self, value: V) -> int:
@@ -155,12 +157,12 @@ class Alike(Generic[V]):
 
 
 class Words:
-    """Tuples of texts of which there are few different ones: 4 bytes a text, and 8."""
+    """Tuples of texts of which few differ: 4 bytes a text, and 8."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self.values: list[str] = []
-        """The different ones."""
+        """The different values."""
         self._indices, self._ends = array("i"), array("q", [0])
 
     def append(self, words: Sequence[str]) -> None:
@@ -180,7 +182,10 @@ class Files:
     """Files and what of them is meant: folders once, names each."""
 
     def __init__(self) -> None:
-        self._folders, self._names, self._members, self._folder = Alike[str](), Texts(), Texts(), cache(Path)
+        self._folders = Alike[str]()
+        self._names = Texts()
+        self._members = Texts()
+        self._folder = cache(Path)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -201,7 +206,7 @@ class Files:
         return self._folders[index] + self._names[index]
 
     def path(self, index: int) -> Path:
-        """A file's path: from its folder it costs two thirds of one from its text."""
+        """A file's path: made from its folder it costs two thirds of a path made from its text."""
         return self._folder(self._folders[index]) / self._names[index]
 
     def container(self, index: int) -> str:
@@ -316,7 +321,9 @@ class Rows:
 
     def clip(self, number: int, mids: tuple[str, ...]) -> Clip:
         """A row as a clip with these labels."""
-        file, end, events = self._file_of[number], self._ends[number], self._events.get(number, ())
+        file = self._file_of[number]
+        end = self._ends[number]
+        events = self._events.get(number, ())
         path, member = (NOWHERE, "") if file < 0 else (self.files.path(file), self.files.member(file))
         return Clip(
             self._ids[number],

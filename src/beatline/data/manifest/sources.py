@@ -4,12 +4,13 @@ In: a folder and the ids of its data set. Out: for each id the file, or the memb
 it. A layout is recognised by its names matching the ids, not by what its folders are called. `cut` tells
 whole recordings from excerpts by the lengths in the files' headers.
 
-Names: `<id>`, `Y<id>`, either with `_<start>`, `_<start>_<end>` or `-` instead of `_`, in seconds or start in
-milliseconds, and any extension of `signatures.EXTENSIONS`, below the folder at any depth, in tar files (also
-named by a JSON file beside), Parquet, HDF5, and in TSV lists of files elsewhere.
+Names: `<id>` or `Y<id>`; either with `_<start>` or `_<start>_<end>`, or with `-` instead of `_`. Times are in
+seconds, a start by itself also in milliseconds. The extension is any of `signatures.EXTENSIONS`. Files may
+lie below the folder at any depth, in tar files (also named by a JSON file beside), Parquet or HDF5. TSV lists
+may name files elsewhere.
 
-Which one, where an id is there twice: a file before a tar member before a row of Parquet before one of HDF5
-before a file that a TSV lists; then by extension in the order of `EXTENSIONS`; then by path.
+Which file, where an id is there twice: a file before a tar member before a row of Parquet before a row of
+HDF5 before a file that a TSV lists; then by extension in the order of `EXTENSIONS`; then by path.
 """
 
 import math
@@ -32,7 +33,7 @@ KINDS = ("file", "tar", "parquet", "hdf5", "list")
 LISTED = KINDS.index("list")
 LONGER = 1.0  # seconds that an excerpt's file may be longer than the clip it holds
 EVERY_FILE = 25_000  # largest folder or tar file of which every file is measured first
-SPREAD = 1_000  # files measured first of a larger one
+SPREAD = 1_000  # files measured first of a larger folder or tar file
 FIRST_ROWS = 8  # rows measured first of a Parquet file
 
 
@@ -41,12 +42,12 @@ class Tree:
     """What is below a folder, by name."""
 
     listings: list[tuple[str, str]] = field(default_factory=list)
-    """Each folder with its files that look like audio, their names as one text with `/` between: `folders`
-    has them one by one.
+    """Each folder with its files that look like audio, their names as a text with `/` between: `folders`
+    has each name by itself.
     """
     archives: list[str] = field(default_factory=list)
     tables: dict[str, Path] = field(default_factory=dict)
-    """CSV and TSV files by name; of two with one name the one nearest to the top."""
+    """CSV and TSV files by name; of two with the same name the file nearest to the top."""
     lists: list[Path] = field(default_factory=list)
     """All TSV files."""
     unread: list[tuple[str, str]] = field(default_factory=list)
@@ -65,7 +66,9 @@ def walk(root: Path) -> Tree:
     Raises:
         UserError: `missing-file` where the folder cannot be read.
     """
-    tree, seen, level = Tree(), set(), [str(root)]
+    tree = Tree()
+    seen = set()
+    level = [str(root)]
     while level:
         below: list[str] = []
         for folder in level:
@@ -92,7 +95,8 @@ def walk(root: Path) -> Tree:
 
 def _sort_entries(folder: str, entries: Iterable[os.DirEntry], tree: Tree) -> list[str]:
     """Puts a folder's files into the tree, and returns its folders."""
-    folders, audio = [], []
+    folders = []
+    audio = []
     for entry in sorted(entries, key=lambda entry: entry.name):
         name = entry.name
         lower = name.lower()
@@ -151,7 +155,7 @@ class Whereabouts:
         """Adds the files, archives and listed files of a tree; its folders that cannot be read are problems.
 
         Raises:
-            UserError: `missing-package` for an archive that needs one.
+            UserError: `missing-package` for an archive that needs a package.
         """
         self.problems += [
             Row(
@@ -262,7 +266,8 @@ def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
         return None
     folder = table.parent / lines[0].strip()
     folder = folder if folder.is_dir() else table.parent
-    files, problems = [], []
+    files = []
+    problems = []
     for number, line in enumerate(lines[1:], 2):
         path, problem = file_in(folder, line.partition("\t")[0])
         if problem:
@@ -276,32 +281,32 @@ def listed_files(table: Path) -> tuple[list[str], list[Row]] | None:
 
 
 def cut(rows: Rows, containers: dict[tuple[int, str], array]) -> int:
-    """Takes start and end from the rows whose file is the excerpt already, leaves them to those whose file is
-    the whole recording; how many are left.
+    """How many rows keep their start and end, because their file is the whole recording.
+
+    Rows whose file is the excerpt already lose start and end.
 
     A file is the whole recording where its header states more than `LONGER` seconds beyond the clip's length,
-    and more than the clip's start. Of each folder or tar file up to `EVERY_FILE` files, of larger ones
-    `SPREAD` files, of a Parquet file `FIRST_ROWS` rows are measured, and where one is a whole recording, all
-    are. Rows of HDF5 are excerpts.
+    and more than the clip's start. Up to `EVERY_FILE` files of each folder or tar file are measured, `SPREAD`
+    files of a larger folder, and `FIRST_ROWS` rows of a Parquet file. Where a file is a whole recording, all
+    others are measured too. Rows of HDF5 are excerpts.
 
     Args:
         containers: By kind and name of a folder or an archive the rows that have audio in it, in the order in
             which that is fast to read.
     """
-    return sum(_cut_alike(rows, KINDS[kind], some) for (kind, _), some in containers.items())
+    return sum(_cut_alike(rows, KINDS[kind], numbers) for (kind, _), numbers in containers.items())
 
 
 def _cut_alike(rows: Rows, kind: str, numbers: array) -> int:
-    """As `cut`, for the rows of one folder or archive."""
-    most = (
-        0
-        if kind == "hdf5"
-        else FIRST_ROWS
-        if kind == "parquet"
-        else len(numbers)
-        if len(numbers) <= EVERY_FILE
-        else SPREAD
-    )
+    """As `cut`, for the rows of a folder or archive."""
+    if kind == "hdf5":
+        most = 0
+    elif kind == "parquet":
+        most = FIRST_ROWS
+    elif len(numbers) <= EVERY_FILE:
+        most = len(numbers)
+    else:
+        most = SPREAD
     step = 1 if kind == "parquet" else max(1, len(numbers) // max(1, most))
     sample = numbers[: most * step : step]
     whole = {number for number in sample if _is_whole(rows.row(number))}

@@ -104,7 +104,7 @@ def _splits(table: Sorted, data: DataConfig, rows: Rows) -> tuple[dict[str, tupl
             raise UserError(
                 "no-clips",
                 "setting data.validation",
-                "no clip can leave train without taking the last one of a label",
+                "no clip can leave train without taking the last clip of a label",
                 "set data.validation to given, or give more clips",
             )
         return (
@@ -132,7 +132,7 @@ def _listed_validation(
     given: dict[str, tuple[int, ...]], table: Sorted, path: Path, known: set[str]
 ) -> tuple[dict[str, tuple[int, ...]], str]:
     """The splits with the clips in a list as validation; others of the data's own validation train, a listed
-    test clip stays one, which is an overlap.
+    test clip stays a test clip, which is an overlap.
 
     Each line of the list is a clip's id, or a recording's, for all its clips; a listed input that was
     rejected is no error.
@@ -146,7 +146,7 @@ def _listed_validation(
             "bad-table",
             f"cannot use {path}",
             f"{unknown} is no clip and no recording of this data",
-            "list ids as they stand in the store's clips.csv, one a line",
+            "list ids as they stand in the store's clips.csv, an id a line",
         )
     val = tuple(i for i, clip in enumerate(table.clips) if clip.id in wanted or clip.recording in wanted)
     if not val:
@@ -156,7 +156,8 @@ def _listed_validation(
             "none of its clips is there",
             "check the list, and the data's folder",
         )
-    chosen, train = set(val), sorted({*given["train"], *given["val"]})
+    chosen = set(val)
+    train = sorted({*given["train"], *given["val"]})
     return given | {
         "val": val,
         "train": tuple(i for i in train if i not in chosen),
@@ -173,8 +174,8 @@ def carve(
     """`indices` as (kept, taken): about `share` of the recordings of every label taken, and at least one of
     every label kept.
 
-    Recordings move whole, in the order of their rarest label, those of one label in the order of a hash of
-    seed and name, so the result depends on nothing else. Each is taken where that brings its labels' shares,
+    Recordings move whole, in the order of their rarest label. Recordings of the same rarest label move in the
+    order of a hash of seed and name. A recording is taken where that brings its labels' shares,
     counted so far, nearer to the share wanted; rarer labels weigh more. On AudioSet's balanced CSV every
     label ends within one clip or 0.01 of its share. In the manner of iterative stratification (Sechidis et
     al. 2011), with running shares instead of its repeated search for the rarest label.
@@ -200,10 +201,8 @@ def carve(
             + hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogateescape")).digest()
         ),
     )
-    kept, ahead = (
-        dict(total),
-        dict.fromkeys(total, 0.0),
-    )  # ahead: taken so far beyond the share of those seen so far
+    kept = dict(total)
+    ahead = dict.fromkeys(total, 0.0)  # taken so far beyond the share of those seen so far
     taken: set[str] = set()
     for name in order:
         own = labels_of(name)
@@ -232,11 +231,11 @@ def carve(
 def check_overlap(table: Sorted, splits: dict[str, tuple[int, ...]], allow: tuple[str, str] | None) -> None:
     """Raises `split-overlap` where two splits share a recording or a file, other than the pair that may."""
     real = _Files()
-    for one, others in (("val", ["test"]), ("train", ["val", "test"])):
-        home = {i: other for other in others if (one, other) != allow for i in splits[other]}
+    for own, others in (("val", ["test"]), ("train", ["val", "test"])):
+        home = {i: other for other in others if (own, other) != allow for i in splits[other]}
         recordings = {table.recordings[i]: i for i in home}
         files = {real(*table.files[i]): i for i in home}
-        mine = splits[one] if home else ()
+        mine = splits[own] if home else ()
         shared = [
             ("recording", i, recordings[name]) for i in mine if (name := table.recordings[i]) in recordings
         ]
@@ -246,7 +245,7 @@ def check_overlap(table: Sorted, splits: dict[str, tuple[int, ...]], allow: tupl
             clip, other = table.clips[i], table.clips[k]
             what = f"recording {clip.recording}" if kind == "recording" else f"file {real(*table.files[i])}"
             raise overlap(
-                what, one, home[k], f"clips {clip.id} and {other.id}; {len(shared)} such recordings or files"
+                what, own, home[k], f"clips {clip.id} and {other.id}; {len(shared)} such recordings or files"
             )
 
 

@@ -94,7 +94,10 @@ def sort_rows(
     Raises:
         UserError: `split-overlap` where a clip is listed in two splits.
     """
-    judge, good, bad, any_split = judge or judge_of(labels), array("q"), array("q"), rows.any_splits()
+    judge = judge or judge_of(labels)
+    good = array("q")
+    bad = array("q")
+    any_split = rows.any_splits()
     first: dict[str, int] = {}
     for number in range(len(rows)) if order is None else order:
         problem = rows.problem(number)
@@ -103,9 +106,12 @@ def sort_rows(
         problem = problem or judge(rows.labels(number))[1]
         if problem is None and (earlier := first.setdefault(rows.id(number), number)) != number:
             problem = ("duplicate-id", "an earlier input has the same id")
-            one, other = rows.row(earlier), rows.row(number)
-            if (one.path, one.member) == (other.path, other.member) and one.splits != other.splits:
-                raise overlap(f"clip {one.id}", one.splits[0], other.splits[0], "it is listed in both")
+            first_row, row = rows.row(earlier), rows.row(number)
+            if (first_row.path, first_row.member) == (
+                row.path,
+                row.member,
+            ) and first_row.splits != row.splits:
+                raise overlap(f"clip {row.id}", first_row.splits[0], row.splits[0], "it is listed in both")
         if problem is None:
             good.append(number)
         else:
@@ -173,11 +179,11 @@ def labels_of(rows: Rows) -> LabelSet:
     )
 
 
-def overlap(what: str, one: str, other: str, cause: str) -> UserError:
+def overlap(what: str, split: str, other: str, cause: str) -> UserError:
     """The error of something that stands on two sides."""
     return UserError(
         "split-overlap",
-        f"{what} is in {one} and in {other}",
+        f"{what} is in {split} and in {other}",
         cause,
         "keep all clips of a recording in one split",
     )
@@ -189,7 +195,7 @@ def overlap(what: str, one: str, other: str, cause: str) -> UserError:
 def file_in(folder: Path, file: str) -> tuple[Path, Problem | None]:
     """The path that a table in `folder` names, and the problem with it, if any.
 
-    An absolute path is taken as the user's own. A relative one that goes up by `..` must end inside the
+    An absolute path is taken as the user's own. A relative path that goes up by `..` must end inside the
     folder, links followed. Links are otherwise followed wherever they lead: download caches and data version
     control lay out their files so. Nothing but a regular file is ever opened.
     """
@@ -266,7 +272,7 @@ def as_text(name: str) -> str:
 
 
 def listed(folder: Path) -> list[Path]:
-    """Entries of a folder in order of name, hidden ones left out.
+    """Entries of a folder in order of name, hidden entries left out.
 
     Raises:
         UserError: `missing-file`.

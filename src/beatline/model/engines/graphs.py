@@ -130,4 +130,4 @@ class GraphEngine(Engine):
 
 def is_export(source: Path) -> bool:
     """Whether `export` wrote a folder."""
-    return (artefact.read_manifest(source) or {}).get("kind") == "export" if source.is_dir() else False
+    return (artefact.read_contents(source) or {}).get("kind") == "export" if source.is_dir() else False

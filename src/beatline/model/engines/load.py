@@ -159,11 +159,11 @@ def load(
         name == "auto" and device in ("auto", "cpu") and is_installed("openvino")
     )
     folder = cached(source, int8) if source.exists() and may_be_cached else None
-    if folder is not None and graph_wanted and artefact.read_manifest(folder) is None:
+    if folder is not None and graph_wanted and artefact.read_contents(folder) is None:
         with artefact.FolderLock(folder.parent, wait=True):
-            if artefact.read_manifest(folder) is None:  # nobody has made it meanwhile
+            if artefact.read_contents(folder) is None:  # nobody has made it meanwhile
                 _export_into(folder, source, int8)
-    if folder is not None and artefact.read_manifest(folder) is not None and (graph_wanted or not _has_gpu()):
+    if folder is not None and artefact.read_contents(folder) is not None and (graph_wanted or not _has_gpu()):
         return load_export(folder, name, precision, threads)
     from beatline.model.engines import pytorch
 

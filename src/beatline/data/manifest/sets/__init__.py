@@ -1,7 +1,7 @@
-"""Data sets with official splits, one file each; this folder is the registry.
+"""Data sets with official splits, a file each; this folder is the registry.
 
 In: a name, which is a file's with `-` for `_`. Out: the file's `DATA_SET`, a `named.DataSet`. To add a data
-set, add a file that ends with its `DATA_SET`; `esc50` is the one to read first. A file in another folder
+set, add a file that ends with its `DATA_SET`; `esc50` is the file to read first. A file in another folder
 counts as well once that folder is in `sets.__path__`.
 """
 

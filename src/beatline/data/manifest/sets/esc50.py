@@ -15,7 +15,7 @@ from beatline.data.manifest.rows import Row
 
 
 def read(root: Path, fold: int) -> Found:
-    """The clips of `meta/esc50.csv`; those of one `src_file` are in one fold."""
+    """The clips of `meta/esc50.csv`; those of a `src_file` are in the same fold."""
     cells = table(
         root, ("meta/esc50.csv", "esc50.csv"), ("filename", "fold", "target", "category", "src_file")
     )

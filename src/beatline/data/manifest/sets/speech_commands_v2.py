@@ -20,7 +20,7 @@ def read(root: Path, fold: int) -> Found:
 
 
 def spoken(root: Path) -> list[tuple[str, Path, str]]:
-    """`<word>/<file>`, path and split of every spoken file, and of every listed one that is not there."""
+    """`<word>/<file>`, path and split of every spoken file, and of every listed file that is not there."""
     homes = {
         line.strip(): split
         for split, name in (("val", "validation_list.txt"), ("test", "testing_list.txt"))

@@ -16,7 +16,7 @@ from beatline.data.manifest.rows import Row
 
 
 def read(root: Path, fold: int) -> Found:
-    """The slices of `metadata/UrbanSound8K.csv`; those of one Freesound recording are in one fold."""
+    """The slices of `metadata/UrbanSound8K.csv`; those of a Freesound recording are in the same fold."""
     cells = table(
         root,
         ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv"),
