@@ -53,4 +53,4 @@ def test_every_option_and_format_is_on_the_page(capsys):
         len(own) > 15
         and [option for option in own if f"{option} " not in PAGE and f"{option}`" not in PAGE] == []
     )
-    assert [name for name in formats.NAMES if f"`{name}`" not in PAGE] == []
+    assert [name for name in formats.names() if f"`{name}`" not in PAGE] == []

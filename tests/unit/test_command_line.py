@@ -207,7 +207,7 @@ def test_choices_are_those_of_the_registries():
 
     assert choices("embed", "--engine") == load.engine_names()
     assert choices("export", "--to") == load.export_names()
-    assert choices("tag", "--format") == formats.NAMES
+    assert choices("tag", "--format") == formats.names()
     assert "esc50" in choices("run", "--data.dataset")
 
 
@@ -287,3 +287,19 @@ def test_a_script_is_printed_for_each_shell_and_the_help_has_its_line(shell, cap
     code, script, _ = said(capsys, "completion", shell)
     assert code == 0 and "BEATLINE_COMPLETE=1 beatline" in script
     assert f"beatline completion {shell}" in said(capsys, "completion", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["calibrate", "--model", "m", "--goal", "precision=0.7"], "goal", 0.7),
+        (["calibrate", "--model", "m", "--goal=f1"], "goal", None),
+        (["calibrate", "--model", "m", "--window", "2.5"], "window", 2.5),
+        (["tag", "a.wav", "--model", "m", "--top", "3"], "top", 3),
+        (["tag", "a.wav", "--model", "m", "--threshold=0.25"], "threshold", 0.25),
+        (["serve", "--model", "m", "--port", "0"], "port", 0),
+        (["listen", "--model", "m", "--hop", "0.5"], "hop", 0.5),
+    ],
+)
+def test_a_value_is_converted_from_its_text_once(words, name, value):
+    assert getattr(cli.parser_of(words[0]).read(words[1:]), name) == value

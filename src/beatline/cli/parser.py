@@ -9,7 +9,7 @@ import difflib
 from argparse import SUPPRESS, Action, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import partial, wraps
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, NoReturn
@@ -20,6 +20,16 @@ from beatline.core.errors import UserError
 
 Values = Callable[[], Iterable[str]]
 """The words that an argument may have, asked for by shell completion alone."""
+
+
+def _of_text(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """The conversion of texts alone: jsonargparse also offers what was converted already."""
+
+    @wraps(convert)
+    def converted(value: Any) -> Any:
+        return convert(value) if isinstance(value, str) else value
+
+    return converted
 
 
 class Parser(ArgumentParser):
@@ -61,6 +71,8 @@ class Parser(ArgumentParser):
         """
         if section and section not in self._sections:
             self._sections[section] = self.add_argument_group(section)
+        if (convert := options.get("type")) and not isinstance(convert, type):
+            options["type"] = _of_text(convert)
         action = (self._sections[section] if section else self).add_argument(*names, **options)
         for name in action.option_strings:
             self.actions[name] = action

@@ -38,7 +38,7 @@ again, the same command does only the rest."""
 
 def parser() -> Parser:
     """The options of the command."""
-    from beatline.tag.formats import NAMES, OF_EVENTS
+    from beatline.tag.formats import OF_EVENTS, names
 
     parser = Parser("tag", "Tags audio files, one result for each, in order.", epilog=RAY)
     parser.add(
@@ -51,7 +51,7 @@ def parser() -> Parser:
     add_window_options(parser)
     parser.add(
         "--format",
-        choices=NAMES,
+        choices=names(),
         default="table",
         help=f"table is for people (table); {', '.join(OF_EVENTS)} are of events",
     )

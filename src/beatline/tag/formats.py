@@ -215,9 +215,14 @@ TEXTS: dict[str, Callable[[Results, Choice], Iterator[str]]] = {
     "raven": raven,
     "dcase": dcase,
 }
-NAMES = (*TEXTS, "parquet")
+"""What writes a format, by its name: results and a choice in, text out."""
 OF_EVENTS = ("audacity", "rttm", "raven", "dcase")
 """Formats that hold events only."""
+
+
+def names() -> tuple[str, ...]:
+    """Every format."""
+    return (*TEXTS, "parquet")
 
 
 def check(name: str, sources: list[str], out: Path | None) -> None:
