@@ -18,7 +18,7 @@ from beatline.audio.media import decode
 from beatline.cli import main
 from beatline.config import DataConfig
 from beatline.core import artefact
-from beatline.data import inspection, label_noise, manifest
+from beatline.data import inspection, label_noise, manifest, measurements
 from beatline.data.inspection import inspect, open_store
 from beatline.data.inspection_page import console, page
 from beatline.data.prepare import prepare
@@ -200,7 +200,7 @@ def test_doubt_leaves_duplicates_out_and_states_chance(folder, found, monkeypatc
 
 def test_progress_counts_clips_and_threads_change_nothing(folder, found, monkeypatch):
     done = []
-    monkeypatch.setattr(inspection, "WORKERS", 3)
+    monkeypatch.setattr(measurements, "WORKERS", 3)
     again = inspect(open_store(folder), {"bird": (10, 9), "loud": (10, 5), "speech": (0, 0)}, done.append)
     assert sum(done) == 24 and again == found
 

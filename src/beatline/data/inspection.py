@@ -1,19 +1,15 @@
 """store -> what is in it: every count a person should know before training on it.
 
-In: an opened store. Out: `inspect`'s dictionary of plain JSON values, a key per question: splits, hours,
-what is missing and which labels it cost, levels and formats, silent and half-empty clips, near-duplicates,
-labels that go together, labels to doubt. What needs the sound is measured in one pass over the store, a few
-clips in memory at a time; near-duplicates are then compared in pairs. `inspection_page` shows it. Imports no
-torch.
+In: an opened store. Out: `inspect`'s dictionary of plain JSON values, a key per question. The questions are
+splits, hours, missing inputs, what each label lost, levels and formats, silent and half-empty clips,
+near-duplicates, labels that go together, labels to doubt. `measurements` reads the store and hears the sound;
+here the measurements are counted. `inspection_page` shows the result. Imports no torch.
 """
 
-import csv
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +18,10 @@ import numpy as np
 from beatline.audio.samples import FULL_SCALE, SAMPLE_RATE
 from beatline.core import artefact
 from beatline.core.errors import UserError
-from beatline.core.threads import in_order
 from beatline.data import fingerprint, label_noise, shards
-from beatline.data.store import CODING, Store
+from beatline.data.measurements import Heard, Table, hear, near_duplicates, read_table
+from beatline.data.store import Store
 
-WORKERS = min(8, os.cpu_count() or 1)  # NumPy's transforms run without the interpreter's lock
 QUIET_DB = round(
     10 * math.log10(shards.QUIET / shards.FRAME / FULL_SCALE**2)
 )  # RMS of a quiet frame, dB of full scale
@@ -78,8 +73,8 @@ def inspect(
         UserError: `corrupt-artefact` where a clip is not what was written.
     """
     compared = label_noise.sample(len(store.ids))
-    table = _read_table(store, compared)
-    heard = _hear(store, compared, progress)
+    table = read_table(store, compared)
+    heard = hear(store, compared, progress)
     splits = _splits_of(store)
     duplicates, pairs = _duplicates(store, heard, splits)
     return {
@@ -101,36 +96,6 @@ def inspect(
 
 
 # --- what the store's tables say
-
-
-@dataclass(frozen=True)
-class _Table:
-    """What `clips.csv` says: measurements of every clip, and the recording of the compared clips."""
-
-    peak: np.ndarray
-    rms: np.ndarray
-    quiet: np.ndarray
-    clipped: np.ndarray
-    rate: Counter[int]
-    channels: Counter[int]
-    recording: list[str]
-
-
-def _read_table(store: Store, compared: np.ndarray) -> _Table:
-    wanted = set(compared.tolist())
-    levels = np.zeros((4, len(store.ids)))
-    rate = Counter[int]()
-    channels = Counter[int]()
-    recording = []
-    with (store.folder / "clips.csv").open(newline="", **CODING) as lines:
-        for clip, row in enumerate(csv.DictReader(lines)):
-            levels[:, clip] = [float(row[name]) for name in ("peak", "rms", "quiet", "clipped")]
-            rate[int(row["rate_in"])] += 1
-            channels[int(row["channels_in"])] += 1
-            if clip in wanted:
-                recording.append(row["recording"])
-    peak, rms, quiet, clipped = levels
-    return _Table(peak, rms, quiet, clipped, rate, channels, recording)
 
 
 def _splits_of(store: Store) -> list[str]:
@@ -206,7 +171,7 @@ def decibels(amplitude: np.ndarray) -> np.ndarray:
     return 20 * np.log10(np.maximum(amplitude, 10 ** (LOWEST_DB / 20)))
 
 
-def _formats(store: Store, table: _Table) -> dict[str, Any]:
+def _formats(store: Store, table: Table) -> dict[str, Any]:
     seconds = store.lengths / SAMPLE_RATE
     longest = math.ceil(seconds.max(initial=1))
     return {
@@ -269,40 +234,10 @@ def _together(store: Store) -> dict[str, Any]:
     }
 
 
-# --- what the sound says
+# --- what the measurements say
 
 
-@dataclass(frozen=True)
-class _Heard:
-    """Measurements of the sound: `sketches` of every clip, `sounds` of the compared clips."""
-
-    sketches: np.ndarray
-    sounds: np.ndarray
-
-
-def _hear(store: Store, compared: np.ndarray, progress: Callable[[int], Any]) -> _Heard:
-    clips = len(store.ids)
-    row_of = {clip: k for k, clip in enumerate(compared.tolist())}
-    heard = _Heard(
-        np.full((clips, fingerprint.SKETCH), fingerprint.ABSENT),
-        np.empty((len(compared), label_noise.FEATURES), np.float32),
-    )
-
-    def measure(clip: int) -> tuple[np.ndarray, np.ndarray | None]:
-        power = fingerprint.band_power(store.samples(clip))
-        return fingerprint.sketch(fingerprint.contrast(power)), label_noise.features(
-            power
-        ) if clip in row_of else None
-
-    for clip, (sketch, sound) in enumerate(in_order(range(clips), measure, WORKERS)):
-        heard.sketches[clip] = sketch
-        if sound is not None:
-            heard.sounds[row_of[clip]] = sound
-        progress(1)
-    return heard
-
-
-def _silence(store: Store, table: _Table) -> dict[str, Any]:
+def _silence(store: Store, table: Table) -> dict[str, Any]:
     """Clips that are quiet throughout, and those that are so for at least half their length, the emptiest
     first.
     """
@@ -318,24 +253,10 @@ def _silence(store: Store, table: _Table) -> dict[str, Any]:
 
 
 def _duplicates(
-    store: Store, heard: _Heard, splits: Sequence[str]
+    store: Store, heard: Heard, splits: Sequence[str]
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
     """Near-duplicates, the pairs most alike first, and the pairs as indices into the store."""
-    likely: dict[int, list[int]] = {}
-    for a, b in fingerprint.candidates(heard.sketches).tolist():
-        likely.setdefault(a, []).append(b)
-
-    def seen(clip: int) -> np.ndarray:
-        return fingerprint.contrast(fingerprint.band_power(store.samples(clip)))
-
-    def compare(a: int) -> list[tuple[float, int, int]]:
-        first = seen(a)
-        return [(fingerprint.similarity(first, seen(b)), a, b) for b in likely[a]]
-
-    found = [
-        pair for pairs in in_order(likely, compare, WORKERS) for pair in pairs if pair[0] >= fingerprint.SAME
-    ]
-    found.sort(key=lambda pair: (-pair[0], pair[1:]))
+    found = near_duplicates(store, heard)
     between = Counter[str]()
     across = 0
     rows = []
@@ -372,8 +293,8 @@ def _duplicates(
 def _doubt(
     store: Store,
     compared: np.ndarray,
-    heard: _Heard,
-    table: _Table,
+    heard: Heard,
+    table: Table,
     pairs: Sequence[tuple[int, int]],
     quality: dict[str, tuple[int, int]] | None,
 ) -> dict[str, Any]:
