@@ -18,10 +18,10 @@ from beatline import cli, recipe
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.fetch import checkpoints, services
-from beatline.fetch import hub as client
 from beatline.model.checkpoints.espnet import export_espnet
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.publish import hub as publish
+from beatline.publish import upload
 from beatline.tag.calibration import Calibration, model_hash
 from beatline.train.start import new_tagger
 from tests.helpers import hubs
@@ -142,7 +142,7 @@ def test_a_repository_of_an_earlier_version_loads_and_is_replaced(run, hub, tmp_
     for folder in (packed, packed / "calibration"):
         (folder / "contents.json").rename(folder / "manifest.json")
     sent = {path.relative_to(packed).as_posix(): path for path in packed.rglob("*") if path.is_file()}
-    client.upload(NAME, sent, lambda path: False, False, "as before")
+    upload.upload(NAME, sent, lambda path: False, False, "as before")
     tagger = beatline.load(NAME)
     np.testing.assert_array_equal(tagger(SOUND, 16_000).scores, beatline.load(run)(SOUND, 16_000).scores)
     assert {path.name for path in checkpoints.locate(NAME).iterdir()} == {

@@ -264,7 +264,7 @@ def write(
     file.
 
     Args:
-        name: Of `NAMES`.
+        name: A key of `TEXTS`, or `parquet`.
         out: The file, which is there once it is whole; None is standard output, but not for Parquet.
 
     Raises:
