@@ -103,8 +103,10 @@ def test_every_result_is_the_run_s(run, tmp_path):
     assert rows.keys() - {"", "---"} == wanted.keys() and len(baselines) == 1
     for title, (value, scale, interval) in wanted.items():
         assert rows[title] == [
-            f"{scale * value:.2f}",
-            " to ".join(f"{scale * end:.2f}" for end in interval) if interval else "",
+            f"{scale * value:.2f}" if np.isfinite(value) else "–",
+            " to ".join(f"{scale * end:.2f}" if np.isfinite(end) else "–" for end in interval)
+            if interval
+            else "",
         ], title
     assert (
         f"On {figures.n_instances} test clips, {figures.n_labels_scored} of {figures.n_labels} labels"

@@ -41,7 +41,7 @@ def packed(tmp_path_factory):
 def test_the_pipeline_scores_as_beatline_does(packed):
     from transformers import pipeline
 
-    import beatline.publish.transformers
+    import beatline.transformers
 
     classify, tagger = pipeline("audio-classification", model=packed), beatline.load(packed, engine="torch")
     for clip in CLIPS:
@@ -58,7 +58,7 @@ def test_the_pipeline_scores_as_beatline_does(packed):
 def test_a_padded_batch_equals_its_clips_alone(packed):
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-    import beatline.publish.transformers  # noqa: F401
+    import beatline.transformers  # noqa: F401
 
     features, model = (
         AutoFeatureExtractor.from_pretrained(packed),
@@ -77,7 +77,7 @@ def test_a_padded_batch_equals_its_clips_alone(packed):
 def test_what_transformers_saves_it_loads_with_the_same_bits(packed, tmp_path):
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-    import beatline.publish.transformers  # noqa: F401
+    import beatline.transformers  # noqa: F401
 
     def scores(folder):
         features, model = (
@@ -109,7 +109,7 @@ def test_what_transformers_saves_it_loads_with_the_same_bits(packed, tmp_path):
 def test_transformers_trainer_fine_tunes_it_on_labels_of_one_s_own(packed, tmp_path, problem):
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Trainer, TrainingArguments
 
-    import beatline.publish.transformers  # noqa: F401
+    import beatline.transformers  # noqa: F401
 
     names = {0: "Bird", 1: "Thunder"}
     features = AutoFeatureExtractor.from_pretrained(packed)

@@ -124,7 +124,7 @@ def _write(source: Path, folder: Path, name: str, licence: str) -> None:
 
 
 def _for_transformers(labels: LabelSet, task: str) -> dict[str, Any]:
-    """What `beatline.publish.transformers` and the Hub's pages read in `config.json`."""
+    """What `beatline.transformers` and the Hub's pages read in `config.json`."""
     names = [
         label.name if labels.names.count(label.name) == 1 else f"{label.name} ({label.mid})"
         for label in labels.labels

@@ -158,7 +158,7 @@ print(tagger("bark.mp3").top(5))
 'beatline[transformers]'`), at most ten seconds at a time:
 
 ```python
-import beatline.publish.transformers
+import beatline.transformers
 import soundfile
 from transformers import pipeline
 
