@@ -4,9 +4,6 @@ python docs/make_commands.py            writes it
 python docs/make_commands.py --check    only says whether the page is stale (exit code 1)
 """
 
-import contextlib
-import io
-import os
 import sys
 from pathlib import Path
 
@@ -14,25 +11,11 @@ from beatline import cli
 
 PAGE = Path(__file__).with_name("commands.md")
 MARK = "<!-- below: written by docs/make_commands.py -->\n"
-WIDTH = "100"
-
-
-def reference() -> dict[str, str]:
-    """The help text of each command, by its words: "tag", "fetch clips"."""
-    names = [*cli.STAGES, *(name for name in cli.OTHERS if name != "common")]
-    names[names.index("fetch") + 1 : 0] = ["fetch audioset", "fetch clips", "fetch checkpoint"]
-    texts = {}
-    for name in names:
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            cli.main([*name.split(), "--help"])
-        texts[name] = said.getvalue()
-    return texts
 
 
 def page(old: str) -> str:
     """The page anew: its written part as it is, then every command's help."""
-    os.environ["COLUMNS"] = WIDTH
-    parts = [f"## beatline {name}\n\n```text\n{text.strip()}\n```\n" for name, text in reference().items()]
+    parts = [f"## {words}\n\n```text\n{text.strip()}\n```\n" for words, text in cli.reference().items()]
     return old.split(MARK)[0] + MARK + "\n" + "\n".join(parts)
 
 

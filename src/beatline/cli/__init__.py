@@ -125,6 +125,7 @@ def _dispatch(words: list[str]) -> int:
     if asked or words[0] == "help":
         print(_help([word for word in before if word not in ("-h", "--help", "help")]))
         return 0
+    system.check()
     name, rest = split(words)
     given = parser_of(name).read(rest)
     module = name.split()[0]
@@ -183,7 +184,6 @@ def _run(arguments: list[str], debug: bool) -> int:
         print(f"beatline {__version__}")
         return 0
     try:
-        system.check()
         return _dispatch(arguments)
     except UserError as error:
         if debug:
