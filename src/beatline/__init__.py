@@ -155,9 +155,7 @@ def load_checkpoint(path: Path | str) -> "Loaded | LoadedTagger":
 
 
 def run(config: "Config") -> None:
-    """Does every stage of a run in order, each only where something is missing: prepare, train, predict,
-    score,
-    report.
+    """Does the stages of a run that are missing, in order: prepare, train, predict, score, report.
 
     Args:
         config: As `load_config` gives it.
