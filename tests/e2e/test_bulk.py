@@ -116,11 +116,11 @@ def test_files_and_store_on_another_file_system(cluster, data, reference, tmp_pa
     assert made.keys() == expected.keys() and not list(folder.rglob("*.partial"))
     for name in expected:  # the plan differs, as other files were read
         assert made[name] == expected[name] or (name.endswith(".json") and name != "summary.json"), name
-    assert list(bulk.damage(settings["place"], 2)) == []
+    assert list(bulk.damage(settings["address"], 2)) == []
     for name in ("shard-00002.i16", "ids.txt"):
         flip(folder / "store" / name, 33)
     (folder / "store/shard-00004.json").unlink()
-    assert {name for name, _ in bulk.damage(settings["place"], 2)} == {
+    assert {name for name, _ in bulk.damage(settings["address"], 2)} == {
         "shard-00002.i16",
         "ids.txt",
         "shard-00004.json",

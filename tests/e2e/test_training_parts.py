@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from beatline import config, recipe
+from beatline import load_config, recipe
 from beatline.core.artefact import read_contents
 from beatline.core.console import read_log
 from beatline.core.errors import UserError
@@ -164,7 +164,7 @@ def old_run(tmp_path, monkeypatch):
     with tarfile.open(GOLDEN / "unfinished_run.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path / "run")
-    return config.load("settings.yaml", ["--out", "unfinished"])
+    return load_config("settings.yaml", ["--out", "unfinished"])
 
 
 def test_an_older_beatlines_run_is_finished(old_run, capsys):
@@ -206,6 +206,6 @@ def test_a_setting_that_the_older_beatline_did_not_have_counts(old_run):
         ["--train.objective", "other"],
         ["--optim.rates", "{head: 2}"],
     ):
-        given = config.load("settings.yaml", ["--out", "unfinished", *changed])
+        given = load_config("settings.yaml", ["--out", "unfinished", *changed])
         with pytest.raises(UserError, match=changed[0].removeprefix("--")):
             recipe.train(given)
