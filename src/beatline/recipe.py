@@ -17,10 +17,9 @@ import numpy as np
 
 from beatline.config import Config, to_dict
 from beatline.core import artefact, remote
-from beatline.core.console import is_first, is_whole, progress, read_log, say
+from beatline.core.console import is_first, is_whole, progress, read_log, say, show
 from beatline.core.errors import UserError
 from beatline.data import manifest
-from beatline.data import ray as bulk
 from beatline.data.prepare import prepare as prepare_store
 from beatline.data.prepare import whole_store
 from beatline.data.store import Store
@@ -77,12 +76,15 @@ def prepare_on_ray(config: Config, source: str, to: str) -> None:
     """As `prepare`, by Ray: from files that the machines find at `source` (the data's own folder when empty)
     into `to` (the run's store when empty).
     """
-    table, place = manifest.read(config.data), to or str(config.store_folder)
-    say("prepare", f"{table.inputs} inputs -> {place}, on Ray")
-    with remote.locked(place), progress("prepare", len(table.clips)) as advance:
-        summary = bulk.prepare_store(table, place, max(1, config.train.workers), advance, source)
+    from beatline.data import ray
+
+    table = manifest.read(config.data)
+    target = to or str(config.store_folder)
+    say("prepare", f"{table.inputs} inputs -> {target}, on Ray")
+    with remote.locked(target), progress("prepare", len(table.clips)) as advance:
+        summary = ray.prepare_store(table, target, max(1, config.train.workers), advance, source)
     _say_prepared(summary)
-    _judge_rejected(summary, place, config.data.strict)
+    _judge_rejected(summary, target, config.data.strict)
 
 
 def _say_prepared(summary: dict[str, Any]) -> None:
@@ -96,14 +98,14 @@ def _say_prepared(summary: dict[str, Any]) -> None:
     say("prepare", f"{summary['ok']} clips ({clips}), {summary['hours']:.2f} h, {rejected} rejected{reasons}")
 
 
-def _judge_rejected(summary: dict[str, Any], place: str, strict: bool) -> None:
+def _judge_rejected(summary: dict[str, Any], store: str, strict: bool) -> None:
     """Says of the first rejected inputs why, and where the others stand; under `data.strict` that is an
     error, now that everything else is prepared.
     """
     count = sum(summary["rejected"].values())
     if not count:
         return
-    ledger = f"{place.rstrip('/')}/ledger.jsonl"
+    ledger = f"{store.rstrip('/')}/ledger.jsonl"
     with remote.opened(ledger) as lines:
         rejected = (entry for entry in map(json.loads, lines) if entry["status"] == "rejected")
         for entry in islice(rejected, REJECTED_SHOWN):
@@ -213,7 +215,7 @@ def score(config: Config) -> None:
                 json.dumps({"figures": figures.to_dict(), "baselines": others}, indent=1) + "\n"
             )
             (partial / "labels.csv").write_text(metrics.label_table(figures, clips.labels))
-    print(score_table(*read_score(folder)))
+    show(score_table(*read_score(folder)))
 
 
 def write_report(config: Config) -> None:

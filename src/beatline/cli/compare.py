@@ -79,8 +79,8 @@ def compare(given: Namespace) -> None:
         heard = clips or _clips_of(given.first) or _clips_of(given.second)
         shown = [
             result.predictions[0].ids[i]
-            for places in compare_page.disagreements(result).values()
-            for i in places
+            for rows in compare_page.disagreements(result).values()
+            for i in rows
         ]
         if not heard:
             _note("the page has no sound: no store is beside the runs; name the clips with --clips")

@@ -55,7 +55,7 @@ def embed(given: Namespace) -> int:
             "missing-file",
             f"nothing to embed in {' '.join(given.audio)}",
             "no audio file there",
-            "give audio files, or a folder with some",
+            "give audio files, or a folder that holds audio",
         )
     embeddings.check(given.to, given.format)
     tagger = load_tagger(given, head=False)

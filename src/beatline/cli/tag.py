@@ -101,7 +101,7 @@ def tag(given: Namespace) -> int:
             "missing-file",
             f"nothing to tag in {' '.join(given.audio)}",
             "no audio file there",
-            "give audio files, or a folder with some",
+            "give audio files, or a folder that holds audio",
         )
     formats.check(
         given.format, [str(source) if isinstance(source, Path) else "audio" for source in sources], given.out

@@ -24,6 +24,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def show(text: str) -> None:
+    """Prints a result, such as a table, on standard output."""
+    print(text)
+
+
 def say(stage: str, message: str) -> None:
     """Prints a line, from the first process of several."""
     if is_first():

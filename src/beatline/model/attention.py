@@ -47,8 +47,8 @@ class RelativeBias(nn.Embedding):
 
     def forward(self, tokens: int) -> Tensor:  # type: ignore[override]
         """The bias of every query (row) and key (column), `(heads, tokens, tokens)`."""
-        place = torch.arange(tokens, device=self.weight.device)
-        distance = (place[None, :] - place[:, None]).clamp(-self.max_distance, self.max_distance)
+        positions = torch.arange(tokens, device=self.weight.device)
+        distance = (positions[None, :] - positions[:, None]).clamp(-self.max_distance, self.max_distance)
         if self.buckets.device != self.weight.device:
             self.buckets = self.buckets.to(self.weight.device)
         return super().forward(self.buckets).T[:, distance + self.max_distance]

@@ -135,7 +135,7 @@ class Encoder(nn.Module):
         return tokens.detach() if self.gradient_decay == "espnet-cut" else _ScaleGradient.apply(tokens, ratio)
 
     def forward(self, fbank: Tensor, is_padding: Tensor | None = None, skip: Collection[int] = ()) -> Tensor:
-        """Tokens `(batch, tokens, width)`; those at padded places carry no meaning.
+        """Tokens `(batch, tokens, width)`; those at padded positions carry no meaning.
 
         Args:
             fbank: `(batch, frames, 128)`, at least one patch long.

@@ -49,33 +49,33 @@ class StoreEvents:
     """The events of a store's clips, held as arrays: the strong set has a million."""
 
     def __init__(self, store: Store):
-        self._labels, counts, times, places = (
+        self._labels, counts, times, indices = (
             store.labels,
             np.zeros(len(store.ids) + 1, np.int64),
             array("d"),
             array("i"),
         )
-        place = {clip_id: i for i, clip_id in enumerate(store.ids)}
+        clip_indices = {clip_id: i for i, clip_id in enumerate(store.ids)}
         with (store.folder / "events.csv").open(newline="", **CODING) as file:
             for row in csv.DictReader(file):
-                counts[place[row["id"]] + 1] += 1
+                counts[clip_indices[row["id"]] + 1] += 1
                 times.extend((float(row["start"]), float(row["end"])))
-                places.append(store.labels.index_of_mid[row["mid"]])
-        self._starts, self._times, self._places = (
+                indices.append(store.labels.index_of_mid[row["mid"]])
+        self._starts, self._times, self._indices = (
             np.cumsum(counts),
             np.array(times).reshape(-1, 2),
-            np.array(places),
+            np.array(indices),
         )
 
     def of(self, index: int) -> list[Event]:
         """The events of a clip, in order of time: start and end in seconds from the clip's begin, and mid;
         none where the data names none.
         """
-        some = slice(*self._starts[index : index + 2].tolist())
+        events = slice(*self._starts[index : index + 2].tolist())
         return [
-            (start, end, self._labels.mids[place])
-            for (start, end), place in zip(
-                self._times[some].tolist(), self._places[some].tolist(), strict=True
+            (start, end, self._labels.mids[label])
+            for (start, end), label in zip(
+                self._times[events].tolist(), self._indices[events].tolist(), strict=True
             )
         ]
 

@@ -28,12 +28,12 @@ def learning_rate(step: int, config: OptimConfig, total: int) -> float:
     """
     cycle = config.cycle_steps or total
     warmup = min(config.warmup_steps, cycle - 1)
-    place = step % cycle
-    if place < warmup:
-        return config.min_lr + (config.lr - config.min_lr) * place / warmup
+    position = step % cycle
+    if position < warmup:
+        return config.min_lr + (config.lr - config.min_lr) * position / warmup
     return (
         config.min_lr
-        + (config.lr - config.min_lr) * (1 + math.cos(math.pi * (place - warmup) / (cycle - warmup))) / 2
+        + (config.lr - config.min_lr) * (1 + math.cos(math.pi * (position - warmup) / (cycle - warmup))) / 2
     )
 
 

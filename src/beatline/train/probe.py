@@ -139,12 +139,12 @@ def choose(kind: Kind, train: Examples, validation: Examples | None, task: Task)
         found = [logits(head, validation.embeddings, task) for head in fit(kind, train, tried, task)]
         losses = [
             _loss(
-                some,
+                found_logits,
                 validation.targets,
                 np.broadcast_to(train.targets.any(axis=0), validation.targets.shape),
                 task,
             )
-            for some in found
+            for found_logits in found
         ]
         return Chosen(
             strength=tried[int(np.argmin(losses))],
@@ -161,7 +161,7 @@ def choose(kind: Kind, train: Examples, validation: Examples | None, task: Task)
         inside = np.flatnonzero(parts == part)
         for k, head in enumerate(fit(kind, train.part(np.flatnonzero(parts != part)), tried, task)):
             held_out[k, inside] = logits(head, train.embeddings[inside], task)
-    best = int(np.argmin([_loss(some, train.targets, known, task) for some in held_out]))
+    best = int(np.argmin([_loss(part_logits, train.targets, known, task) for part_logits in held_out]))
     return Chosen(
         strength=tried[best],
         how=f"least loss in cross-validation, {parts.max() + 1} parts",
@@ -198,7 +198,7 @@ class Learned:
     single: int
     """Labels that have one train recording."""
     test: Figures | None
-    """On the test clips, where there are some."""
+    """On the test clips, where there are test clips."""
     cross_validated: Figures | None
     """Where there are none: on the train clips, each by a head that has not seen it. The strength was chosen
     on them too.
@@ -264,7 +264,7 @@ def learn(
             task=task,
             labels=labels,
             chosen=chosen,
-            clips={name: len(places) for name, places in splits.items()},
+            clips={name: len(indices) for name, indices in splits.items()},
             refused=tuple(f"{name}: {error.cause}" for name, error in refused),
             dropped=tuple(
                 clips.labels.names[k] for k in np.flatnonzero(clips.targets.any(axis=0)) if k not in columns
@@ -312,9 +312,9 @@ def _task(clips: Labelled, wanted: Task | None) -> Task:
     return wanted or ("multi-label" if len(several) else "single-label")
 
 
-def _check_labels(clips: Labelled, places: Iterable[int]) -> None:
+def _check_labels(clips: Labelled, indices: Iterable[int]) -> None:
     """Refuses what no head can tell apart."""
-    train = [i for i in places if clips.splits[i] in ((), ("train",))]
+    train = [i for i in indices if clips.splits[i] in ((), ("train",))]
     present = np.flatnonzero(clips.targets[train].any(axis=0))
     if len(present) < 2:
         cause = (
@@ -330,15 +330,15 @@ def _check_labels(clips: Labelled, places: Iterable[int]) -> None:
 def _hear(
     tagger: AudioTagger, clips: Labelled, advance: Callable[[], object]
 ) -> tuple[dict[int, np.ndarray], list[tuple[str, UserError]]]:
-    """Embeddings of each clip's windows, by place, `(windows, width)`; and the clips that cannot be read."""
-    places, refused = [], []
+    """Embeddings of each clip's windows, by index, `(windows, width)`; and the clips that cannot be read."""
+    indices, refused = [], []
 
     def sources() -> Iterator[tuple[np.ndarray, int]]:
-        for place, samples in enumerate(clips.read(range(len(clips.ids)))):
+        for index, samples in enumerate(clips.read(range(len(clips.ids)))):
             if isinstance(samples, UserError):
-                refused.append((clips.ids[place], samples))
+                refused.append((clips.ids[index], samples))
                 continue
-            places.append(place)
+            indices.append(index)
             yield samples, SAMPLE_RATE
 
     heard, parts = [], []
@@ -350,26 +350,26 @@ def _hear(
             heard.append(np.concatenate(parts))
             parts = []
             advance()
-    return dict(zip(places, heard, strict=True)), refused
+    return dict(zip(indices, heard, strict=True)), refused
 
 
 def _examples(
-    clips: Labelled, heard: dict[int, np.ndarray], places: np.ndarray, columns: np.ndarray
+    clips: Labelled, heard: dict[int, np.ndarray], indices: np.ndarray, columns: np.ndarray
 ) -> Examples:
     """A clip is one example, however many windows it has; its embedding is that of `AudioTagger.embed`."""
-    rows = [(heard[i].astype(np.float64).sum(axis=0) / len(heard[i])).astype(np.float32) for i in places]
+    rows = [(heard[i].astype(np.float64).sum(axis=0) / len(heard[i])).astype(np.float32) for i in indices]
     width = next(iter(heard.values())).shape[1]
     return Examples(
         np.stack(rows) if rows else np.empty((0, width), np.float32),
-        clips.targets[places][:, columns],
-        tuple(clips.recordings[i] for i in places),
+        clips.targets[indices][:, columns],
+        tuple(clips.recordings[i] for i in indices),
     )
 
 
 def _predictions(
     clips: Labelled,
     heard: dict[int, np.ndarray],
-    places: np.ndarray,
+    indices: np.ndarray,
     columns: np.ndarray,
     labels: LabelSet,
     head: Head,
@@ -377,9 +377,9 @@ def _predictions(
     tagger: AudioTagger,
 ) -> Predictions:
     """What the tagger will say of clips: of each window for itself, then merged."""
-    scores = [windows.merge(base.score(logits(head, heard[i], task), task), tagger.merge) for i in places]
+    scores = [windows.merge(base.score(logits(head, heard[i], task), task), tagger.merge) for i in indices]
     return Predictions(
-        tuple(clips.ids[i] for i in places), np.stack(scores), clips.targets[places][:, columns], labels
+        tuple(clips.ids[i] for i in indices), np.stack(scores), clips.targets[indices][:, columns], labels
     )
 
 
@@ -427,7 +427,7 @@ def _write_ledger(path: Path, clips: Labelled, refused: list[tuple[str, UserErro
 
 @contextmanager
 def _published(folder: Path) -> Iterator[Path]:
-    """A folder of folders that are each sealed, in place when all are there."""
+    """A folder of folders that are each sealed, at their name when all are there."""
     partial = artefact.beside(folder, ".partial")
     with artefact.disk_errors(folder):
         shutil.rmtree(partial, ignore_errors=True)
