@@ -78,9 +78,7 @@ def compare(given: Namespace) -> None:
 
         heard = clips or _clips_of(given.first) or _clips_of(given.second)
         shown = [
-            result.predictions[0].ids[i]
-            for rows in compare_page.disagreements(result).values()
-            for i in rows
+            result.predictions[0].ids[i] for rows in compare_page.disagreements(result).values() for i in rows
         ]
         if not heard:
             _note("the page has no sound: no store is beside the runs; name the clips with --clips")
