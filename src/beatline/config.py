@@ -205,6 +205,8 @@ class ModelConfig:
     """Architecture for random weights; a checkpoint brings its own."""
     task: Literal["multi-label", "single-label"] = "multi-label"
     """Whether labels are independent (sigmoid) or exclude each other (softmax)."""
+    head: str = "linear"
+    """Head by name, a module in `model/heads`."""
     padding: Literal["exact", "upstream"] = "exact"
     """Which tokens are padding: as for the clip alone (`exact`), or by the release's rule (`upstream`)."""
     gradient_decay: Literal["release", "espnet-cut"] = "release"

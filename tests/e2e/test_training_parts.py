@@ -15,6 +15,8 @@ from beatline.core.artefact import read_contents
 from beatline.core.console import read_log
 from beatline.core.errors import UserError
 from beatline.data.store import Store
+from beatline.model.checkpoints.load import load_tagger
+from beatline.model.heads import HEADS
 from beatline.train import draws
 from beatline.train.augment import AUGMENTATIONS
 from beatline.train.augmentation import Augmentation
@@ -116,11 +118,20 @@ def test_an_objective_is_one_class(csv, tmp_path, monkeypatch):
     assert about["best_validation_calm"] == max(record["calm"] for record in validation)
 
 
+def test_a_head_is_one_class(csv, tmp_path, monkeypatch):
+    monkeypatch.setitem(HEADS, "gained", "tests.helpers.toys.head")
+    settings = tiny(csv, tmp_path / "run", model__head="gained")
+    steps_of(settings)
+    trained = load_tagger(settings.out / "model").tagger()
+    assert trained.head.settings() == {"name": "gained", "start": 2.0} and (trained.head.gain != 2).any()
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
         ({"train__objective": "clip"}, "did you mean clips"),
         ({"augment__order": "[gian]"}, "did you mean gain"),
+        ({"model__head": "liner"}, "did you mean linear"),
     ],
 )
 def test_a_part_that_there_is_not_is_named_with_the_nearest(csv, tmp_path, setting, said):

@@ -1,4 +1,4 @@
-"""How sound becomes tokens: samples -> frames -> patches -> time steps. Only this module knows these sizes.
+"""How sound becomes tokens: samples -> frames -> patches -> time steps. The sizes stand here alone.
 
 A frame covers 25 ms and begins every 10 ms. A patch is a square of 16 frames and 16 mels. A time step is a
 column of patches: 8 tokens that cover 0.16 s. Imports no torch.

@@ -21,6 +21,7 @@ from beatline.core.errors import UserError
 from beatline.core.threads import in_order
 from beatline.data.store import Store
 from beatline.model.cpu import give_back
+from beatline.model.geometry import MELS, PATCH
 from beatline.model.tagger import Tagger
 from beatline.settings import dump_yaml
 from beatline.train import augment, objectives, parallel
@@ -237,7 +238,7 @@ class Trainer:
         return loss.detach()
 
     def _zero_gradients(self, skip: set[int]) -> None:
-        fbank = torch.zeros(1, self.tagger.config.input_patch_size, 128, device=self.device)
+        fbank = torch.zeros(1, PATCH, MELS, device=self.device)
         (self.objective.outputs(self.tagger, fbank, None, skip).sum() * 0.0).backward()
 
     def _not_finite(self, loss: float, norm: float) -> UserError:

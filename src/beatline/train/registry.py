@@ -2,9 +2,9 @@
 
 import difflib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from beatline.core.errors import UserError
 
@@ -22,18 +22,21 @@ def classes_in(package: str, path: Iterable[str]) -> dict[str, type[Any]]:
     }
 
 
-def find(classes: dict[str, type[Any]], name: str, setting: str) -> type[Any]:
-    """The class of that name.
+Entry = TypeVar("Entry")
+
+
+def find(entries: Mapping[str, Entry], name: str, setting: str) -> Entry:
+    """The entry of that name.
 
     Raises:
         UserError: `bad-config`, with the setting that has the name, and the nearest name.
     """
-    if name in classes:
-        return classes[name]
-    near = difflib.get_close_matches(name, classes, n=1)
+    if name in entries:
+        return entries[name]
+    near = difflib.get_close_matches(name, entries, n=1)
     raise UserError(
         "bad-config",
         f"setting {setting}",
         f"there is no {name}",
-        f"did you mean {near[0]}?" if near else f"choose from {', '.join(classes)}",
+        f"did you mean {near[0]}?" if near else f"choose from {', '.join(entries)}",
     )

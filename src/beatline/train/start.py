@@ -11,7 +11,9 @@ from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
 from beatline.model import cpu as products
 from beatline.model.checkpoints.load import load_checkpoint
+from beatline.model.heads import HEADS
 from beatline.model.tagger import Tagger, initialise_tagger
+from beatline.train.registry import find
 
 
 def pick_device(name: str) -> torch.device:
@@ -49,13 +51,21 @@ def new_tagger(config: Config, labels: LabelSet, init: Path | None = None) -> Ta
         init: Path of the checkpoint that `model.init` names; None where that is a path itself.
 
     Raises:
-        UserError: See `load_checkpoint`.
+        UserError: `bad-config` for a head that is not known; see `load_checkpoint`.
     """
     settings = config.model
+    find(HEADS, settings.head, "model.head")
     loaded = load_checkpoint(init or settings.init) if settings.init else None
     architecture = settings.apply(loaded.config if loaded else settings.encoder)
     with torch.device("meta"):
-        tagger = Tagger(architecture, len(labels), settings.task, settings.padding, settings.gradient_decay)
+        tagger = Tagger(
+            architecture,
+            len(labels),
+            settings.task,
+            settings.padding,
+            settings.gradient_decay,
+            head={"name": settings.head},
+        )
     tagger.to_empty(device="cpu")
     random = torch.Generator().manual_seed(config.train.seed)
     initialise_tagger(tagger, random, encoder_too=loaded is None)

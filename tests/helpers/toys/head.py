@@ -9,7 +9,7 @@ from beatline.model.heads.base import Head
 class Gained(Head):
     name = "gained"
 
-    def __init__(self, width: int, labels: int, task: str, start: float):
+    def __init__(self, width: int, labels: int, task: str, start: float = 2.0):
         super().__init__()
         self.out_features, self.start = labels, start
         self.linear = nn.Linear(width, labels)
