@@ -98,7 +98,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """The file of a configuration given as a path or as the name of a shipped one.
+    """The file of a configuration given as a path or as the name of a shipped file.
 
     Raises:
         UserError: `missing-file`, with the nearest name.
@@ -119,7 +119,7 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     """A configuration from a YAML file (or a shipped name) and dotted overrides like `--optim.lr`, `1e-4`.
 
     Raises:
-        UserError: `bad-config` naming the setting and the nearest one there is; `missing-file`.
+        UserError: `bad-config` naming the setting and the nearest that exists; `missing-file`.
     """
     from jsonargparse import ArgumentParser
 

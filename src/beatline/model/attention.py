@@ -18,7 +18,7 @@ from beatline.model.linear import Linear, linear
 
 def relative_buckets(buckets: int, max_distance: int) -> Tensor:
     """The bucket of every distance key - query from -max_distance to max_distance, `(2 max_distance + 1,)`
-    int64; beyond, the last one goes on.
+    int64; beyond, the last bucket goes on.
 
     Half the buckets for each sign; below a quarter each distance has its own, above they grow with the
     logarithm up to `max_distance`.
