@@ -40,7 +40,8 @@ class Setting:
 def table(kind: type = Config, prefix: str = "") -> dict[str, Setting]:
     """Every setting below a dataclass, by dotted name, in the order of the fields."""
     found: dict[str, Setting] = {}
-    hints, docs = get_type_hints(kind), dict(_docstrings(kind))
+    hints = get_type_hints(kind)
+    docs = dict(_docstrings(kind))
     for f in dataclasses.fields(kind):
         name = prefix + f.name
         if isinstance(f.default_factory, type) and dataclasses.is_dataclass(f.default_factory):
@@ -103,7 +104,8 @@ def find(name: str) -> Path:
     Raises:
         UserError: `missing-file`, with the nearest name.
     """
-    path, known = Path(name), shipped()
+    path = Path(name)
+    known = shipped()
     if path.is_file():
         return path
     if path.stem in known and path.suffix in ("", ".yaml") and str(path.parent) in (".", "conf"):

@@ -43,7 +43,8 @@ class Parser(ArgumentParser):
     """
 
     def __init__(self, name: str, description: str, epilog: str = "", **options: Any):
-        self._description, self._epilog = description, epilog
+        self._description = description
+        self._epilog = epilog
         self.actions: dict[str, Action] = {}
         self.positionals: list[Action] = []
         self.settings: set[str] = set()

@@ -59,7 +59,8 @@ class Attention(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        width, self.heads = config.encoder_embed_dim, config.encoder_attention_heads
+        width = config.encoder_embed_dim
+        self.heads = config.encoder_attention_heads
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
         self.dropout = config.attention_dropout
@@ -74,7 +75,8 @@ class Attention(nn.Module):
         """
         # eight outputs of a query, summed in two groups of four: two outputs of summed weights; and as a
         # query is linear in its token, so are they
-        width, of_query = tokens.shape[-1], (self.heads, -1)
+        width = tokens.shape[-1]
+        of_query = (self.heads, -1)
         weight, bias = (
             self.gate.weight.unflatten(0, (2, 4)).sum(1),
             self.gate.bias.unflatten(0, (2, 4)).sum(1),

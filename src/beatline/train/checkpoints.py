@@ -63,7 +63,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, average: int):
-        self.folder, self.average = folder, average
+        self.folder = folder
+        self.average = average
 
     def of_step(self, step: int) -> Path:
         """Folder of a step's checkpoint."""

@@ -44,7 +44,9 @@ class Draws:
     """
 
     def __init__(self, rule: int, step: tuple[int, int, int], ids: Sequence[str]):
-        self.rule, self.step, self.ids = rule, step, ids
+        self.rule = rule
+        self.step = step
+        self.ids = ids
         self.shared = self._keyed()
 
     def _keyed(self, *name: str) -> tuple[list[np.random.Generator], np.random.Generator]:

@@ -186,7 +186,8 @@ def _hear(
     tagger: AudioTagger, clips: Labelled, advance: Callable[[], object]
 ) -> tuple[dict[int, np.ndarray], list[tuple[str, UserError]]]:
     """Embeddings of each clip's windows, by index, `(windows, width)`; and the clips that cannot be read."""
-    indices, refused = [], []
+    indices = []
+    refused = []
 
     def sources() -> Iterator[tuple[np.ndarray, int]]:
         for index, samples in enumerate(clips.read(range(len(clips.ids)))):
@@ -196,7 +197,8 @@ def _hear(
             indices.append(index)
             yield samples, SAMPLE_RATE
 
-    heard, parts = [], []
+    heard = []
+    parts = []
     for part in tagger.embeddings(sources(), "window"):
         if isinstance(part, Refused):  # samples that were decoded have nothing left to refuse
             raise part.error
