@@ -161,7 +161,9 @@ def predict(config: Config) -> None:
     from beatline.model.engines.pytorch import TorchEngine
     from beatline.train.start import pick_device
 
-    clips, model_folder, folder = open_store(config), config.out / "model", config.out / "predictions"
+    clips = open_store(config)
+    model_folder = config.out / "model"
+    folder = config.out / "predictions"
     _need(model_folder, "train")
     made_from = artefact.hash_json([_manifest_hash(model_folder), _manifest_hash(config.store_folder)])
     if is_whole("predict", folder, "made_from", made_from):
@@ -186,7 +188,9 @@ def train_counts(clips: Store) -> np.ndarray:
 
 def score(config: Config) -> None:
     """Every figure of the recipe on the test clips, with intervals."""
-    clips, source, folder = open_store(config), config.out / "predictions", config.out / "score"
+    clips = open_store(config)
+    source = config.out / "predictions"
+    folder = config.out / "score"
     _need(source, "predict")
     made_from = artefact.hash_json([_manifest_hash(source), to_dict(config.score)])
     if is_whole("score", folder, "made_from", made_from):
@@ -222,7 +226,8 @@ def write_report(config: Config) -> None:
     """RESULTS.md, the table per label and report.html."""
     from beatline.evaluate import report
 
-    clips, folder = open_store(config), config.out / "report"
+    clips = open_store(config)
+    folder = config.out / "report"
     _need(config.out / "predictions", "predict")
     _need(config.out / "score", "score")
     made_from = artefact.hash_json([_manifest_hash(config.out / name) for name in ("predictions", "score")])

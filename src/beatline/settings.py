@@ -40,7 +40,8 @@ class Setting:
 def table(kind: type = Config, prefix: str = "") -> dict[str, Setting]:
     """Every setting below a dataclass, by dotted name, in the order of the fields."""
     found: dict[str, Setting] = {}
-    hints, docs = get_type_hints(kind), dict(_docstrings(kind))
+    hints = get_type_hints(kind)
+    docs = dict(_docstrings(kind))
     for f in dataclasses.fields(kind):
         name = prefix + f.name
         if isinstance(f.default_factory, type) and dataclasses.is_dataclass(f.default_factory):
@@ -98,12 +99,13 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """The file of a configuration given as a path or as the name of a shipped one.
+    """The file of a configuration given as a path or as the name of a shipped file.
 
     Raises:
         UserError: `missing-file`, with the nearest name.
     """
-    path, known = Path(name), shipped()
+    path = Path(name)
+    known = shipped()
     if path.is_file():
         return path
     if path.stem in known and path.suffix in ("", ".yaml") and str(path.parent) in (".", "conf"):
@@ -119,7 +121,7 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     """A configuration from a YAML file (or a shipped name) and dotted overrides like `--optim.lr`, `1e-4`.
 
     Raises:
-        UserError: `bad-config` naming the setting and the nearest one there is; `missing-file`.
+        UserError: `bad-config` naming the setting and the nearest that exists; `missing-file`.
     """
     from jsonargparse import ArgumentParser
 

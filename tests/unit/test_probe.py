@@ -30,7 +30,7 @@ from beatline.model.heads.neighbours import Neighbours
 from beatline.publish import hub
 from beatline.tag import tagger as tag
 from beatline.tag.calibration import Calibration
-from beatline.train import logistic, probe
+from beatline.train import logistic, probe, probe_heads
 from tests.helpers.models import LABELS, make_tagger
 from tests.helpers.stores import contents, die_at, in_child, refused
 
@@ -44,7 +44,7 @@ def examples(count=40, width=6, labels=3, single=False, seed=0, recordings=None)
     if not single:
         targets |= rng.random(targets.shape) < 0.2
     embeddings = (5 + centres[own] + rng.standard_normal((count, width))).astype(np.float32)
-    return probe.Examples(embeddings, targets, tuple(recordings or map(str, range(count))))
+    return probe_heads.Examples(embeddings, targets, tuple(recordings or map(str, range(count))))
 
 
 # --- the two heads
@@ -74,13 +74,15 @@ def test_the_linear_fit_is_that_of_scikit_learn(task):
 
 def test_the_linear_head_is_folded_without_loss():
     some = examples()
-    (head,) = probe.fit("linear", some, [0.01], "multi-label")
+    (head,) = probe_heads.fit("linear", some, [0.01], "multi-label")
     centred = some.embeddings.astype(np.float64) - some.embeddings.mean(axis=0, dtype=np.float64)
     spread = (centred**2).mean(axis=0)
     features = torch.from_numpy(centred / np.sqrt(spread + spread.mean()))
     weight, bias = logistic.fit(features, torch.from_numpy(some.targets).double(), 0.01)
     np.testing.assert_allclose(
-        probe.logits(head, some.embeddings, "multi-label"), (features @ weight + bias).numpy(), atol=1e-4
+        probe_heads.logits(head, some.embeddings, "multi-label"),
+        (features @ weight + bias).numpy(),
+        atol=1e-4,
     )
 
 
@@ -91,20 +93,20 @@ def test_a_score_is_the_share_of_the_neighbours_weight(task):
     unit = [
         (x - centre) / np.linalg.norm(x - centre, axis=1, keepdims=True) for x in (queries, some.embeddings)
     ]
-    (head, cold) = probe.fit("nearest", some, [0.2, 0.002], task)
+    (head, cold) = probe_heads.fit("nearest", some, [0.2, 0.002], task)
     weights = np.exp(unit[0] @ unit[1].T / 0.2)
     wanted = weights @ some.targets / weights.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(base.score(probe.logits(head, queries, task), task), wanted, atol=1e-5)
+    np.testing.assert_allclose(base.score(probe_heads.logits(head, queries, task), task), wanted, atol=1e-5)
     nearest = (
         KNeighborsClassifier(1, metric="cosine")
         .fit(some.embeddings - centre, some.targets)
         .predict(queries - centre)
     )
-    decided = base.score(probe.logits(cold, queries, task), task) > 0.5
+    decided = base.score(probe_heads.logits(cold, queries, task), task) > 0.5
     assert (decided == nearest).mean() > 0.98  # but where two are as near
     assert (
-        np.isfinite(probe.logits(cold, queries, task)).all()
-        and np.isfinite(probe.logits(cold, np.tile(centre, (1, 1)), task)).all()
+        np.isfinite(probe_heads.logits(cold, queries, task)).all()
+        and np.isfinite(probe_heads.logits(cold, np.tile(centre, (1, 1)), task)).all()
     )
 
 
@@ -117,30 +119,30 @@ def test_what_judges_a_head_was_not_in_its_fit(kind):
     twice = np.repeat(
         np.arange(30), 2
     )  # two clips of each recording, the same sound, and labels that nothing says
-    some = probe.Examples(
+    some = probe_heads.Examples(
         rng.standard_normal((30, 8)).astype(np.float32)[twice],
         np.eye(2, dtype=bool)[rng.integers(2, size=30)][twice],
         tuple(map(str, twice)),
     )
-    chosen = probe.choose(kind, some, None, "single-label")
+    chosen = probe_heads.choose(kind, some, None, "single-label")
     own = ranking.top1_hits(base.score(chosen.held_out, "single-label"), some.targets).mean()
     assert (
-        0.2 < own < 0.75 and chosen.strength >= probe.STRENGTHS[kind][3]
+        0.2 < own < 0.75 and chosen.strength >= probe_heads.STRENGTHS[kind][3]
     )  # and so the smoothest heads are best
     validation = examples(24, 8, 2, single=True, seed=3)
-    by_validation = probe.choose(
+    by_validation = probe_heads.choose(
         kind, examples(24, 8, 2, single=True, seed=3), validation, "single-label"
     )  # the same clips: the sharpest is best
-    assert by_validation.held_out is None and by_validation.strength <= probe.STRENGTHS[kind][6]
+    assert by_validation.held_out is None and by_validation.strength <= probe_heads.STRENGTHS[kind][6]
 
 
 def test_with_one_clip_of_each_label_there_is_a_default():
-    some = probe.Examples(np.eye(3, dtype=np.float32), np.eye(3, dtype=bool), ("a", "b", "c"))
+    some = probe_heads.Examples(np.eye(3, dtype=np.float32), np.eye(3, dtype=bool), ("a", "b", "c"))
     for kind in ("linear", "nearest"):
-        chosen = probe.choose(kind, some, None, "single-label")
-        assert chosen.strength == probe.DEFAULT[kind] and chosen.held_out is None
-        (head,) = probe.fit(kind, some, [chosen.strength], "single-label")
-        assert probe.logits(head, some.embeddings, "single-label").argmax(axis=1).tolist() == [0, 1, 2]
+        chosen = probe_heads.choose(kind, some, None, "single-label")
+        assert chosen.strength == probe_heads.DEFAULT[kind] and chosen.held_out is None
+        (head,) = probe_heads.fit(kind, some, [chosen.strength], "single-label")
+        assert probe_heads.logits(head, some.embeddings, "single-label").argmax(axis=1).tolist() == [0, 1, 2]
 
 
 # --- from clips to a tagger
@@ -245,7 +247,7 @@ def test_it_is_a_tagger_like_any_other(place, made, tmp_path, capsys):
 def test_stored_examples_are_exported_and_stay_float32(place, tmp_path):
     some = examples(50, 32, 5)
     loaded = load_checkpoint(place / "run")
-    (head,) = probe.fit("nearest", some, [0.05], "multi-label")
+    (head,) = probe_heads.fit("nearest", some, [0.05], "multi-label")
     tagger = loaded.with_head(head, LabelSet.from_names("abcde"), "multi-label").tagger()
     differences = export.export(tagger, LabelSet.from_names("abcde"), tmp_path / "onnx", int8=True)
     assert differences[ONNX]["worst"] < 1e-5

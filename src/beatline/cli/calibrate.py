@@ -80,7 +80,7 @@ def calibrate(given: Namespace) -> None:
         labelled.folds([clips.recordings[i] for i in heard.indices], evidence.targets, FOLDS),
         given.goal,
     )
-    gains = {"calibration_error": worth.errors, "f1": [one["f1"] for one in worth.decisions]}
+    gains = {"calibration_error": worth.errors, "f1": [decision["f1"] for decision in worth.decisions]}
     about = {
         "goal": "f1" if given.goal is None else f"precision={given.goal:g}",
         "clips": len(heard.indices),

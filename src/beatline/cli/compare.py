@@ -68,7 +68,7 @@ def compare(given: Namespace) -> None:
             f"{len(clips.rejected)} rows or files of {clips.name} are no clips; the first, "
             f"{clips.rejected[0].input}: {clips.rejected[0].reason}"
         )
-    first, second = (_predictions(one, clips, given.device) for one in (given.first, given.second))
+    first, second = (_predictions(source, clips, given.device) for source in (given.first, given.second))
     result = comparison.compare(first, second, (given.first, given.second))
     print(
         json.dumps(result.to_dict(), indent=1, allow_nan=False) if given.json else comparison.console(result)

@@ -28,7 +28,8 @@ def parser() -> Parser:
 
 def convert(given: Namespace) -> None:
     """Does what the command says."""
-    source, target = given.source, given.target
+    source = given.source
+    target = given.target
     refuse_existing(target)
     form = "as ESPnet loads it" if given.to == "espnet" else "a model folder of beatline"
     print(f"convert  {source} -> {target}, {form}", flush=True)
@@ -37,7 +38,8 @@ def convert(given: Namespace) -> None:
     from beatline.model.checkpoints.own import save
 
     loaded = load_tagger(source, given.architecture)
-    tagger, labels = loaded.tagger(), loaded.labels
+    tagger = loaded.tagger()
+    labels = loaded.labels
     if given.to == "espnet":
         export_espnet(target, tagger, labels)
     else:

@@ -36,7 +36,8 @@ def export(given: Namespace) -> None:
     from beatline.model.engines import export as exporting
 
     loaded = load_tagger(source)
-    tagger, labels = loaded.tagger("exact"), loaded.labels
+    tagger = loaded.tagger("exact")
+    labels = loaded.labels
     about = {"source": str(loaded.source)}
     differences = exporting.export(tagger, labels, given.folder, given.int8, about, given.to)
     for file, difference in differences.items():

@@ -30,7 +30,8 @@ def inspect(given: Namespace) -> None:
     from beatline.data import inspection, inspection_page
     from beatline.data.label_noise import read_quality
 
-    folder, page = given.store, given.html
+    folder = given.store
+    page = given.html
     if page and (page.is_dir() or page.resolve().is_relative_to(folder.resolve())):
         raise UserError(
             "not-writable",

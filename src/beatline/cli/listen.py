@@ -128,7 +128,8 @@ def _moments(given: Namespace, microphone: "pcm.Sound | None", tagger: "AudioTag
     from beatline.audio.samples import SAMPLE_RATE
     from beatline.tag import listening
 
-    source, sound = given.source, microphone
+    source = given.source
+    sound = microphone
     if source is not None and source != "-" and not Path(source).is_fifo():
         return listening.every(listening.Stream(tagger, SAMPLE_RATE), media.blocks(Path(source), tagger.hop))
     if sound is None:

@@ -45,7 +45,8 @@ def add_settings(
         within: Only settings whose name starts with this.
         defaults: By name, those that differ here.
     """
-    wanted, about = set(shown), settings.sections()
+    wanted = set(shown)
+    about = settings.sections()
     for setting in settings.table().values():
         if not setting.name.startswith(within):
             continue

@@ -49,5 +49,6 @@ def _pack_for_espnet(given: Namespace) -> None:
     from beatline.publish import espnet_zip
 
     loaded = load_tagger(checkpoints.locate(given.source))
-    tagger, labels = loaded.tagger(), loaded.labels
+    tagger = loaded.tagger()
+    labels = loaded.labels
     espnet_zip.write(given.target, tagger, labels)

@@ -1,7 +1,7 @@
 """argv -> a command's arguments: jsonargparse, with what every command has in common.
 
 `Parser.read` takes `--option value` and `--option=value` before, between and after the other arguments, no
-abbreviations, and names the nearest option for an unknown one. Dotted settings are gathered as text, which
+abbreviations, and names the option nearest to an unknown name. Dotted settings are gathered as text, which
 `settings` turns into a configuration.
 """
 
@@ -43,7 +43,8 @@ class Parser(ArgumentParser):
     """
 
     def __init__(self, name: str, description: str, epilog: str = "", **options: Any):
-        self._description, self._epilog = description, epilog
+        self._description = description
+        self._epilog = epilog
         self.actions: dict[str, Action] = {}
         self.positionals: list[Action] = []
         self.settings: set[str] = set()
@@ -66,7 +67,7 @@ class Parser(ArgumentParser):
         """An argument, as of argparse's `add_argument`.
 
         Args:
-            section: Heading under which the help has it; empty for the common one.
+            section: Heading under which the help has it; empty for the common heading.
             values: For shell completion, where `choices` do not say it.
         """
         if section and section not in self._sections:

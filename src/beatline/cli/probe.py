@@ -68,7 +68,8 @@ def probe(given: Namespace) -> None:
     model = checkpoints.locate(given.model)
     with progress("probe", len(clips.ids)) as advance:
         learned = learn(model, clips, given.to, given.head, given.task, given.device, advance)
-    for line in (*(f"{one.input}: {one.reason}" for one in clips.rejected), *learned.refused):
+    rejected = [f"{rejection.input}: {rejection.reason}" for rejection in clips.rejected]
+    for line in (*rejected, *learned.refused):
         say("probe", f"left out {line}")
     counts = ", ".join(f"{name} {count}" for name, count in learned.clips.items() if count)
     say(

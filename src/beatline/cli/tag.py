@@ -95,7 +95,8 @@ def tag(given: Namespace) -> int:
     from beatline.core.console import progress
     from beatline.tag import formats
 
-    options, sources = _event_options(given), list(find_sources(given.audio))
+    options = _event_options(given)
+    sources = list(find_sources(given.audio))
     if not sources:
         raise UserError(
             "missing-file",
@@ -199,7 +200,8 @@ def _tag_on_ray(given: Namespace) -> None:
     with remote.locked(given.to), progress("tag", len(inputs)) as advance:
         made = bulk.tag_inputs(inputs, settings, given.to, workers, advance)
     refused = ", ".join(f"{code} {count}" for code, count in made["refused"].items())
-    hours, speed = made["seconds"] / 3600, made["rows"] / max(made["core_seconds"], 1e-3)
+    hours = made["seconds"] / 3600
+    speed = made["rows"] / max(made["core_seconds"], 1e-3)
     say(
         "tag",
         f"{made['rows']} rows ({hours:.2f} h of sound), {sum(made['refused'].values())} "

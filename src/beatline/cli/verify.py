@@ -34,7 +34,8 @@ def verify(given: Namespace) -> None:
     """Does what the command says."""
     from beatline.data import verify as verification
 
-    on_ray, is_address = given.engine == "ray", "://" in given.folder
+    on_ray = given.engine == "ray"
+    is_address = "://" in given.folder
     if not given.repair and (given.config or given.overrides):
         word = given.config or given.overrides[0].partition("=")[0]
         raise parser().refusal(f"argument {word}", "only --repair takes a configuration and settings")

@@ -18,7 +18,7 @@ from beatline.model.linear import Linear, linear
 
 def relative_buckets(buckets: int, max_distance: int) -> Tensor:
     """The bucket of every distance key - query from -max_distance to max_distance, `(2 max_distance + 1,)`
-    int64; beyond, the last one goes on.
+    int64; beyond, the last bucket goes on.
 
     Half the buckets for each sign; below a quarter each distance has its own, above they grow with the
     logarithm up to `max_distance`.
@@ -59,7 +59,8 @@ class Attention(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        width, self.heads = config.encoder_embed_dim, config.encoder_attention_heads
+        width = config.encoder_embed_dim
+        self.heads = config.encoder_attention_heads
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
         self.dropout = config.attention_dropout
@@ -74,7 +75,8 @@ class Attention(nn.Module):
         """
         # eight outputs of a query, summed in two groups of four: two outputs of summed weights; and as a
         # query is linear in its token, so are they
-        width, of_query = tokens.shape[-1], (self.heads, -1)
+        width = tokens.shape[-1]
+        of_query = (self.heads, -1)
         weight, bias = (
             self.gate.weight.unflatten(0, (2, 4)).sum(1),
             self.gate.bias.unflatten(0, (2, 4)).sum(1),

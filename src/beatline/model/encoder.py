@@ -44,7 +44,9 @@ class ConvPosition(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        width, self.kernel, self.groups = config.encoder_embed_dim, config.conv_pos, config.conv_pos_groups
+        width = config.encoder_embed_dim
+        self.kernel = config.conv_pos
+        self.groups = config.conv_pos_groups
         self.weight_g = nn.Parameter(torch.empty(1, 1, self.kernel))
         self.weight_v = nn.Parameter(torch.empty(width, width // self.groups, self.kernel))
         self.bias = nn.Parameter(torch.empty(width))
@@ -105,10 +107,12 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, gradient_decay: Literal["release", "espnet-cut"] = "release"):
         super().__init__()
-        self.config, self.gradient_decay = config, gradient_decay
+        self.config = config
+        self.gradient_decay = gradient_decay
         self.recompute = False
         """Whether a backward pass makes each layer's activations again; the bits are the same."""
-        width, patch = config.encoder_embed_dim, config.input_patch_size
+        width = config.encoder_embed_dim
+        patch = config.input_patch_size
         self.patches = nn.Conv2d(1, config.embed_dim, patch, stride=patch, bias=config.conv_bias)
         self.patch_norm = nn.LayerNorm(config.embed_dim)
         self.project = Linear(config.embed_dim, width) if config.embed_dim != width else nn.Identity()

@@ -50,7 +50,7 @@ class Augmentation:
     """What training does to a batch; one file of `train/augment` each.
 
     Args:
-        settings: All settings of augmentations; those of one that has no fields there are in
+        settings: All settings of augmentations; those of an augmentation without fields there are in
             `settings.more`, by its name.
     """
 

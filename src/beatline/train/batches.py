@@ -47,7 +47,8 @@ def epoch_batches(store: Store, clips: np.ndarray, config: TrainConfig, epoch: i
         shuffled = rng.permutation(clips)
         return [shuffled[i : i + config.batch] for i in range(0, len(clips), config.batch)]
     by_length = clips[np.argsort(store.lengths[clips], kind="stable")]
-    batches, begin = [], 0
+    batches = []
+    begin = 0
     while begin < len(by_length):
         fold = (
             int(store.lengths[by_length[begin]] / (config.fold_seconds * SAMPLE_RATE))
@@ -144,7 +145,8 @@ def _drawn(
         lengths: Samples of all clips of the step.
         frames: Frames of each row's fbank.
     """
-    mix, changes = Mix(mine, np.ones(len(mine))), {}
+    mix = Mix(mine, np.ones(len(mine)))
+    changes = {}
     mixing_first = sorted(augmentations, key=lambda name: augmentations[name].on != "clips")
     for name in draws.turns(mixing_first):
         augmentation = augmentations[name]
@@ -170,7 +172,8 @@ def _of(
 
 def augmented_waveforms(batch: Batch, device: torch.device) -> Tensor:
     """The batch's waveforms on the device, mixed and changed, `(rows, samples)` float32."""
-    clips, weights = to_waveforms(batch.samples, device), batch.weights.to(device)
+    clips = to_waveforms(batch.samples, device)
+    weights = batch.weights.to(device)
     own, partners = clips[batch.rows.to(device)], clips[batch.partners.to(device)]
     index = torch.arange(clips.shape[1], device=device)
     waveforms = torch.lerp(partners, own, weights[:, None]) * (index < batch.lengths.to(device)[:, None])

@@ -22,7 +22,7 @@ from beatline.model.checkpoints.own import WEIGHTS, load_tensors, save_tensors, 
 from beatline.model.tagger import Tagger
 from beatline.train.optim import load_state_tensors, state_tensors
 
-KEPT = 2  # checkpoints: the last, and the one before it should the last be damaged
+KEPT = 2  # checkpoints: the last, and its predecessor should the last be damaged
 
 
 @dataclasses.dataclass
@@ -63,7 +63,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, average: int):
-        self.folder, self.average = folder, average
+        self.folder = folder
+        self.average = average
 
     def of_step(self, step: int) -> Path:
         """Folder of a step's checkpoint."""
@@ -84,7 +85,7 @@ class Checkpoints:
         return {*range(max(0, epoch - self.average), epoch), best}
 
     def newest(self) -> Saved | None:
-        """The newest checkpoint that is whole, each damaged one named; None where there is none at all.
+        """The newest whole checkpoint, each damaged checkpoint named; None where there is none at all.
 
         Raises:
             UserError: `corrupt-artefact` where all are damaged.
@@ -162,7 +163,7 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
         needed = self.epochs_needed(loop.epoch, loop.best_epoch)
         for path in self.all():
-            with suppress(OSError, ValueError, KeyError):  # a damaged one needs nothing
+            with suppress(OSError, ValueError, KeyError):  # a damaged checkpoint needs nothing
                 there = json.loads((path / "loop.json").read_text())["loop"]
                 needed |= self.epochs_needed(there["epoch"], there["best_epoch"])
         for path in self.folder.glob("epochs/epoch-*"):

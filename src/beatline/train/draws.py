@@ -9,8 +9,8 @@ from beatline.core.errors import UserError
 from beatline.train.augmentation import generator
 
 SHARED, NAMED = 1, 2
-"""The rules. `SHARED`: a clip has one generator and a batch one, from which all augmentations draw in turn.
-`NAMED`: each augmentation has its own, keyed by its name, so that one more or less shifts no other's draws.
+"""The rules. `SHARED`: a clip has a generator and so has a batch, from which all augmentations draw in turn.
+`NAMED`: each augmentation has its own, keyed by its name. A longer list shifts no other's draws.
 """
 
 IN_TURN = ("mixup", "roll", "gain", "time_warp", "time_masks", "mel_masks")
@@ -44,7 +44,9 @@ class Draws:
     """
 
     def __init__(self, rule: int, step: tuple[int, int, int], ids: Sequence[str]):
-        self.rule, self.step, self.ids = rule, step, ids
+        self.rule = rule
+        self.step = step
+        self.ids = ids
         self.shared = self._keyed()
 
     def _keyed(self, *name: str) -> tuple[list[np.random.Generator], np.random.Generator]:
@@ -53,7 +55,7 @@ class Draws:
         return of_clip, generator(seed, epoch, "batch", number, *name)
 
     def of(self, name: str) -> tuple[list[np.random.Generator], np.random.Generator]:
-        """A generator for each row, and one for all, from which the augmentation of that name draws."""
+        """A generator for each row, and a common generator, for the augmentation of that name."""
         return self.shared if self.rule == SHARED else self._keyed(name)
 
     def turns(self, names: Sequence[str]) -> list[str]:

@@ -49,23 +49,19 @@ class StoreEvents:
     """The events of a store's clips, held as arrays: the strong set has a million."""
 
     def __init__(self, store: Store):
-        self._labels, counts, times, indices = (
-            store.labels,
-            np.zeros(len(store.ids) + 1, np.int64),
-            array("d"),
-            array("i"),
-        )
+        self._labels = store.labels
+        counts = np.zeros(len(store.ids) + 1, np.int64)
+        times = array("d")
+        indices = array("i")
         clip_indices = {clip_id: i for i, clip_id in enumerate(store.ids)}
         with (store.folder / "events.csv").open(newline="", **CODING) as file:
             for row in csv.DictReader(file):
                 counts[clip_indices[row["id"]] + 1] += 1
                 times.extend((float(row["start"]), float(row["end"])))
                 indices.append(store.labels.index_of_mid[row["mid"]])
-        self._starts, self._times, self._indices = (
-            np.cumsum(counts),
-            np.array(times).reshape(-1, 2),
-            np.array(indices),
-        )
+        self._starts = np.cumsum(counts)
+        self._times = np.array(times).reshape(-1, 2)
+        self._indices = np.array(indices)
 
     def of(self, index: int) -> list[Event]:
         """The events of a clip, in order of time: start and end in seconds from the clip's begin, and mid;

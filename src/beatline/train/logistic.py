@@ -27,7 +27,7 @@ def fit(
         features: `(clips, width)`, centred and of unit scale, or the penalty means something else for each.
         targets: `(clips, labels)` of the same type, 0 or 1; with one label a clip rows that sum to 1.
         penalty: Weight of the squared coefficients, above 0; the bias is free.
-        task: A regression for each label, or one over all of them.
+        task: A regression for each label, or a single regression over all labels.
         start: Where to begin; zero when left out.
     """
     weight, bias = start or (

@@ -60,10 +60,13 @@ class Trainer:
     def __init__(
         self, config: Config, store: Store, init: Path | None = None, processes: Processes = parallel.ALONE
     ):
-        self.config, self.store, self.processes = config, store, processes
+        self.config = config
+        self.store = store
+        self.processes = processes
         self.folder = config.out / "train"
         self.device = pick_device(config.train.device)
-        self.clips, self.validation = store.splits["train"], store.splits["val"]
+        self.clips = store.splits["train"]
+        self.validation = store.splits["val"]
         self.steps_per_epoch = len(epoch_batches(store, self.clips, config.train, 0))
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.objective = objectives.named(config, store)
@@ -119,7 +122,8 @@ class Trainer:
         saved = self.checkpoints.newest()
         if saved is not None:
             check_identity(self.config.out, saved.identity, self.identity)
-            self.loop, self.rule = saved.loop, rule_of(saved.identity)
+            self.loop = saved.loop
+            self.rule = rule_of(saved.identity)
             self.identity = identity(self.config, self.store, self.rule)
             saved.restore(self.tagger, self.optimiser)
         parallel.wait()  # until all have read
@@ -147,7 +151,8 @@ class Trainer:
         with progress("train", self.total_steps) as advance:
             advance(self.loop.step)
             while self.loop.epoch < self.config.train.epochs:
-                started, clips = time.monotonic(), 0
+                started = time.monotonic()
+                clips = 0
                 losses = []
                 for batches in self.steps_of_epoch():
                     loss, norm, rate = self.step(batches)
@@ -173,7 +178,8 @@ class Trainer:
 
     def steps_of_epoch(self) -> Iterator[list[Batch]]:
         """The microsteps of each step that is left in this epoch, read ahead."""
-        settings, epoch = self.config.train, self.loop.epoch
+        settings = self.config.train
+        epoch = self.loop.epoch
         plan = epoch_batches(self.store, self.clips, settings, epoch)
         rank, world = self.processes
         shares = [
@@ -215,7 +221,8 @@ class Trainer:
         sums = parallel.sum_over_processes(
             torch.stack([total, torch.tensor(float(self.term), device=self.device)])
         )
-        loss, self.stop = float(sums[0]), bool(sums[1] > 0)
+        loss = float(sums[0])
+        self.stop = bool(sums[1] > 0)
         norm = float(clip_gradients(self.tagger, self.config.optim.clip_norm))
         if not (np.isfinite(loss) and np.isfinite(norm)):
             raise self._not_finite(loss, norm)
@@ -256,13 +263,15 @@ class Trainer:
 
     def _end_epoch(self, train_loss: float, speed: float) -> None:
         """Validates, keeps the epoch's weights if the final model may need them, and saves."""
-        epoch, settings = self.loop.epoch, self.config.train
+        epoch = self.loop.epoch
+        settings = self.config.train
         self.loop.epoch, self.loop.batch = epoch + 1, 0
         is_last = epoch + 1 == settings.epochs
         due = len(self.validation) > 0 and ((epoch + 1) % settings.validate_every == 0 or is_last)
         text = f"epoch {epoch + 1} of {settings.epochs}: loss {train_loss:.4f}"
         if due:
-            figures, best = self.validate(), self.objective.best
+            figures = self.validate()
+            best = self.objective.best
             if figures[best] > self.loop.best:
                 self.loop.best, self.loop.best_epoch = figures[best], epoch
             text += f", validation {best} {figures[best]:.3f} (best {self.loop.best:.3f})"

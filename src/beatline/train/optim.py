@@ -70,7 +70,7 @@ def _begins(name: str, begin: str) -> bool:
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over all parameters with one weight decay and the groups of `optim.rates`, in its fused form
-    where the device has one.
+    where the device has that form.
     """
     return torch.optim.AdamW(
         parameter_groups(model, config.rates),

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for one another: the first may prepare all of AudioSet meanwhile. One that has died
-is `torchrun`'s to notice.
+"""How long processes wait for one another: the first may prepare all of AudioSet meanwhile. A process
+that has died is `torchrun`'s to notice.
 """
 
 
@@ -75,7 +75,7 @@ def sum_gradients(model: nn.Module) -> None:
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The tensor summed over all processes, in place."""
+    """The tensor itself, summed over all processes."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor

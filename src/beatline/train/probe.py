@@ -1,21 +1,18 @@
 """labelled clips + a frozen encoder -> a head fitted to them: a tagger like any other.
 
-In: embeddings of clips with their labels. Out: the tensors of a linear head, or of one of stored examples,
-and with what they were chosen. What decides how strong the regularisation is was never in the fit that it
-judges, and test clips have no part in either. `learn` is the whole way from clips to a published folder.
+In: clips with their labels. Out: a published folder with the model, and the predictions and score of test
+clips. `probe_heads` fits the head and chooses its strength; test clips have no part in either.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from beatline.audio import windows
 from beatline.audio.samples import SAMPLE_RATE
@@ -23,8 +20,8 @@ from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
 from beatline.data.manifest.table import as_text
-from beatline.evaluate import calibrate, metrics
-from beatline.evaluate.labelled import Labelled, folds
+from beatline.evaluate import metrics
+from beatline.evaluate.labelled import Labelled
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
 from beatline.model.checkpoints import own
@@ -32,153 +29,11 @@ from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.checkpoints.loaded import Loaded
 from beatline.model.engines import base, pytorch
 from beatline.model.engines.graphs import is_export
-from beatline.model.heads.neighbours import Neighbours
+from beatline.model.heads import Task
 from beatline.tag.calibration import model_hash
 from beatline.tag.result import Refused
 from beatline.tag.tagger import AudioTagger
-from beatline.train import logistic
-
-Kind = Literal["linear", "nearest"]
-Task = Literal["multi-label", "single-label"]
-Head = dict[str, Tensor]
-"""Tensors of `Tagger.head`, by name."""
-
-STRENGTHS: dict[str, tuple[float, ...]] = {
-    "linear": tuple(float(f"{value:.3g}") for value in np.geomspace(10, 1e-4, 11)),
-    "nearest": tuple(float(f"{value:.3g}") for value in np.geomspace(1, 0.02, 11)),
-}
-"""What is tried: penalties of the squared weights, temperatures of cosines; from the smoothest head to the
-sharpest.
-"""
-DEFAULT = {"linear": 0.1, "nearest": 0.1}  # where no clip can be held out
-FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled embeddings."""
-
-    embeddings: np.ndarray
-    """`(clips, width)` float32."""
-    targets: np.ndarray
-    """`(clips, labels)` bool."""
-    recordings: tuple[str, ...]
-    """What each was cut from."""
-
-    def part(self, rows: np.ndarray) -> "Examples":
-        """Some of them."""
-        return Examples(self.embeddings[rows], self.targets[rows], tuple(self.recordings[i] for i in rows))
-
-
-def fit(kind: Kind, examples: Examples, strengths: Sequence[float], task: Task) -> Iterator[Head]:
-    """The head of each strength, in this order.
-
-    Args:
-        strengths: Of `STRENGTHS`' kind; falling ones are found fastest.
-    """
-    if kind == "nearest":
-        centre = examples.embeddings.mean(axis=0, dtype=np.float64)
-        directions = torch.from_numpy(examples.embeddings - centre).double()
-        stored = torch.nn.functional.normalize(directions, dim=1).float()
-        for temperature in strengths:
-            yield {
-                "examples": stored,
-                "targets": torch.from_numpy(examples.targets).float(),
-                "centre": torch.from_numpy(centre).float(),
-                "temperature": torch.tensor(temperature),
-            }
-        return
-    features, targets = (
-        torch.from_numpy(examples.embeddings).double(),
-        torch.from_numpy(examples.targets).double(),
-    )
-    centre = features.mean(dim=0)
-    spread = (features - centre).square().mean(dim=0)
-    scale = (
-        (spread + spread.mean()).sqrt().clamp_min(1e-12)
-    )  # with few clips a feature may hardly vary by accident: it is not blown up
-    start = None
-    for penalty in strengths:
-        start = logistic.fit((features - centre) / scale, targets, penalty, task, start)
-        weight, bias = start[0] / scale[:, None], start[1]
-        yield {"weight": weight.t().float().contiguous(), "bias": (bias - centre @ weight).float()}
-
-
-def logits(head: Head, embeddings: np.ndarray, task: Task) -> np.ndarray:
-    """What a head says of embeddings `(clips, width)`, `(clips, labels)` float32."""
-    given = torch.from_numpy(embeddings)
-    if "weight" in head:
-        return torch.nn.functional.linear(given, head["weight"], head["bias"]).numpy()
-    (count, width), labels = head["examples"].shape, head["targets"].shape[1]
-    module = Neighbours(width, labels, task, count)
-    module.load_state_dict(head)
-    return module(given).numpy()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """How strong the regularisation is, and why."""
-
-    strength: float
-    how: str
-    """In words."""
-    held_out: np.ndarray | None = field(default=None, repr=False)
-    """Of cross-validation with that strength: what the heads that have not seen a clip say of it, `(clips,
-    labels)` logits.
-    """
-
-
-def choose(kind: Kind, train: Examples, validation: Examples | None, task: Task) -> Chosen:
-    """The strength of the least loss on validation clips, or else on train clips that are held out,
-    recordings whole.
-
-    A label counts where a clip is judged by examples that have it.
-    """
-    tried = STRENGTHS[kind]
-    if validation is not None and len(validation.targets):
-        found = [logits(head, validation.embeddings, task) for head in fit(kind, train, tried, task)]
-        losses = [
-            _loss(
-                found_logits,
-                validation.targets,
-                np.broadcast_to(train.targets.any(axis=0), validation.targets.shape),
-                task,
-            )
-            for found_logits in found
-        ]
-        return Chosen(
-            strength=tried[int(np.argmin(losses))],
-            how=f"least loss on {len(validation.targets)} validation clips",
-        )
-    parts = folds(train.recordings, train.targets, FOLDS)
-    known = np.stack([train.targets[parts != part].any(axis=0) for part in parts])
-    if not (known & train.targets).any():
-        return Chosen(
-            strength=DEFAULT[kind], how="the default: no label has a second recording that could be held out"
-        )
-    held_out = np.zeros((len(tried), *train.targets.shape), np.float32)
-    for part in np.unique(parts):
-        inside = np.flatnonzero(parts == part)
-        for k, head in enumerate(fit(kind, train.part(np.flatnonzero(parts != part)), tried, task)):
-            held_out[k, inside] = logits(head, train.embeddings[inside], task)
-    best = int(np.argmin([_loss(part_logits, train.targets, known, task) for part_logits in held_out]))
-    return Chosen(
-        strength=tried[best],
-        how=f"least loss in cross-validation, {parts.max() + 1} parts",
-        held_out=held_out[best],
-    )
-
-
-def _loss(found: np.ndarray, targets: np.ndarray, known: np.ndarray, task: Task) -> float:
-    """`calibration.loss` where labels are known, `(clips, labels)` bool."""
-    scores = base.score(found, task)
-    if task == "multi-label":
-        return calibrate.loss(scores[known], targets[known], task)
-    own = (known & targets).any(axis=1)
-    return calibrate.loss(scores[own], targets[own], task)
-
-
-# --- from clips to a folder
+from beatline.train.probe_heads import Chosen, Examples, Head, Kind, choose, fit, logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +186,8 @@ def _hear(
     tagger: AudioTagger, clips: Labelled, advance: Callable[[], object]
 ) -> tuple[dict[int, np.ndarray], list[tuple[str, UserError]]]:
     """Embeddings of each clip's windows, by index, `(windows, width)`; and the clips that cannot be read."""
-    indices, refused = [], []
+    indices = []
+    refused = []
 
     def sources() -> Iterator[tuple[np.ndarray, int]]:
         for index, samples in enumerate(clips.read(range(len(clips.ids)))):
@@ -341,7 +197,8 @@ def _hear(
             indices.append(index)
             yield samples, SAMPLE_RATE
 
-    heard, parts = [], []
+    heard = []
+    parts = []
     for part in tagger.embeddings(sources(), "window"):
         if isinstance(part, Refused):  # samples that were decoded have nothing left to refuse
             raise part.error
@@ -418,9 +275,16 @@ def _write_ledger(path: Path, clips: Labelled, refused: list[tuple[str, UserErro
                 else {"status": "ok"}
             )
             file.write(json.dumps({"input": name, **status}) + "\n")
-        for one in clips.rejected:
+        for rejection in clips.rejected:
             file.write(
-                json.dumps({"input": one.input, "status": "rejected", "code": one.code, "reason": one.reason})
+                json.dumps(
+                    {
+                        "input": rejection.input,
+                        "status": "rejected",
+                        "code": rejection.code,
+                        "reason": rejection.reason,
+                    }
+                )
                 + "\n"
             )
 

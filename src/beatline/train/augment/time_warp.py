@@ -1,4 +1,4 @@
-"""Time warp: the frames before a random one stretched or pressed, and the others made to fill the rest."""
+"""Time warp: the frames before a random frame stretched or pressed, and the others made to fill the rest."""
 
 import torch
 from torch import Tensor

@@ -25,7 +25,9 @@ class Clips:
     best = "mAP"
 
     def __init__(self, config: Config, store: Store) -> None:
-        self.store, self.task, self.settings = store, config.model.task, config.train
+        self.store = store
+        self.task = config.model.task
+        self.settings = config.train
         if self.task == "single-label":
             check_one_label(store, np.concatenate([store.splits["train"], store.splits["val"]]))
 
@@ -42,7 +44,8 @@ class Clips:
 
     def validate(self, tagger: Tagger, clips: np.ndarray, processes: Processes) -> dict[str, float]:
         """mAP, mean AUC and loss in nats, each process scoring a share of the clips."""
-        mine, device = processes.share, next(tagger.parameters()).device
+        mine = processes.share
+        device = next(tagger.parameters()).device
         scores = torch.zeros(len(clips), len(self.store.labels), device=device)
         engine = TorchEngine(tagger, self.store.labels, device, self.settings.precision, bulk=True)
         own = score_clips(engine, self.store, clips[mine], self.settings.workers)
