@@ -45,7 +45,7 @@ ELSEWHERE = {
     r"pip install 'beatline\[\w+\]'": "asks a package index; the extra is looked up below",
     r"pip install -r requirements-onnx.txt && pip install --no-deps \.": "asks a package index; "
     "examples/light_install.sh does it in an environment of its own",
-    r"\./test\.sh( fast| tests/unit/test_events\.py)?": "runs this",
+    r"\./test\.sh( fast)?( tests/unit/test_events\.py)?": "runs this",
     r"source .venv/bin/activate": "a test has an environment already",
     r"\./run\.sh": "makes an environment, then `beatline run`: tests/e2e/test_main_job.py",
     r"\./run\.sh conf/(as20k|esc50)\S* .*": "AudioSet and BEATs' weights are not here",

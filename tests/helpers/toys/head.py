@@ -24,6 +24,7 @@ class Gained(Head):
     def initialise(self, generator: torch.Generator) -> None:
         nn.init.xavier_normal_(self.linear.weight, generator=generator)
         nn.init.zeros_(self.linear.bias)
+        nn.init.constant_(self.gain, self.start)
 
 
 HEAD = Gained

@@ -28,5 +28,5 @@ class Head(nn.Module, ABC):
         return []
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Fills the weights at random, for training."""
+        """Fills every parameter and buffer, which hold anything before, for training."""
         raise TypeError(f"a head of kind {self.name} is not trained")
