@@ -303,3 +303,25 @@ def test_a_script_is_printed_for_each_shell_and_the_help_has_its_line(shell, cap
 )
 def test_a_value_is_converted_from_its_text_once(words, name, value):
     assert getattr(cli.parser_of(words[0]).read(words[1:]), name) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["run", "", "--out", "nowhere"], 3, "missing-file"),
+        (["train", ""], 3, "missing-file"),
+        (["score", "--predictions", ""], 2, "it is empty"),
+        (["score", "--predictions="], 2, "it is empty"),
+        (["calibrate", "--model", "m", "--csv", ""], 2, "it is empty"),
+        (["tag", "--model", "m", "-dash.ogg"], 2, "./-dash.ogg"),
+        (["tag", "--model", "m", "-5.ogg"], 2, "./-5.ogg"),
+        (["tag", "a.wav", "--model", "m", "--nosuch.thing", "3"], 2, "no such option"),
+    ],
+)
+def test_an_empty_text_and_a_dash_before_a_name_are_refused_in_one_line(
+    words, code, what, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    got, _, error = said(capsys, *words)
+    assert got == code and what in error and error.count("\n") == 1 and "delete" not in error
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from argparse import SUPPRESS, Action, ArgumentTypeError, RawDescriptionHelpForm
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
+from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, NoReturn
@@ -20,6 +21,13 @@ from beatline.core.errors import UserError
 
 Values = Callable[[], Iterable[str]]
 """The words that an argument may have, asked for by shell completion alone."""
+
+
+def path(text: str) -> Path:
+    """A path; an empty text would mean the current folder, which nobody types so."""
+    if not text:
+        raise ArgumentTypeError("it is empty, and a path is wanted")
+    return Path(text)
 
 
 def _of_text(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
@@ -72,7 +80,10 @@ class Parser(ArgumentParser):
         """
         if section and section not in self._sections:
             self._sections[section] = self.add_argument_group(section)
-        if (convert := options.get("type")) and not isinstance(convert, type):
+        convert = options.get("type")
+        if convert is Path:
+            options["type"] = _of_text(path)
+        elif convert and not isinstance(convert, type):
             options["type"] = _of_text(convert)
         action = (self._sections[section] if section else self).add_argument(*names, **options)
         for name in action.option_strings:
@@ -134,8 +145,15 @@ class Parser(ArgumentParser):
 
     def _unknown(self, name: str) -> NoReturn:
         near = difflib.get_close_matches(name, self.actions, n=1)
+        if not name.startswith("--") and not near:
+            raise UserError(
+                "bad-usage",
+                f"option {name}",
+                f"`{self.prog}` has no such option",
+                f"write ./{name} for a file of that name",
+            )
         raise UserError(
-            "bad-config" if "." in name else "bad-usage",
+            "bad-config" if name.startswith("--") and "." in name else "bad-usage",
             f"option {name}",
             f"`{self.prog}` has no such option",
             f"did you mean {near[0]}?" if near else f"`{self.prog} --help` lists them",

@@ -23,5 +23,6 @@ def run(given: Namespace) -> None:
     """Does what the command says."""
     from beatline import recipe
 
-    given.config = given.config or "mini"
+    if given.config is None:
+        given.config = "mini"
     recipe.run(load_config(given))

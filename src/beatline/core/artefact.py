@@ -278,7 +278,8 @@ def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> 
     try:
         about, files, good = parse_contents(own.read_bytes())
     except (OSError, ValueError) as error:
-        yield own.name, f"no readable list of contents ({type(error).__name__})"
+        older = ", nor the manifest.json of an older folder" if isinstance(error, FileNotFoundError) else ""
+        yield own.name, f"no readable list of contents ({type(error).__name__}){older}"
         return
     if not good:
         yield own.name, "the list of contents does not match its own hash"
