@@ -136,7 +136,7 @@ def write_espnet(folder: Path, tagger: Tagger, labels: LabelSet) -> None:
         raise UserError(
             "bad-usage",
             "ESPnet's form",
-            "the model's head is made of examples, and ESPnet's are linear",
+            "the model's head is not linear, and ESPnet's are",
             "fit a linear head: `beatline probe --head linear`",
         )
     released = to_release(tagger.state_dict(), tagger.config, "decoder.linear_out")
