@@ -298,6 +298,14 @@ STAGES: dict[str, Callable[[Config], None]] = {
 
 
 def run(config: Config) -> None:
-    """All stages in order; each does only what is missing."""
+    """All stages in order; each does only what is missing.
+
+    Raises:
+        UserError: `bad-config` at once for what the training to come could not use; as the stages.
+    """
+    if artefact.read_contents(config.out / "model") is None:
+        from beatline.train import start
+
+        start.check(config)
     for stage in STAGES.values():
         stage(config)

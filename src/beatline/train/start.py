@@ -13,6 +13,8 @@ from beatline.model import cpu as products
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.model.heads import HEADS
 from beatline.model.tagger import Tagger, initialise_tagger
+from beatline.train import augment, objectives
+from beatline.train.optim import parameter_groups
 from beatline.train.registry import find
 
 
@@ -41,6 +43,23 @@ def pick_device(name: str) -> torch.device:
         )
     products.keep_gpu_exact()
     return torch.device("cuda", index)
+
+
+def check(config: Config) -> None:
+    """Refuses what no training could use, before anything is prepared for it.
+
+    Raises:
+        UserError: `bad-config` for a device, an augmentation, an objective, a head or a rate's begin that
+            there is not.
+    """
+    pick_device(config.train.device)
+    augment.named(config.augment)
+    find(objectives.OBJECTIVES, config.train.objective, "train.objective")
+    find(HEADS, config.model.head, "model.head")
+    if config.optim.rates and not config.model.init:
+        with torch.device("meta"):
+            tagger = Tagger(config.model.apply(config.model.encoder), 1, head={"name": config.model.head})
+        parameter_groups(tagger, config.optim.rates)
 
 
 def new_tagger(config: Config, labels: LabelSet, init: Path | None = None) -> Tagger:
