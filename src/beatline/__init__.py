@@ -151,6 +151,8 @@ def load_checkpoint(path: Path | str) -> "Loaded | LoadedTagger":
     """
     from beatline.model.checkpoints.load import load_checkpoint as load
 
+    if not isinstance(path, str | Path) or not str(path):
+        raise UserError("bad-usage", "no checkpoint", f"{path!r} is no path", "give a file or a folder")
     return load(path)
 
 
@@ -163,6 +165,14 @@ def run(config: "Config") -> None:
     Raises:
         UserError: What is wrong with the data, the model or the disk.
     """
+    from beatline.config import Config
     from beatline.recipe import run as run_stages
 
+    if not isinstance(config, Config):
+        raise UserError(
+            "bad-usage",
+            "run",
+            f"a value of type {type(config).__name__} is no configuration",
+            "give what load_config returns",
+        )
     run_stages(config)

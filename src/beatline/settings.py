@@ -125,6 +125,14 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     from jsonargparse import ArgumentParser
 
+    if not isinstance(name, str | Path) or not isinstance(overrides, list | tuple):
+        given = name if isinstance(overrides, list | tuple) else overrides
+        raise UserError(
+            "bad-config",
+            "configuration",
+            f"a value of type {type(given).__name__} names none",
+            'give a name and words, as ("mini", ("--optim.lr", "1e-4"))',
+        )
     path = find(str(name))
     parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
     parser.add_argument("--settings", action="config")
@@ -158,6 +166,8 @@ def _parsed(parser: Any, arguments: list[str], what: str) -> Any:
         return parser.instantiate(parser.parse_args(arguments))
     except (ArgumentError, TypeError, ValueError) as error:
         cause = " ".join(str(error).split())
+        if "Unexpected config" in cause:
+            cause = "it holds no settings as `name: value`"
         names = {name for key in table() for name in (key, key.split(".")[-1])}
         words = [dotted or quoted for dotted, quoted in re.findall(r"--([\w.]+)|'([\w.]+)'", cause)]
         near = [match for word in words for match in difflib.get_close_matches(word, names, n=1)]

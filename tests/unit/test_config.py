@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from beatline import cli, config, settings
+from beatline.config import Config, to_dict
 from beatline.core.errors import UserError
 from beatline.data import manifest
 
@@ -135,3 +137,17 @@ def test_an_unknown_data_set_names_the_nearest():
 def test_every_field_has_a_docstring_of_one_line():
     found = documented()
     assert len(found) > 60 and [name for name, text in found.items() if not text or "\n" in text] == []
+
+
+@pytest.mark.parametrize("name", sorted(settings.shipped()))
+def test_a_shipped_configuration_holds_only_what_differs_from_the_defaults(name):
+    given = yaml.safe_load(settings.shipped()[name].read_text())
+    assert list(repeated(given, to_dict(Config()))) == []
+
+
+def repeated(given, defaults, prefix=""):
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(defaults[key], dict):
+            yield from repeated(value, defaults[key], f"{prefix}{key}.")
+        elif value == defaults[key]:
+            yield prefix + key

@@ -44,7 +44,7 @@ def as_source(audio: Any, rate: int | None = None) -> Audio:
     if not hasattr(audio, "__array__"):
         raise UserError(
             "not-audio",
-            f"cannot use a {type(audio).__name__}",
+            f"cannot use a value of type {type(audio).__name__}",
             "it is no path, bytes, binary stream or array",
             "give a path, bytes, a binary stream or an array",
         )

@@ -15,7 +15,7 @@ from beatline.evaluate.metrics import Figures
 
 def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
     """mAP over labels with a positive."""
-    return float(np.nanmean(ranking.average_precision(scores, targets)))
+    return ranking.mean_of_known(ranking.average_precision(scores, targets))
 
 
 def read_score(folder: Path) -> tuple[Figures, dict[str, float]]:

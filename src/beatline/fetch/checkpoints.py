@@ -46,6 +46,9 @@ def locate(
         UserError: `missing-file`, `bad-usage`, `hash-mismatch`, `busy-folder`; as `hub.listing` and
             `hub.download`.
     """
+    if not isinstance(source, str | Path) or not str(source):
+        given = repr(source) if isinstance(source, str) else f"a value of type {type(source).__name__}"
+        raise UserError("bad-usage", "no model", f"{given} names none", "give a path or a name")
     text = str(source)
     name = text.removeprefix("hub:")
     parts = name.split("/")

@@ -1,7 +1,8 @@
 """How sound becomes tokens: samples -> frames -> patches -> time steps. The sizes stand here.
 
-A patch is 16 x 16 here and in `config.EncoderConfig`, which refuses another size. A frame covers 25 ms and begins every 10 ms. A patch is a square of 16 frames and 16 mels. A time step is a
-column of patches: 8 tokens that cover 0.16 s. Imports no torch.
+A frame covers 25 ms and begins every 10 ms. A patch is a square of 16 frames and 16 mels;
+`config.EncoderConfig` refuses another size. A time step is a column of patches: 8 tokens that cover 0.16 s.
+Imports no torch.
 """
 
 from typing import TypeVar

@@ -60,14 +60,15 @@ class EventOptions:
         }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            if value is not None and not least <= value <= most:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and least <= value <= most):
                 span = "of at least 0"
                 if least:
                     span = f"above 0 up to {most:g}"
                 elif most < math.inf:
                     span = f"from 0 to {most:g}"
                 raise UserError(
-                    "bad-usage", f"{name} of events", f"{value:g} is no number {span}", "give another"
+                    "bad-usage", f"{name} of events", f"{value!r} is no number {span}", "give another"
                 )
 
 

@@ -53,8 +53,8 @@ class Clips:
         gathered = parallel.sum_over_processes(scores).cpu().numpy()
         targets = self.store.targets(clips)
         return {
-            "mAP": mean_of_known(ranking.average_precision(gathered, targets > 0.5)),
-            "mean_auc": mean_of_known(ranking.roc_auc(gathered, targets > 0.5)),
+            "mAP": _known(ranking.average_precision(gathered, targets > 0.5)),
+            "mean_auc": _known(ranking.roc_auc(gathered, targets > 0.5)),
             "loss": self._nats(gathered, targets),
         }
 
@@ -81,7 +81,7 @@ def check_one_label(store: Store, clips: np.ndarray) -> None:
         )
 
 
-def mean_of_known(values: np.ndarray) -> float:
-    """Mean over labels that have a figure, 0 where none has."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else 0.0
+def _known(values: np.ndarray) -> float:
+    """The mean over labels that have a figure; 0 where none has, which is no better than any epoch's."""
+    mean = ranking.mean_of_known(values)
+    return 0.0 if np.isnan(mean) else mean
