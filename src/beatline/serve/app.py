@@ -22,12 +22,10 @@ from beatline.core.limits import SERVE_LIMITS, ServeLimits
 from beatline.core.version import __version__
 from beatline.serve import answers
 from beatline.serve.routes import routers
-from beatline.serve.routes.tag import ADDRESS
 from beatline.serve.service import Service
 from beatline.tag.tagger import AudioTagger
 
 LOG = logging.getLogger("beatline.serve")
-TAG = ("POST", ADDRESS)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 HEADERS = {  # of every answer
@@ -73,8 +71,8 @@ class Guard:
             await send(message)
 
         try:
-            if (scope["method"], scope["path"]) == TAG:
-                self._service.admit()  # of many at once, most are turned away: as cheaply as can be
+            if scope["method"] == "POST":  # an upload: most of a crowd are turned away cheaply
+                self._service.admit()
             await self._app(scope, receive, answer)
         except UserError as error:
             await refusal(self._service, request_id, error)(scope, receive, answer)
