@@ -6,7 +6,6 @@ into the dataclasses there and says what does not fit. `table` lists every setti
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import re
 import types
@@ -19,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from beatline.config import Config, DataConfig, to_dict
 from beatline.core.errors import UserError
+from beatline.core.text import did_you_mean, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +110,7 @@ def find(name: str) -> Path:
         return path
     if path.stem in known and path.suffix in ("", ".yaml") and str(path.parent) in (".", "conf"):
         return known[path.stem]  # in another folder it is a path that is mistyped
-    near = difflib.get_close_matches(path.stem, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(known)}"
+    hint = did_you_mean(path.stem, known, f"shipped are {', '.join(known)}")
     raise UserError(
         "missing-file", f"configuration {name}", "no such file, and none shipped has this name", hint
     )
@@ -158,6 +157,23 @@ def load_data(overrides: Sequence[str], **defaults: Any) -> DataConfig:
     return _parsed(parser, list(overrides), "settings of data").data
 
 
+def _misfit(what: str, name: str, value: str) -> UserError:
+    """The error for a value that is not of its setting's type."""
+    setting = table().get(name)
+    wanted = "of another form"
+    if setting and setting.values:
+        wanted = f"none of {', '.join(setting.values)}"
+    elif setting:
+        kinds = {"float": "number", "int": "whole number", "dict": "mapping as {name: value}"}
+        wanted = f"no {kinds.get(setting.kind, setting.kind)}"
+    return UserError(
+        "bad-config",
+        f"setting {name}",
+        f"{value!r} is {wanted}",
+        f"correct it on the command line or in the {what}",
+    )
+
+
 def _parsed(parser: Any, arguments: list[str], what: str) -> Any:
     """The arguments as the dataclasses they are of."""
     from jsonargparse import ArgumentError
@@ -166,11 +182,13 @@ def _parsed(parser: Any, arguments: list[str], what: str) -> Any:
         return parser.instantiate(parser.parse_args(arguments))
     except (ArgumentError, TypeError, ValueError) as error:
         cause = " ".join(str(error).split())
+        if misfit := re.search(r'key "([\w.]+)": .*G(?:ot|iven) value: ?(.*?)$', cause):
+            raise _misfit(what, *misfit.groups()) from error
         if "Unexpected config" in cause:
             cause = "it holds no settings as `name: value`"
         names = {name for key in table() for name in (key, key.split(".")[-1])}
         words = [dotted or quoted for dotted, quoted in re.findall(r"--([\w.]+)|'([\w.]+)'", cause)]
-        near = [match for word in words for match in difflib.get_close_matches(word, names, n=1)]
+        near = [match for word in words if (match := nearest(word, names))]
         known = "Expected" in cause  # the setting there is; its value does not fit
         hint = (
             f"did you mean {near[0]}?" if near and not known else "`beatline run --help` lists every setting"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from beatline import cli, recipe
+from beatline import cli, recipe, settings
 from beatline.cli import completion
+from beatline.core.errors import UserError
 
 COMMANDS = list(cli.COMMANDS)
 
@@ -189,8 +190,8 @@ def test_tagging_with_and_without_ray_have_options_of_their_own(words, capsys):
 
 def test_debug_works_anywhere(capsys):
     for words in (["--debug", "tag", "a", "--frob"], ["tag", "a", "--debug", "--frob"]):
-        with pytest.raises(cli.UserError):
-            cli.main(words)
+        code, _, err = said(capsys, *words)
+        assert code == 2 and err.startswith("Traceback") and "beatline: option --frob" in err
 
 
 def test_the_former_name_of_compare_is_compare(capsys):
@@ -325,3 +326,34 @@ def test_an_empty_text_and_a_dash_before_a_name_are_refused_in_one_line(
     got, _, error = said(capsys, *words)
     assert got == code and what in error and error.count("\n") == 1 and "delete" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+LIBRARY_WORDS = ("Parser key", "Namespace", "Expected a", "NoneType", "invalid choice", "argument --")
+BAD_VALUES = ("", "x", "-1", "1e999", "[1", "{a: b}")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_bad_value_is_answered_in_the_users_words(name):
+    parser = cli.parser_of(name)
+    options = [option for option, action in parser.actions.items() if action.nargs != 0]
+    for option in (option for option in options if option not in parser.settings):
+        for value in BAD_VALUES:
+            try:
+                parser.read([f"{option}={value}"])
+            except UserError as error:
+                assert error.exit_code == 2, option
+                assert not any(word in str(error) for word in LIBRARY_WORDS), (option, value, str(error))
+                assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+def test_a_setting_of_another_type_is_answered_in_the_users_words(value):
+    refused = 0
+    for name in settings.table():
+        try:
+            settings.load("mini", (f"--{name}={value}",))
+        except UserError as error:
+            refused += 1
+            assert error.exit_code == 2 and name.split(".")[0] in str(error) or "encoder" in name
+            assert not any(word in str(error) for word in LIBRARY_WORDS), str(error)
+    assert refused > 20

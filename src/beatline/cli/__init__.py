@@ -4,9 +4,9 @@ Begin with `main`. Each command is a module named like it, with `parser()` and a
 imported when it is called. `beatline --help` imports no torch.
 """
 
-import difflib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from beatline.core import system
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import USAGE, UserError
+from beatline.core.text import did_you_mean
 from beatline.core.version import __version__
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
             f"it takes {', '.join(below[:-1])} or {below[-1]}",
             f"`beatline help {first} {below[0]}` shows one of the forms",
         )
-    near = difflib.get_close_matches(first, [*FORMER, *(name.split()[0] for name in COMMANDS)], n=1)
+    known = [*FORMER, *(name.split()[0] for name in COMMANDS)]
     raise UserError(
         "bad-usage",
         f"command {first!r}",
         "there is no such command",
-        f"did you mean {near[0]}?" if near else "`beatline --help` lists them",
+        did_you_mean(first, known, "`beatline --help` lists them"),
     )
 
 
@@ -187,7 +188,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         return _dispatch(arguments)
     except UserError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"beatline: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:  # a light installation, see requirements-onnx.txt

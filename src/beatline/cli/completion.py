@@ -4,9 +4,8 @@ A shell's function calls `beatline` with the words of the line and BEATLINE_COMP
 `candidates`, each on a line. Where there are none it offers files. The parsers themselves give the options.
 """
 
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
-
-from jsonargparse import Namespace
 
 from beatline.cli import COMMANDS, parser_of, split
 from beatline.cli.parser import Parser

@@ -1,11 +1,9 @@
 """Options that several commands share, and what they ask for."""
 
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from beatline import settings
 from beatline.cli.parser import Parser, above_zero, not_negative, share
@@ -282,13 +280,13 @@ def load_tagger(given: Namespace, head: bool = True) -> "AudioTagger":
         engine=given.engine,
         precision=given.precision,
         device=given.device,
-        parents=given.get("parents", False),
+        parents=getattr(given, "parents", False),
         head=head,
         window=given.window,
         hop=seconds,
-        merge=given.get("merge", "mean"),
+        merge=getattr(given, "merge", "mean"),
     )
-    if given.get("calibrated"):
+    if getattr(given, "calibrated", False):
         from beatline.tag.calibration import Calibration
 
         tagger.calibration = Calibration.load(given.model, tagger.labels)

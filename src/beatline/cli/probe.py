@@ -1,9 +1,8 @@
 """`beatline probe`: a head for one's own labels, on a frozen encoder."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import add_device_option, add_settings
 from beatline.cli.parser import Parser

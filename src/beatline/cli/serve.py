@@ -1,8 +1,7 @@
 """`beatline serve`: a tagger over HTTP."""
 
+from argparse import Namespace
 from importlib.util import find_spec
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import (
     add_calibrated_option,

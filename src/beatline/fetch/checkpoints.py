@@ -15,7 +15,7 @@ from beatline.core.artefact import LISTS, FolderLock, sha256_file
 from beatline.core.console import say
 from beatline.core.errors import UserError
 from beatline.fetch import http, hub, services
-from beatline.fetch.audioset import copy
+from beatline.fetch.local import copy
 
 WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")
