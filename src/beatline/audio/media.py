@@ -85,7 +85,9 @@ def _regrouped(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
     for piece in pieces:
         while count + len(piece) >= size:
             yield np.concatenate([*held, piece[: size - count]])
-            piece, held, count = piece[size - count :], [], 0
+            piece = piece[size - count :]
+            held = []
+            count = 0
         held.append(piece)
         count += len(piece)
     if count:

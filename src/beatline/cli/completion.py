@@ -67,7 +67,8 @@ def candidates(words: Sequence[str]) -> list[str]:
     """
     *before, begun = words or [""]
     if begun == "=":
-        before, begun = [*before, "="], ""
+        before = [*before, "="]
+        begun = ""
     if not before or before == ["help"]:
         firsts = [name.split()[0] for name in COMMANDS]
         return _fitting([*firsts, *([] if before else ["help"])], begun)

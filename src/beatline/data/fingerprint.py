@@ -17,9 +17,11 @@ from beatline.audio.samples import FULL_SCALE, SAMPLE_RATE
 WINDOW = 1024  # samples, 64 ms
 HOP = 256  # samples, 16 ms
 BANDS = 24  # equally wide on the mel scale
-LOW_HZ, HIGH_HZ = 100.0, 5500.0  # coders and telephone-like channels keep what lies between
+LOW_HZ = 100.0  # coders and telephone-like channels keep what lies between LOW_HZ and HIGH_HZ
+HIGH_HZ = 5500.0
 BLOCK = 1024  # frames transformed at once: bounds the memory for long clips
-SMOOTH, SURROUND = 3.0, 12.0  # standard deviations in frames: what is seen, and what it is compared with
+SMOOTH = 3.0  # standard deviation of what is seen, frames
+SURROUND = 12.0  # standard deviation of the surroundings that it is compared with, frames
 FLOOR = 2e-3  # of the clip's mean power: below it noise 30 dB down decides, so nothing is seen there
 
 PEAK_REACH = 6, 2  # a peak is the highest within that many frames and bands

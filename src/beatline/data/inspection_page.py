@@ -19,7 +19,8 @@ from beatline.data import fingerprint
 
 ROWS = 10  # of a list on the console
 PAGE_ROWS = 100
-PAIRS_HEARD, DOUBTS_HEARD = 3, 6  # on the page, with sound
+PAIRS_HEARD = 3  # on the page, with sound
+DOUBTS_HEARD = 6  # on the page, with sound
 SECONDS_HEARD = 20  # of a clip, at most: bounds the page
 DYNAMIC_RANGE = 60.0  # dB below the loudest point of a picture
 KINDS = {

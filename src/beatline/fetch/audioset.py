@@ -248,7 +248,8 @@ def _check_quality(path: Path) -> None:
         raise _bad(path, "it is no table")
 
 
-_CSV, _STRONG = services.AUDIOSET + "v1/csv/", services.AUDIOSET + "strong/"
+_CSV = services.AUDIOSET + "v1/csv/"
+_STRONG = services.AUDIOSET + "strong/"
 TABLES = (
     Table(
         "class_labels_indices.csv",

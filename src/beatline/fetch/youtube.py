@@ -136,7 +136,9 @@ def fetch(
         try:
             for excerpt, missing in answers:
                 if missing is None:
-                    count, failures, unreachable = count + 1, 0, 0
+                    count += 1
+                    failures = 0
+                    unreachable = 0
                     continue
                 record(excerpt, missing.kind, missing.reason)
                 failures = failures + 1 if missing.kind == "failed" else 0

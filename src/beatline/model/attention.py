@@ -24,7 +24,8 @@ def relative_buckets(buckets: int, max_distance: int) -> Tensor:
     logarithm up to `max_distance`.
     """
     distance = torch.arange(-max_distance, max_distance + 1)
-    per_sign, single = buckets // 2, buckets // 4
+    per_sign = buckets // 2
+    single = buckets // 4
     far = (
         torch.log(distance.abs().clamp(min=1).float() / single)
         / math.log(max_distance / single)

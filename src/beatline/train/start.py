@@ -74,7 +74,11 @@ def new_tagger(config: Config, labels: LabelSet, init: Path | None = None) -> Ta
         if loaded.labels is None or loaded.labels.hash != labels.hash:
             state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
         tagger.load_state_dict(state, strict=False)
-        head = "with its head" if state.keys() & tagger.head.state_dict(prefix="head.").keys() else "with a new head"
+        head = (
+            "with its head"
+            if state.keys() & tagger.head.state_dict(prefix="head.").keys()
+            else "with a new head"
+        )
         say("train", f"starting from {loaded.source} ({loaded.family}) {head}")
     tagger.encoder.recompute = config.train.recompute
     if config.train.compile:

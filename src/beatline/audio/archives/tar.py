@@ -123,7 +123,8 @@ def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
         elif header.type not in (b"K", b"g"):
             if header.type != b"5":
                 yield offset, _Header(name, size, header.type)
-            long_name, long_size = "", -1
+            long_name = ""
+            long_size = -1
         offset = after
     raise ArchiveError("bad-archive", f"it breaks off at byte {end}, without an end mark")
 

@@ -80,7 +80,9 @@ def _csv_row(cells: dict, table: Path, line: str) -> Row:
         start, end = float(cells.get("start") or 0), float(cells["end"]) if cells.get("end") else None
         good = 0 <= start < (math.inf if end is None else end) and (end is None or end < math.inf)
     except ValueError:
-        start, end, good = 0.0, None, False
+        start = 0.0
+        end = None
+        good = False
     stretch = f"@{cells.get('start') or 0}-{cells.get('end', '')}" if start or end is not None else ""
     path, problem = file_in(table.parent, file)
     row = Row(
