@@ -51,7 +51,7 @@ class EncoderConfig:
     num_buckets: int = 320
     """Buckets of relative distance in the position bias, both signs together, even, at least 4."""
     max_distance: int = 800
-    """Distance from which on all share the last bucket of the position bias, tokens, above num_buckets / 4."""
+    """Distance from which all share the last bucket of the position bias, tokens, above num_buckets / 4."""
     gru_rel_pos: bool = True
     """Whether the relative position bias is gated by the query."""
     dropout: float = 0.1
@@ -82,7 +82,7 @@ class EncoderConfig:
             "conv_pos_groups",
         ):
             _check(getattr(self, name) >= 1, name, "must be at least 1")
-        _check(self.input_patch_size == 16, "input_patch_size", "must be 16, the only size")
+        _check(self.input_patch_size == 16, "input_patch_size", f"{self.input_patch_size} is not 16")
         _check(
             self.encoder_embed_dim % self.encoder_attention_heads == 0,
             "encoder_embed_dim",
@@ -328,7 +328,7 @@ class TrainConfig:
     compile: bool = False
     """Whether each layer goes through torch.compile, for a GPU; it takes minutes at the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute: `auto` takes a GPU where there is a GPU."""
+    """Where to compute: `auto` takes a GPU where present."""
     workers: int = 2
     """Threads that decode or read ahead, 0 or more; they change nothing but speed."""
     seed: int = 0

@@ -1,7 +1,7 @@
 """`beatline completion`: commands, options and values by the tab key.
 
-A shell's function calls `beatline` with the words of the line and BEATLINE_COMPLETE set, and gets
-`candidates`, each on a line. Where there are none it offers files. The parsers themselves give the options.
+A shell's function calls `beatline` with the words of the line and BEATLINE_COMPLETE set. The function gets
+`candidates`, each on a line. Where there are none, it offers files. The parsers themselves give the options.
 """
 
 from collections.abc import Iterable, Sequence

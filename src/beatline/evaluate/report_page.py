@@ -47,7 +47,7 @@ HEADLINES = {
     "mAP": Headline("mAP", 100, "mean over labels of the average precision"),
     "mean_auc": Headline("Mean AUC", 100, "mean over labels of the area under the ROC curve"),
     "d_prime": Headline("d′", 1, "the mean AUC as a distance of two normal distributions"),
-    "top1_hit_rate": Headline("Top-1 hit rate", 100, "clips whose highest score is one of their labels"),
+    "top1_hit_rate": Headline("Top-1 hit rate", 100, "clips whose highest score is of a label they have"),
     "mean_acc": Headline(
         "mean_acc",
         100,

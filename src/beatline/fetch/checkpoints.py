@@ -201,7 +201,7 @@ def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
             "bad-usage",
             f"checkpoint {repository.name}{'/' * bool(path)}{path}",
             f"it has {len(chosen)} files of weights of that name",
-            f"name one of: {there or '(none)'}",
+            f"name a file of these: {there or '(none)'}",
         )
     return [
         *(file for file in repository.files if file.path.endswith(BESIDE) and file.size <= MOST_BESIDE),

@@ -1,7 +1,8 @@
 """How sound becomes tokens: samples -> frames -> patches -> time steps. The sizes stand here.
 
-A patch is 16 x 16 here and in `config.EncoderConfig`, which refuses another size. A frame covers 25 ms and begins every 10 ms. A patch is a square of 16 frames and 16 mels. A time step is a
-column of patches: 8 tokens that cover 0.16 s. Imports no torch.
+A patch is 16 x 16 here and in `config.EncoderConfig`, which refuses another size. A frame covers 25 ms and
+begins every 10 ms. A patch is a square of 16 frames and 16 mels. A time step is a column of patches: 8 tokens
+that cover 0.16 s. Imports no torch.
 """
 
 from typing import TypeVar
@@ -45,7 +46,7 @@ def tile_short(samples: np.ndarray) -> np.ndarray:
     """The clip, repeated until it has `MIN_SAMPLES` or more.
 
     Args:
-        samples: `(samples,)` of any dtype, at least one.
+        samples: `(samples,)` of any dtype, at least one sample.
     """
     if len(samples) >= MIN_SAMPLES:
         return samples
