@@ -258,7 +258,7 @@ class Samples:
 
 
 class Resampler:
-    """float32 at any rate in, int16 at 16 kHz out; the result does not depend on how the input was cut into
+    """float32 at any rate in, int16 at 16 kHz out. The result does not depend on how the input was cut into
     blocks.
     """
 

@@ -159,7 +159,7 @@ def line_plot(
     """Lines over a common axis.
 
     Args:
-        lines: Up to five lines `(x, y)` by name; the names appear in HTML only, so that they may be anything.
+        lines: Up to five lines `(x, y)` by name. The names appear in HTML only, and may be anything.
         adjust: Called with the axes at the end.
         legend: Whether to name the lines; not needed for a single line that the axis names.
         height: For a width of 4.8.

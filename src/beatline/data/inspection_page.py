@@ -200,8 +200,8 @@ def page(found: Mapping[str, Any], samples_of: Callable[[str], np.ndarray] | Non
     """The inspection as an HTML file.
 
     Args:
-        samples_of: Gives a clip's samples, int16 at 16 kHz, by its id; without it the page has no pictures
-            and no sound.
+        samples_of: Gives a clip's samples, int16 at 16 kHz, by its id. When left out, the page has no
+            pictures and no sound.
 
     Raises:
         UserError: `corrupt-artefact` where a clip's audio cannot be read.
