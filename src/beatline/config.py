@@ -1,7 +1,6 @@
 """Every setting of a run: frozen dataclasses and their checks.
 
-Each room takes the dataclass that bears its name. The docstring below a field is what `--help` prints of it.
-`settings` makes these from YAML and the command line.
+`settings` makes them from YAML and the command line. `--help` prints the docstring below a field.
 """
 
 import dataclasses
@@ -14,9 +13,7 @@ from beatline.core.errors import UserError
 
 def _check(condition: bool, name: str, cause: str) -> None:
     if not condition:
-        raise UserError(
-            "bad-config", f"setting {name}", cause, "correct it in the YAML file or on the command line"
-        )
+        raise UserError("bad-config", f"setting {name}", cause, "correct the YAML file or the command")
 
 
 def _fraction(value: float, name: str) -> None:
@@ -25,9 +22,7 @@ def _fraction(value: float, name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """The architecture of a BEATs encoder; the field names are those of the released checkpoints' `cfg`.
-    Defaults: Base.
-    """
+    """Architecture of a BEATs encoder, by the field names of the released `cfg`. Defaults: Base."""
 
     input_patch_size: int = 16
     """Side of a patch, frames and mel bands; 16 is the only size."""
@@ -56,7 +51,7 @@ class EncoderConfig:
     num_buckets: int = 320
     """Buckets of relative distance in the position bias, both signs together, even, at least 4."""
     max_distance: int = 800
-    """Distance from which all share the position bias's last bucket, tokens, above num_buckets / 4."""
+    """Distance from which all share the last bucket of the position bias, tokens, above num_buckets / 4."""
     gru_rel_pos: bool = True
     """Whether the relative position bias is gated by the query."""
     dropout: float = 0.1
@@ -87,11 +82,7 @@ class EncoderConfig:
             "conv_pos_groups",
         ):
             _check(getattr(self, name) >= 1, name, "must be at least 1")
-        _check(
-            self.input_patch_size == 16,
-            "input_patch_size",
-            f"{self.input_patch_size} is not 16, as all released checkpoints have it",
-        )
+        _check(self.input_patch_size == 16, "input_patch_size", f"{self.input_patch_size} is not 16")
         _check(
             self.encoder_embed_dim % self.encoder_attention_heads == 0,
             "encoder_embed_dim",
@@ -102,12 +93,8 @@ class EncoderConfig:
             "encoder_embed_dim",
             "not a multiple of conv_pos_groups",
         )
-        _check(
-            self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even and at least 4"
-        )
-        _check(
-            self.max_distance > self.num_buckets // 4, "max_distance", "must exceed a quarter of num_buckets"
-        )
+        _check(self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even, at least 4")
+        _check(self.max_distance > self.num_buckets // 4, "max_distance", "must exceed num_buckets / 4")
         for name in (
             "dropout",
             "attention_dropout",
@@ -126,7 +113,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which recordings, labels and splits; one of audioset, dataset, kaldi, csv, folder."""
+    """Which recordings, labels and splits; a single source: audioset, dataset, kaldi, csv or folder."""
 
     audioset: Path | None = None
     """Folder with AudioSet's audio in any layout: files named by id, tar, Parquet, HDF5, lists of files."""
@@ -145,7 +132,7 @@ class DataConfig:
     kaldi: Path | None = None
     """Kaldi data: folder with `train`, `val` and `test` folders of `wav.scp` and `text`."""
     csv: Path | None = None
-    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded one."""
+    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded table."""
     folder: Path | None = None
     """Folder with a folder for each class, or `<split>/<class>` folders."""
     labels: Path | None = None
@@ -161,7 +148,7 @@ class DataConfig:
     split_seed: int = 0
     """Seed of splits that the data does not bring."""
     min_seconds: float = 0.1
-    """Shortest training or validation clip, seconds, below data.max_seconds; shorter ones are rejected."""
+    """Shortest training or validation clip, seconds, below data.max_seconds; shorter clips are rejected."""
     max_seconds: float = 12.0
     """Longest training or validation clip, and window of longer test clips, seconds."""
     strict: bool = False
@@ -185,13 +172,10 @@ class DataConfig:
             "data.validation_list",
             "cannot be combined with validation clean or inside-eval",
         )
-
         _fraction(self.validation_fraction, "data.validation_fraction")
         _fraction(self.test_fraction, "data.test_fraction")
         _check(
-            0.0 <= self.min_seconds < self.max_seconds,
-            "data.min_seconds",
-            "must be at least 0 and below max_seconds",
+            0.0 <= self.min_seconds < self.max_seconds, "data.min_seconds", "must be 0 to below max_seconds"
         )
 
 
@@ -246,9 +230,9 @@ class AugmentConfig:
     """What training does to a clip: the augmentations and their settings."""
 
     order: tuple[str, ...] = ("mixup", "gain", "roll", "time_warp", "time_masks", "mel_masks")
-    """Augmentations by name, in the order they are applied; those of waveforms before those of fbanks."""
+    """Augmentations by name, in the order they are applied; waveforms come before fbanks."""
     more: dict[str, Any] = field(default_factory=dict)
-    """Settings of augmentations that have none here, by the augmentation's name."""
+    """Settings of augmentations that have no field here, by the augmentation's name."""
     mixup_probability: float = 0.8
     """Share of clips that are mixed with another of their batch, 0 to 1."""
     mixup_alpha: float = 0.8
@@ -298,14 +282,12 @@ class OptimConfig:
     eps: float = 1e-8
     """Epsilon of AdamW, above 0."""
     clip_norm: float = 1.0
-    """Largest norm of all gradients together, above 0; longer ones are scaled down."""
+    """Largest norm of all gradients together, above 0; longer gradients are scaled down."""
     rates: dict[str, float] = field(default_factory=dict)
     """Factors on the learning rate by begins of parameters' names, as `{head: 10, encoder.layers.0: 0.1}`."""
 
     def __post_init__(self) -> None:
-        _check(
-            self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0 and not below min_lr"
-        )
+        _check(self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0, not below min_lr")
         _check(self.warmup_steps >= 0, "optim.warmup_steps", "must not be negative")
         _check(
             self.cycle_steps == 0 or self.cycle_steps > self.warmup_steps,
@@ -332,7 +314,7 @@ class TrainConfig:
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40
-    """Clips of one step, all processes together, at least 1."""
+    """Clips of a step, all processes together, at least 1."""
     fold_seconds: float = 0.0
     """Seconds by which ESPnet folds batches: train.batch / (1 + floor(longest clip / seconds)); 0 is off."""
     order: Literal["fresh", "fixed-batches"] = "fresh"
@@ -346,7 +328,7 @@ class TrainConfig:
     compile: bool = False
     """Whether each layer goes through torch.compile, for a GPU; it takes minutes at the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute: `auto` takes a GPU if there is one."""
+    """Where to compute: `auto` takes a GPU where present."""
     workers: int = 2
     """Threads that decode or read ahead, 0 or more; they change nothing but speed."""
     seed: int = 0

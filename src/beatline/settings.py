@@ -1,7 +1,8 @@
 """YAML and dotted overrides -> a checked `Config`, and back.
 
-Begin with `load`. A YAML file holds only what differs from the defaults in `config`. jsonargparse turns text
-into the dataclasses there and says what does not fit. `table` lists every setting, for help and completion.
+Begin with `load`. A YAML file holds only what differs from the defaults in `config`. The library jsonargparse
+turns text into the dataclasses there, and says what does not fit. `table` lists every setting, for help and
+completion.
 """
 
 import ast

@@ -35,7 +35,7 @@ class Decoded:
     """A clip's audio and what it was before."""
 
     samples: np.ndarray
-    """16 kHz mono, `(samples,)` int16, at least one."""
+    """16 kHz mono, `(samples,)` int16, at least one sample."""
     rate_in: int
     """Sample rate of the source, Hz."""
     channels_in: int
@@ -258,7 +258,7 @@ class Samples:
 
 
 class Resampler:
-    """float32 at any rate in, int16 at 16 kHz out; the result does not depend on how the input was cut into
+    """float32 at any rate in, int16 at 16 kHz out. The result does not depend on how the input was cut into
     blocks.
     """
 

@@ -1,7 +1,7 @@
 """In: argv. Out: a command's work, one line for an error, and an exit code.
 
-Begin with `main`. Each command is a module named like it, with `parser()` and a function of its own name,
-imported when it is called. `beatline --help` imports no torch.
+Begin with `main`. Each command is a module of the same name, with `parser()` and a function of that name. The
+module is imported when the command is called. `beatline --help` imports no torch.
 """
 
 import os
@@ -87,7 +87,7 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
             "bad-usage",
             f"beatline {' '.join([first, *words[1:2]])}",
             f"it takes {', '.join(below[:-1])} or {below[-1]}",
-            f"`beatline help {first} {below[0]}` shows one of the forms",
+            f"`beatline help {first} {below[0]}` shows a form",
         )
     known = [*FORMER, *(name.split()[0] for name in COMMANDS)]
     raise UserError(

@@ -28,7 +28,7 @@ def add_config(parser: Parser) -> None:
         "config",
         nargs="?",
         metavar="CONFIG",
-        help=f"YAML file, or the name of a shipped one: {', '.join(settings.shipped())}",
+        help=f"YAML file, or the name of a shipped configuration: {', '.join(settings.shipped())}",
         values=settings.shipped,
     )
 
@@ -87,7 +87,7 @@ def load_config(given: Namespace) -> Config:
             "bad-usage",
             f"beatline {given.command}",
             "no configuration is named",
-            f"name a YAML file or one of {', '.join(settings.shipped())}: `beatline {given.command} mini`",
+            f"name a YAML file or {', '.join(settings.shipped())}: `beatline {given.command} mini`",
         )
     return settings.load(given.config, given.overrides)
 
@@ -126,7 +126,7 @@ def add_model_options(parser: Parser, more_engines: Sequence[str] = ()) -> None:
 def add_device_option(parser: Parser) -> None:
     """`--device`."""
     parser.add(
-        "--device", choices=DEVICES, default="auto", help="where to compute (auto: a GPU if there is one)"
+        "--device", choices=DEVICES, default="auto", help="where to compute (auto: a GPU where present)"
     )
 
 
@@ -224,7 +224,7 @@ def check_label_options(given: Namespace) -> None:
             "bad-usage",
             "option --threshold",
             "--calibrated brings a threshold for each label",
-            "give one of the two",
+            "give --threshold or --calibrated, not both",
         )
     if given.labels is not None and not all(words(text) for text in given.labels):
         raise UserError("bad-usage", "option --labels", "it names no label", "name labels, `;` between them")

@@ -1,8 +1,8 @@
 """argv -> a command's arguments: argparse, with what every command has in common.
 
-`Parser.read` takes `--option value` and `--option=value` before, between and after the other arguments, no
-abbreviations, and names the option nearest to an unknown name. Dotted settings are gathered as text, which
-`settings` turns into a configuration.
+`Parser.read` takes `--option value` and `--option=value` before, between and after the other arguments. It
+takes no abbreviations, and names the option nearest to an unknown name. Dotted settings are gathered as text,
+which `settings` turns into a configuration.
 """
 
 import re

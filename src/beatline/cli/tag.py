@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 TOP = 5
 
-RAY = """With --engine ray any number of recordings become partitioned Parquet, a row for each, refused
-ones too. Inputs may then also be addresses, such as s3://bucket/folder or hf://datasets/owner/name;
-tar (WebDataset), Parquet and HDF5 files are archives of recordings. All machines must find inputs,
-model and --to. RAY_ADDRESS names the cluster; without it Ray runs on this machine alone. Typed
-again, the same command does only the rest."""
+RAY = """With --engine ray any number of recordings become partitioned Parquet, a row for each, also
+if refused. Inputs may then also be addresses, such as s3://bucket/folder or
+hf://datasets/owner/name. Files of tar (WebDataset), Parquet and HDF5 are archives of recordings.
+All machines must find inputs, model and --to. RAY_ADDRESS names the cluster; without it Ray runs on
+this machine alone. Typed again, the same command does only the rest."""
 
 
 def parser() -> Parser:

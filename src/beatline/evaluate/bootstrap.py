@@ -57,7 +57,7 @@ def _interval(drawn: np.ndarray, value: float, lowest: float, highest: float) ->
     """The 95 % interval of a value: percentiles over resamples, moved by the difference between the
     resamples' mean and the value.
 
-    A positive clip drawn twice stands beside itself in the ranking, which lifts AP: with rare labels every
+    A positive clip drawn twice stands beside itself in the ranking, which lifts AP. With rare labels every
     resample's mAP lies above the value. In simulated cases, unmoved percentiles then held the expected mAP in
     80 %, moved percentiles in 95 %.
     """
@@ -94,8 +94,8 @@ def difference_intervals(
     The intervals of mAP, mean_auc, d_prime and top1_hit_rate come by name, those of AP by label.
 
     Both are scored on the same resamples, so that what makes a resample hard for both drops out. An undefined
-    difference has no interval. Nor has the AP of a label with fewer than `LEAST_POSITIVES` positive clips:
-    its resamples know too little of other clips of the label.
+    difference has no interval. Nor has the AP of a label with fewer than `LEAST_POSITIVES` positive clips.
+    Its resamples know too little of other clips of the label.
 
     Args:
         scores: `(clips, labels)` float.

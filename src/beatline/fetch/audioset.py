@@ -1,9 +1,9 @@
 """AudioSet's tables -> a folder: segment CSVs, label table, ontology, the strongly labelled set, and how good
 each label is.
 
-In: a folder and an ordered list of sources, folders or web addresses that hold the files under their official
-names. Out: the files, each whole and of the right content; what is in the folder already stays. After the
-given sources come the package's own label table and the official addresses.
+In: a folder and an ordered list of sources. A source is a folder or web address that holds the files under
+their official names. Out: the files, each whole and of the right content; what is in the folder already
+stays. After the given sources come the package's own label table and the official addresses.
 """
 
 import csv
@@ -217,7 +217,8 @@ def _check_quality(path: Path) -> None:
         raise _bad(path, "it is no table")
 
 
-_CSV, _STRONG = services.AUDIOSET + "v1/csv/", services.AUDIOSET + "strong/"
+_CSV = services.AUDIOSET + "v1/csv/"
+_STRONG = services.AUDIOSET + "strong/"
 TABLES = (
     Table(
         "class_labels_indices.csv",

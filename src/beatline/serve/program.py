@@ -2,7 +2,7 @@
 told to.
 
 In: SIGTERM, connections. Out: an exit code. Connections that say nothing, or do not take what they asked for,
-are closed; after SIGTERM running requests are served to their end.
+are closed. After SIGTERM running requests are served to their end.
 """
 
 import asyncio
@@ -65,8 +65,8 @@ class Connection(H11Protocol):
         return self.transport.get_write_buffer_size()
 
     def look(self, now: float, limits: ServeLimits) -> None:
-        """Closes the connection where its client is too slow to ask, to send what nobody waits for any more,
-        or to take its answer.
+        """Closes the connection where its client is too slow. It may be slow to ask, to send what nobody
+        waits for any more, or to take its answer.
         """
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering or self.unsent:
@@ -180,8 +180,8 @@ def run(app: FastAPI, host: str, port: int) -> int:
             "give another --host or --port",
         ) from error
     gc.collect()
-    # what is there now stays; to look through it again and again takes a quarter of a second, in which nobody
-    # is answered
+    # What is there now stays. To look through it again and again takes a quarter of a second, in which nobody
+    # is answered.
     gc.freeze()
     server.listen()
     return 0

@@ -65,7 +65,7 @@ class Calibration:
         """The calibration in a folder, or the calibration of a model.
 
         Args:
-            source: A calibration folder; or a model folder, run folder, checkpoint file or export, whose
+            source: A calibration folder. Or a model folder, run folder, checkpoint file or export; its
                 calibration is read from its `calibration_folder`.
             labels: The model's labels, which the calibration must have; None checks nothing.
 

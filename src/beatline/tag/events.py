@@ -2,7 +2,7 @@
 
 In: a recording's windows in order, each with its scores. Out: `Event`s, as soon as they are over. Windows
 that overlap are averaged on a grid of steps of 0.16 s, and a median filter follows. An event begins at a
-threshold and goes on above a lower threshold; short gaps are joined, short events left out. Memory holds a
+threshold and goes on above a lower threshold. Short gaps are joined, short events left out. Memory holds a
 window and what sounds now, however long the recording is. Imports no torch.
 """
 
@@ -38,7 +38,7 @@ class EventOptions:
     each label, or else 0.5.
     """
     low: float = 0.5
-    """An event goes on for as long as the score is at least this share of the threshold, above 0 up to 1; 1
+    """An event goes on for as long as the score is at least this share of the threshold. Above 0 up to 1; 1
     is no hysteresis.
     """
     median: float = 0.48
@@ -264,7 +264,7 @@ class _Average:
 
 
 class _Median:
-    """A median filter over time for rows that come bit by bit; the first and the last row are repeated beyond
+    """A median filter over time for rows that come bit by bit. The first and the last row are repeated beyond
     the ends.
 
     Args:

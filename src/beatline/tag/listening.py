@@ -22,7 +22,7 @@ from beatline.core.labels import Label, LabelSet
 from beatline.tag.tagger import AudioTagger
 
 LEAVING = 1.0  # seconds
-# share of a hop that a full window may wait for the model: less than 1, so that a lag is made up
+# share of a hop that a full window may wait for the model; below 1, so that lag shrinks
 PATIENCE = 0.9
 
 Window = tuple[int, np.ndarray]
@@ -193,8 +193,8 @@ def every(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
 
 
 def live(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
-    """The moments of blocks that come in real time, each at most a hop and a pass of the model after its last
-    sample.
+    """The moments of blocks that come in real time. Each is at most a hop and a pass of the model after its
+    last sample.
 
     A thread hears while the model works, and a single window waits. Where the next window is full a hop later
     and the model still is busy, the older window is skipped. The next moment counts skipped windows. A source

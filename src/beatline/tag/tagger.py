@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from beatline.tag.calibration import Calibration
 
 Sound = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | tuple[np.ndarray, int]
-"""What a user may mean by audio: a path, a file's bytes or stream, an array, an array with its rate."""
+"""What a user may mean by audio: a path, a file's bytes or stream, an array with or without rate."""
 WINDOW_SECONDS = 10.0
 HOP_SECONDS = 5.0
 
@@ -107,7 +107,7 @@ class AudioTagger:
 
         Args:
             audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)`
-                with its `rate`; or a list of these. The rate may stand beside the array, as `soundfile.read`
+                with its `rate`. Or a list of these. The rate may stand beside the array, as `soundfile.read`
                 gives both.
             rate: Samples a second of arrays, Hz.
             events: As `tag`.

@@ -1,9 +1,9 @@
 """What an augmentation is, and what it may draw.
 
-An augmentation turns draws into a change of a batch. The draws are made where the batch is read, by a thread;
-the change is made where the batch is trained on, by its device. Every draw is a pure function of (seed,
-epoch, clip) or (seed, epoch, batch) and of the augmentation's name, so neither workers nor devices nor a
-resume nor another augmentation can change it.
+An augmentation turns draws into a change of a batch. A thread makes the draws where the batch is read. The
+device makes the change where the batch is trained on. Every draw is a pure function of (seed, epoch, clip) or
+(seed, epoch, batch) and of the augmentation's name. Neither workers nor devices nor a resume nor another
+augmentation can change a draw.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ class Augmentation:
     """
 
     on: ClassVar[Literal["clips", "waveforms", "fbank"]]
-    """What is changed. `clips` are mixed with one another before anything else, see `Mixing`."""
+    """What is changed. `clips` are mixed with each other before anything else, see `Mixing`."""
 
     def __init__(self, settings: AugmentConfig):
         self.settings = settings
@@ -76,7 +76,7 @@ class Mix:
 
 
 class Mixing(Augmentation):
-    """An augmentation that mixes clips and their targets; a list has one at most."""
+    """An augmentation that mixes clips and their targets; a list has at most one such augmentation."""
 
     on = "clips"
 

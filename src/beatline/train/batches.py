@@ -21,8 +21,8 @@ from beatline.train.draws import NAMED, Draws
 
 
 def read_clips(store: Store, indices: np.ndarray, width: int) -> Tensor:
-    """Clips of a store as one zero-padded tensor `(clips, width)` int16, in pinned memory where this process
-    computes on a GPU, which then copies meanwhile.
+    """Clips of a store as one zero-padded tensor `(clips, width)` int16. The tensor is in pinned memory where
+    this process computes on a GPU, which then copies meanwhile.
     """
     block = torch.zeros(len(indices), width, dtype=torch.int16, pin_memory=torch.cuda.is_initialized())
     for row, index in zip(block.numpy(), indices, strict=True):

@@ -38,8 +38,8 @@ def learning_rate(step: int, config: OptimConfig, total: int) -> float:
 
 
 def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The parameters in groups of one rate each, for an optimiser; `factor` is what the group's rate is of
-    the schedule's.
+    """The parameters in groups of one rate each, for an optimiser. The rate of a group is `factor` times the
+    rate of the schedule.
 
     Args:
         rates: Factors by the begin of parameters' names, the longest that fits counts; others have 1.
@@ -58,7 +58,7 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[
                 "bad-config",
                 "setting optim.rates",
                 f"no parameter's name begins with {begin}",
-                f"begin with one of {parts}, then a dot and the part of it",
+                f"begin with the name of a part ({parts}), then a dot and the part of it",
             )
     return [{"params": parameters, "factor": factor} for factor, parameters in by_factor.items()]
 
@@ -69,8 +69,8 @@ def _begins(name: str, begin: str) -> bool:
 
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters with one weight decay and the groups of `optim.rates`, in its fused form
-    where the device has that form.
+    """AdamW over all parameters, with one weight decay and the groups of `optim.rates`. AdamW is fused where
+    the device allows that.
     """
     return torch.optim.AdamW(
         parameter_groups(model, config.rates),

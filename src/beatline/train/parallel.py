@@ -1,8 +1,8 @@
-"""Several processes as one: what `train` needs from torch.distributed, and nothing where there is one
-process.
+"""Several processes as one: what `train` needs from torch.distributed, and nothing where a single process
+runs.
 
-Outside the straight line. `torchrun` sets the environment; gradients are summed as one flat buffer, so that
-parameters without gradient (layerdrop, a cut gradient) need no special case.
+Outside the straight line. `torchrun` sets the environment. Gradients are summed as one flat buffer.
+Parameters without gradient (layerdrop, a cut gradient) therefore need no special case.
 """
 
 import os
@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for one another: the first may prepare all of AudioSet meanwhile. A process
-that has died is `torchrun`'s to notice.
+"""How long processes wait for each other: the first may prepare all of AudioSet meanwhile. A process that has
+died is `torchrun`'s to notice.
 """
 
 

@@ -69,14 +69,14 @@ def learn(
     device: str = "auto",
     advance: Callable[[], object] = lambda: None,
 ) -> Learned:
-    """Fits a head to labelled clips, on the frozen encoder of a checkpoint, and publishes `model` in a
-    folder, with `predictions` and `score` of test clips.
+    """Fits a head to labelled clips, on the frozen encoder of a checkpoint. A folder then holds `model`, and
+    the `predictions` and `score` of test clips.
 
     Args:
         source: A path that `load_checkpoint` reads; the model may lack a head.
         clips: Of their splits train is learned from, val chooses, test is scored; without splits all are
             learned from.
-        task: As `Tagger`; None is single-label where every clip has one label, else multi-label.
+        task: As `Tagger`; None is single-label where every clip has a single label, else multi-label.
         advance: Called after each clip.
 
     Raises:

@@ -1,6 +1,6 @@
 """Rows and clips, and how two million of them fit into memory.
 
-In: rows, one at a time. Out: the same rows and the clips made of them, by index. What is held are columns,
+In: rows, each in its turn. Out: the same rows and the clips made of them, by index. What is held are columns,
 about 120 bytes a row; a row or a clip is an object only while somebody looks at it.
 """
 
@@ -35,7 +35,7 @@ class Clip(NamedTuple):
     path: Path
     """Audio file."""
     labels: tuple[str, ...]
-    """Mids, at least one."""
+    """Mids, at least one mid."""
     start: float = 0.0
     """Seconds into the file."""
     end: float | None = None

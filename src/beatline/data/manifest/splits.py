@@ -171,8 +171,8 @@ def carve(
     share: float,
     seed: int,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """`indices` as (kept, taken): about `share` of the recordings of every label taken, and at least one of
-    every label kept.
+    """`indices` as (kept, taken): about `share` of the recordings of every label taken, and at least one
+    recording of every label kept.
 
     Recordings move whole, in the order of their rarest label. Recordings of the same rarest label move in the
     order of a hash of seed and name. A recording is taken where that brings its labels' shares,

@@ -1,6 +1,6 @@
 """The table of clips, and what every reader of data hands to it: rows.
 
-In: rows, one per input, with labels as written. Out: a `Manifest` whose clips have mids of one label set,
+In: a row for each input, with labels as written. Out: a `Manifest` whose clips have mids of one label set,
 with every row that became no clip and its reason. Where a table may point, and what a label may be called, is
 decided here once for all forms of data.
 """

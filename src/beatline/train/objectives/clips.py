@@ -20,7 +20,9 @@ from beatline.train.parallel import Processes
 
 
 class Clips:
-    """The labels of each clip as `model.task` takes them: several by a sigmoid, or one by a softmax."""
+    """The labels of each clip as `model.task` takes them: several by a sigmoid, or a single label by a
+    softmax.
+    """
 
     best = "mAP"
 
@@ -67,8 +69,8 @@ class Clips:
 
 
 def check_one_label(store: Store, clips: np.ndarray) -> None:
-    """Raises `bad-config` for a clip of several labels, of which a softmax could never give more than one its
-    due.
+    """Raises `bad-config` for a clip of several labels. A softmax could never give its due to more than one
+    label.
     """
     several = clips[store.label_counts(clips) > 1]
     if len(several):
