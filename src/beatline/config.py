@@ -23,6 +23,13 @@ def _fraction(value: float, name: str) -> None:
     _check(0.0 <= value <= 1.0, name, f"{value} is not between 0 and 1")
 
 
+def _not_below(least: int, settings: Any, prefix: str, *names: str) -> None:
+    """Checks that these settings are 0, or 1, or more."""
+    for name in names:
+        cause = "must be at least 1" if least else "must not be negative"
+        _check(getattr(settings, name) >= least, f"{prefix}{name}", cause)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The architecture of a BEATs encoder; the field names are those of the released checkpoints' `cfg`.
@@ -77,31 +84,13 @@ class EncoderConfig:
     """Deviation of log-mel energies, above 0; they are divided by twice this to normalise."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "embed_dim",
-            "encoder_layers",
-            "encoder_embed_dim",
-            "encoder_ffn_embed_dim",
-            "encoder_attention_heads",
-            "conv_pos",
-            "conv_pos_groups",
-        ):
-            _check(getattr(self, name) >= 1, name, "must be at least 1")
-        _check(
-            self.input_patch_size == 16,
-            "input_patch_size",
-            f"{self.input_patch_size} is not 16, as all released checkpoints have it",
-        )
-        _check(
-            self.encoder_embed_dim % self.encoder_attention_heads == 0,
-            "encoder_embed_dim",
-            "not a multiple of encoder_attention_heads",
-        )
-        _check(
-            self.encoder_embed_dim % self.conv_pos_groups == 0,
-            "encoder_embed_dim",
-            "not a multiple of conv_pos_groups",
-        )
+        _not_below(1, self, "", "embed_dim", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim")
+        _not_below(1, self, "", "encoder_attention_heads", "conv_pos", "conv_pos_groups")
+        size = self.input_patch_size
+        _check(size == 16, "input_patch_size", f"{size} is not 16, as all released checkpoints have it")
+        for name in ("encoder_attention_heads", "conv_pos_groups"):
+            is_multiple = self.encoder_embed_dim % getattr(self, name) == 0
+            _check(is_multiple, "encoder_embed_dim", f"not a multiple of {name}")
         _check(
             self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even and at least 4"
         )
@@ -126,7 +115,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which recordings, labels and splits; one of audioset, dataset, kaldi, csv, folder."""
+    """Which recordings, labels and splits, from a single source: audioset, dataset, kaldi, csv or folder."""
 
     audioset: Path | None = None
     """Folder with AudioSet's audio in any layout: files named by id, tar, Parquet, HDF5, lists of files."""
@@ -145,7 +134,7 @@ class DataConfig:
     kaldi: Path | None = None
     """Kaldi data: folder with `train`, `val` and `test` folders of `wav.scp` and `text`."""
     csv: Path | None = None
-    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded one."""
+    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded table."""
     folder: Path | None = None
     """Folder with a folder for each class, or `<split>/<class>` folders."""
     labels: Path | None = None
@@ -161,18 +150,15 @@ class DataConfig:
     split_seed: int = 0
     """Seed of splits that the data does not bring."""
     min_seconds: float = 0.1
-    """Shortest training or validation clip, seconds, below data.max_seconds; shorter ones are rejected."""
+    """Shortest training or validation clip, seconds, below data.max_seconds; shorter clips are rejected."""
     max_seconds: float = 12.0
     """Longest training or validation clip, and window of longer test clips, seconds."""
     strict: bool = False
     """Whether rejected inputs are an error (exit code 3), once everything else is prepared."""
 
     def __post_init__(self) -> None:
-        sources = [
-            name
-            for name in ("audioset", "dataset", "kaldi", "csv", "folder")
-            if getattr(self, name) is not None
-        ]
+        kinds = ("audioset", "dataset", "kaldi", "csv", "folder")
+        sources = [name for name in kinds if getattr(self, name) is not None]
         _check(len(sources) <= 1, "data", f"{' and '.join(sources)} are given, but a run has one source")
         _check(len(self.audioset_train) > 0, "data.audioset_train", "must name at least one table")
         _check(
@@ -185,7 +171,6 @@ class DataConfig:
             "data.validation_list",
             "cannot be combined with validation clean or inside-eval",
         )
-
         _fraction(self.validation_fraction, "data.validation_fraction")
         _fraction(self.test_fraction, "data.test_fraction")
         _check(
@@ -275,8 +260,7 @@ class AugmentConfig:
         _check(self.mixup_alpha > 0, "augment.mixup_alpha", "must be above 0")
         _fraction(self.time_mask_fraction, "augment.time_mask_fraction")
         _check(0 <= self.mel_mask_bins <= 128, "augment.mel_mask_bins", "must be between 0 and 128")
-        for name in ("roll_step", "time_warp", "time_masks", "mel_masks", "gain"):
-            _check(getattr(self, name) >= 0, f"augment.{name}", "must not be negative")
+        _not_below(0, self, "augment.", "roll_step", "time_warp", "time_masks", "mel_masks", "gain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +282,7 @@ class OptimConfig:
     eps: float = 1e-8
     """Epsilon of AdamW, above 0."""
     clip_norm: float = 1.0
-    """Largest norm of all gradients together, above 0; longer ones are scaled down."""
+    """Largest norm of all gradients together, above 0; gradients of a larger norm are scaled down."""
     rates: dict[str, float] = field(default_factory=dict)
     """Factors on the learning rate by begins of parameters' names, as `{head: 10, encoder.layers.0: 0.1}`."""
 
@@ -306,7 +290,7 @@ class OptimConfig:
         _check(
             self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0 and not below min_lr"
         )
-        _check(self.warmup_steps >= 0, "optim.warmup_steps", "must not be negative")
+        _not_below(0, self, "optim.", "warmup_steps")
         _check(
             self.cycle_steps == 0 or self.cycle_steps > self.warmup_steps,
             "optim.cycle_steps",
@@ -332,7 +316,7 @@ class TrainConfig:
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40
-    """Clips of one step, all processes together, at least 1."""
+    """Clips of a step, all processes together, at least 1."""
     fold_seconds: float = 0.0
     """Seconds by which ESPnet folds batches: train.batch / (1 + floor(longest clip / seconds)); 0 is off."""
     order: Literal["fresh", "fixed-batches"] = "fresh"
@@ -346,7 +330,7 @@ class TrainConfig:
     compile: bool = False
     """Whether each layer goes through torch.compile, for a GPU; it takes minutes at the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute: `auto` takes a GPU if there is one."""
+    """Where to compute: `auto` takes a GPU where PyTorch finds any."""
     workers: int = 2
     """Threads that decode or read ahead, 0 or more; they change nothing but speed."""
     seed: int = 0
@@ -359,13 +343,8 @@ class TrainConfig:
     """Last epochs whose weights are averaged into the model, 0 or more; 0 takes the best on validation."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
-            _check(getattr(self, name) >= 1, f"train.{name}", "must be at least 1")
-        _check(
-            self.workers >= 0 and self.average >= 0 and self.fold_seconds >= 0,
-            "train",
-            "workers, average and fold_seconds must not be negative",
-        )
+        _not_below(1, self, "train.", "epochs", "batch", "accumulate", "validate_every", "save_every")
+        _not_below(0, self, "train.", "workers", "average", "fold_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,7 +357,7 @@ class ScoreConfig:
     """Whether a classical baseline is fitted on train and scored beside the model."""
 
     def __post_init__(self) -> None:
-        _check(self.resamples >= 0, "score.resamples", "must not be negative")
+        _not_below(0, self, "score.", "resamples")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -271,7 +271,8 @@ def folds(recordings: Sequence[str], targets: np.ndarray, count: int) -> np.ndar
     the parts, and the order of the clips does not matter.
 
     With at least as many parts as recordings, each recording is a part of its own. Recordings are dealt out
-    in the order of their rarest label, each to the part with the least of its labels, then the fewest clips.
+    in the order of their rarest label. Each goes to the part with the least of its labels, then the fewest
+    clips.
     """
     names, of = np.unique(np.array(list(recordings)), return_inverse=True)
     if count >= len(names):

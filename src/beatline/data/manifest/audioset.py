@@ -48,8 +48,8 @@ def read_audioset(root: Path, data: DataConfig) -> Manifest:
     from below `root`.
 
     Tables are looked for in `data.audioset_csv`, else anywhere below `root`. Clip ids are `as20k-train-<row>`
-    for the balanced CSV, `as20k-eval-<row>` for eval, and `<table>-<row>` for others, counted from 0 over the
-    table's rows, with gaps where audio is missing; strong clips have their own ids.
+    for the balanced CSV, `as20k-eval-<row>` for eval, `<table>-<row>` for others. Rows count from 0, with
+    gaps where audio is missing; strong clips have their own ids.
 
     Raises:
         UserError: as `manifest.read`; `bad-table` where a CSV has not as many rows as its own header line

@@ -67,9 +67,7 @@ class Clips:
 
 
 def check_one_label(store: Store, clips: np.ndarray) -> None:
-    """Raises `bad-config` for a clip of several labels, of which a softmax could never give more than one its
-    due.
-    """
+    """Raises `bad-config` for a clip of several labels, which a softmax could never all give their due."""
     several = clips[store.label_counts(clips) > 1]
     if len(several):
         cause = (
