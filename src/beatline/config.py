@@ -20,6 +20,13 @@ def _fraction(value: float, name: str) -> None:
     _check(0.0 <= value <= 1.0, name, f"{value} is not between 0 and 1")
 
 
+def _not_below(least: int, settings: Any, prefix: str, *names: str) -> None:
+    """Checks that these settings are 0, or 1, or more."""
+    for name in names:
+        cause = "must be at least 1" if least else "must not be negative"
+        _check(getattr(settings, name) >= least, f"{prefix}{name}", cause)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Architecture of a BEATs encoder, by the field names of the released `cfg`. Defaults: Base."""
@@ -72,29 +79,19 @@ class EncoderConfig:
     """Deviation of log-mel energies, above 0; they are divided by twice this to normalise."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "embed_dim",
-            "encoder_layers",
-            "encoder_embed_dim",
-            "encoder_ffn_embed_dim",
-            "encoder_attention_heads",
-            "conv_pos",
-            "conv_pos_groups",
-        ):
-            _check(getattr(self, name) >= 1, name, "must be at least 1")
-        _check(self.input_patch_size == 16, "input_patch_size", f"{self.input_patch_size} is not 16")
+        _not_below(1, self, "", "embed_dim", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim")
+        _not_below(1, self, "", "encoder_attention_heads", "conv_pos", "conv_pos_groups")
+        size = self.input_patch_size
+        _check(size == 16, "input_patch_size", f"{size} is not 16, as all released checkpoints have it")
+        for name in ("encoder_attention_heads", "conv_pos_groups"):
+            is_multiple = self.encoder_embed_dim % getattr(self, name) == 0
+            _check(is_multiple, "encoder_embed_dim", f"not a multiple of {name}")
         _check(
-            self.encoder_embed_dim % self.encoder_attention_heads == 0,
-            "encoder_embed_dim",
-            "not a multiple of encoder_attention_heads",
+            self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even and at least 4"
         )
         _check(
-            self.encoder_embed_dim % self.conv_pos_groups == 0,
-            "encoder_embed_dim",
-            "not a multiple of conv_pos_groups",
+            self.max_distance > self.num_buckets // 4, "max_distance", "must exceed a quarter of num_buckets"
         )
-        _check(self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even, at least 4")
-        _check(self.max_distance > self.num_buckets // 4, "max_distance", "must exceed num_buckets / 4")
         for name in (
             "dropout",
             "attention_dropout",
@@ -113,7 +110,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which recordings, labels and splits; a single source: audioset, dataset, kaldi, csv or folder."""
+    """Which recordings, labels and splits, from a single source: audioset, dataset, kaldi, csv or folder."""
 
     audioset: Path | None = None
     """Folder with AudioSet's audio in any layout: files named by id, tar, Parquet, HDF5, lists of files."""
@@ -155,11 +152,8 @@ class DataConfig:
     """Whether rejected inputs are an error (exit code 3), once everything else is prepared."""
 
     def __post_init__(self) -> None:
-        sources = [
-            name
-            for name in ("audioset", "dataset", "kaldi", "csv", "folder")
-            if getattr(self, name) is not None
-        ]
+        kinds = ("audioset", "dataset", "kaldi", "csv", "folder")
+        sources = [name for name in kinds if getattr(self, name) is not None]
         _check(len(sources) <= 1, "data", f"{' and '.join(sources)} are given, but a run has one source")
         _check(len(self.audioset_train) > 0, "data.audioset_train", "must name at least one table")
         _check(
@@ -259,8 +253,7 @@ class AugmentConfig:
         _check(self.mixup_alpha > 0, "augment.mixup_alpha", "must be above 0")
         _fraction(self.time_mask_fraction, "augment.time_mask_fraction")
         _check(0 <= self.mel_mask_bins <= 128, "augment.mel_mask_bins", "must be between 0 and 128")
-        for name in ("roll_step", "time_warp", "time_masks", "mel_masks", "gain"):
-            _check(getattr(self, name) >= 0, f"augment.{name}", "must not be negative")
+        _not_below(0, self, "augment.", "roll_step", "time_warp", "time_masks", "mel_masks", "gain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,13 +275,15 @@ class OptimConfig:
     eps: float = 1e-8
     """Epsilon of AdamW, above 0."""
     clip_norm: float = 1.0
-    """Largest norm of all gradients together, above 0; longer gradients are scaled down."""
+    """Largest norm of all gradients together, above 0; gradients of a larger norm are scaled down."""
     rates: dict[str, float] = field(default_factory=dict)
     """Factors on the learning rate by begins of parameters' names, as `{head: 10, encoder.layers.0: 0.1}`."""
 
     def __post_init__(self) -> None:
-        _check(self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0, not below min_lr")
-        _check(self.warmup_steps >= 0, "optim.warmup_steps", "must not be negative")
+        _check(
+            self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0 and not below min_lr"
+        )
+        _not_below(0, self, "optim.", "warmup_steps")
         _check(
             self.cycle_steps == 0 or self.cycle_steps > self.warmup_steps,
             "optim.cycle_steps",
@@ -328,7 +323,7 @@ class TrainConfig:
     compile: bool = False
     """Whether each layer goes through torch.compile, for a GPU; it takes minutes at the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute: `auto` takes a GPU where present."""
+    """Where to compute: `auto` takes a GPU where PyTorch finds any."""
     workers: int = 2
     """Threads that decode or read ahead, 0 or more; they change nothing but speed."""
     seed: int = 0
@@ -341,13 +336,8 @@ class TrainConfig:
     """Last epochs whose weights are averaged into the model, 0 or more; 0 takes the best on validation."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
-            _check(getattr(self, name) >= 1, f"train.{name}", "must be at least 1")
-        _check(
-            self.workers >= 0 and self.average >= 0 and self.fold_seconds >= 0,
-            "train",
-            "workers, average and fold_seconds must not be negative",
-        )
+        _not_below(1, self, "train.", "epochs", "batch", "accumulate", "validate_every", "save_every")
+        _not_below(0, self, "train.", "workers", "average", "fold_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,7 +350,7 @@ class ScoreConfig:
     """Whether a classical baseline is fitted on train and scored beside the model."""
 
     def __post_init__(self) -> None:
-        _check(self.resamples >= 0, "score.resamples", "must not be negative")
+        _not_below(0, self, "score.", "resamples")
 
 
 @dataclass(frozen=True, kw_only=True)

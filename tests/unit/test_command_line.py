@@ -354,6 +354,6 @@ def test_a_setting_of_another_type_is_answered_in_the_users_words(value):
             settings.load("mini", (f"--{name}={value}",))
         except UserError as error:
             refused += 1
-            assert error.exit_code == 2 and name.split(".")[0] in str(error) or "encoder" in name
+            assert (error.exit_code == 2 and name.split(".")[0] in str(error)) or "encoder" in name
             assert not any(word in str(error) for word in LIBRARY_WORDS), str(error)
     assert refused > 20

@@ -33,8 +33,8 @@ from beatline.core.errors import UserError
 from beatline.core.limits import LIMITS
 
 Audio = Path | bytes | BinaryIO | tuple[np.ndarray, int]
-"""A file (never a pipe or a device), its bytes, a binary stream, or `samples.Samples`. The stream may be a
-pipe.
+"""A file, its bytes, a binary stream, or samples with their rate (as `samples.Samples`). A file is never a
+pipe or a device; a stream may be a pipe.
 """
 
 

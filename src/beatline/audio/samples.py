@@ -35,7 +35,7 @@ class Decoded:
     """A clip's audio and what it was before."""
 
     samples: np.ndarray
-    """16 kHz mono, `(samples,)` int16, at least one sample."""
+    """16 kHz mono, `(samples,)` int16, not empty."""
     rate_in: int
     """Sample rate of the source, Hz."""
     channels_in: int

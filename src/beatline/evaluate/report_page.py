@@ -47,7 +47,7 @@ HEADLINES = {
     "mAP": Headline("mAP", 100, "mean over labels of the average precision"),
     "mean_auc": Headline("Mean AUC", 100, "mean over labels of the area under the ROC curve"),
     "d_prime": Headline("d′", 1, "the mean AUC as a distance of two normal distributions"),
-    "top1_hit_rate": Headline("Top-1 hit rate", 100, "clips whose highest score is of a label they have"),
+    "top1_hit_rate": Headline("Top-1 hit rate", 100, "clips whose highest score is among their labels"),
     "mean_acc": Headline(
         "mean_acc",
         100,
@@ -239,9 +239,9 @@ def confusion(p: Predictions) -> dict[str, Any]:
 def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What is scored on the clips of each label, both `(true labels, scored labels)`.
 
-    First the mean score. For the label itself it is over its clips. For another label it is over those of the
-    clips that do not have that label (NaN where there is none). Second the number of the clips where that
-    other label has the highest score of all without being there.
+    First the mean score: of the label itself over its clips; of another label over those of its clips that
+    lack the other (NaN where there is no such clip). Second the number of the clips where that other label
+    has the highest score of all without being there.
     """
     true = targets.astype(np.float32)
     absent = (~targets).astype(np.float32)

@@ -87,8 +87,7 @@ def download(
 ) -> str:
     """SHA-256 of the file, which is now at `target`.
 
-    What an earlier run left is continued where it is of the same file. The server's ETag, its date or the
-    known hash can tell that.
+    What an earlier run left is continued where ETag, date or known hash can tell that the file is the same.
 
     Args:
         size: Length in bytes, where known.

@@ -1,12 +1,12 @@
-"""What a CPU needs of its own: fast products in float32, and free memory given back. Each CPU uses the
-library that has the full rate there. That is MKL on Intel's CPUs and on those with AVX2 alone, oneDNN on all
-others.
+"""What a CPU needs of its own: products in float32 by the library that is fastest there, free memory given
+back.
 
-Outside the straight line. PyTorch carries both and always asks MKL. MKL has no AVX-512 for CPUs of other
-makers, and reaches half of oneDNN's rate there. On Intel's CPUs oneDNN reaches less than MKL. For a weight's
-gradient it reaches a third to two thirds of MKL's rate (`benchmarks/roofline.py`). An AMD with AVX2 behaves
-like Intel's. MKL's bits of a row depend on how many rows there are, oneDNN's do not. So oneDNN is asked
-everywhere that a clip's scores must not depend on the clips beside it (`steady_product`).
+Outside the straight line. MKL is fastest on Intel's CPUs and on those with AVX2 alone, oneDNN on all others.
+PyTorch carries both and always asks MKL. MKL has no AVX-512 for CPUs of other makers and reaches half of
+oneDNN's rate there. On Intel's CPUs, oneDNN reaches less than MKL, and a third to two thirds of its rate
+for a weight's gradient (`benchmarks/roofline.py`). So it is on an AMD with AVX2. MKL's bits of a row depend
+on how many rows there are, oneDNN's do not. Where a clip's scores must not depend on its neighbours, oneDNN
+is asked everywhere (`steady_product`).
 """
 
 import ctypes
@@ -33,11 +33,11 @@ def on_cpu_in_float32(tensor: Tensor) -> bool:
 
 
 def keep_gpu_exact() -> None:
-    """Keeps products and convolutions in float32 on a GPU from being rounded to TF32, as the filter bank's
-    would be wrong. Leaves attention to one kernel in training and after it.
+    """Keeps a GPU's products and convolutions in float32 from TF32, and cuDNN from attention, for the whole
+    process.
 
-    For the whole process. PyTorch prefers cuDNN's attention on newer GPUs where nothing is trained. That
-    attention prepares itself for every new length.
+    Rounded to TF32, the filter bank would be wrong. PyTorch prefers cuDNN's attention on newer GPUs where
+    nothing is trained; it prepares itself for every new length.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

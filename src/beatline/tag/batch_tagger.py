@@ -208,8 +208,9 @@ def _source(value: Any, scratch: Path) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    """The samples of what decodes when it is asked for them by name. Audio in Hugging Face's data sets does
-    so since version 4.
+    """The samples of a value that decodes when asked for them by name.
+
+    Audio in Hugging Face's data sets has done so since their version 4.
     """
     try:
         return np.asarray(value["array"]), int(value["sampling_rate"])

@@ -63,7 +63,7 @@ def epoch_batches(store: Store, clips: np.ndarray, config: TrainConfig, epoch: i
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's share of one microstep, read but not yet augmented."""
+    """This process's share of a microstep, read but not yet augmented."""
 
     samples: Tensor
     """The clips needed, `(n, width)` int16; n exceeds the rows where a partner belongs to another share."""

@@ -1,7 +1,7 @@
 """Where a run stands, on disk: saved, verified, found again, removed.
 
 In: a loop's state, a tagger, an optimiser. Out: `<run>/train/checkpoints`, of which the last two are kept.
-`<run>/train/epochs` holds the weights of the epochs that the final model may need.
+`<run>/train/epochs` has the weights of those epochs that the final model may need.
 """
 
 import dataclasses

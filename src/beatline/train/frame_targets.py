@@ -23,8 +23,7 @@ def frame_targets(
     """What sounds when: `(frames, labels)` float32, 1 where an event with the label sounds at the middle of
     the frame.
 
-    An event between the middles of two frames counts in the frame that holds its own middle. No event is
-    lost.
+    No event is lost: between the middles of two frames it counts in the frame that holds its own middle.
 
     Args:
         events: Times in seconds from the begin of the first frame; what lies outside of the frames is left

@@ -1,6 +1,4 @@
-"""features -> logits: one regularised linear layer, fitted to its optimum. `baseline` and `probe` share
-it.
-"""
+"""features -> logits: a regularised linear layer, fitted to its optimum, for `baseline` and `probe`."""
 
 from typing import Literal
 

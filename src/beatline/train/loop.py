@@ -1,8 +1,8 @@
-"""batches -> augment -> tagger -> loss -> optimiser step -> checkpoint: one straight loop.
+"""batches -> augment -> tagger -> loss -> optimiser step -> checkpoint: a straight loop.
 
 In: a configuration and a store. Out: `<run>/model`, the fine-tuned tagger, and `<run>/train` with the log and
-the checkpoints. The loop's state is a handful of integers. Everything random is a function of these integers.
-A run killed anywhere and resumed ends with the same bits.
+the checkpoints. The loop's state is a handful of integers; everything random is a function of these. So a
+run killed anywhere and resumed ends with the same bits.
 """
 
 import json
@@ -139,7 +139,7 @@ class Trainer:
         self.term = True
 
     def _leave_if_told(self) -> None:
-        """Ends every process where any was told to stop; all of them come here, and wait for each other."""
+        """Ends every process where any was told to stop; all come here, and wait for each other."""
         if parallel.sum_over_processes(torch.tensor(float(self.term), device=self.device)) > 0:
             raise SystemExit(143)
 

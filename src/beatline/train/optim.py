@@ -1,5 +1,4 @@
-"""loss -> optimiser step: AdamW, its learning rate as a pure function of the step, and its state as plain
-tensors.
+"""loss -> optimiser step: AdamW, its learning rate as a function of the step, its state as plain tensors.
 
 In: parameters with gradients. Out: parameters moved. State goes to and from named tensors, so that a
 checkpoint needs no pickle.
@@ -58,7 +57,7 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[
                 "bad-config",
                 "setting optim.rates",
                 f"no parameter's name begins with {begin}",
-                f"begin with the name of a part ({parts}), then a dot and the part of it",
+                f"begin with a part ({parts}), then a dot and what the part contains",
             )
     return [{"params": parameters, "factor": factor} for factor, parameters in by_factor.items()]
 

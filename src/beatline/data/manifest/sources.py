@@ -286,13 +286,13 @@ def cut(rows: Rows, containers: dict[tuple[int, str], array]) -> int:
     Rows whose file is the excerpt already lose start and end.
 
     A file is the whole recording where its header states more than `LONGER` seconds beyond the clip's length,
-    and more than the clip's start. Up to `EVERY_FILE` files of each folder or tar file are measured, `SPREAD`
-    files of a larger folder, and `FIRST_ROWS` rows of a Parquet file. Where a file is a whole recording, all
+    and more than the clip's start. A folder or tar file has up to `EVERY_FILE` files measured, a larger
+    folder `SPREAD` files, a Parquet file `FIRST_ROWS` rows. Where a file is a whole recording, all
     others are measured too. Rows of HDF5 are excerpts.
 
     Args:
-        containers: By kind and name of a folder or an archive the rows that have audio in it, in the order in
-            which that is fast to read.
+        containers: The rows that have audio in a folder or archive, by its kind and name, in the order
+            that is fast to read.
     """
     return sum(_cut_alike(rows, KINDS[kind], numbers) for (kind, _), numbers in containers.items())
 

@@ -69,9 +69,7 @@ class Clips:
 
 
 def check_one_label(store: Store, clips: np.ndarray) -> None:
-    """Raises `bad-config` for a clip of several labels. A softmax could never give its due to more than one
-    label.
-    """
+    """Raises `bad-config` for a clip of several labels, which a softmax could never all give their due."""
     several = clips[store.label_counts(clips) > 1]
     if len(several):
         cause = (
