@@ -16,3 +16,10 @@ def printable(value: object, instead: str | None = None) -> str:
         letter if letter.isprintable() else instead or letter.encode("unicode_escape").decode()
         for letter in str(value)
     )
+
+
+def megabytes(size: int) -> str:
+    """A size in bytes as people read it: `363 MB`, `4.2 MB`, `12 kB`."""
+    if size < 1_000_000:
+        return f"{size / 1e3:.0f} kB"
+    return f"{size / 1e6:,.{0 if size >= 10_000_000 else 1}f} MB"
