@@ -20,7 +20,6 @@ from beatline.core.console import say
 from beatline.core.errors import UserError
 from beatline.core.text import megabytes
 from beatline.fetch import http, hub, known
-from beatline.fetch.audioset import copy
 
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")
 MOST_BESIDE = 16 << 20  # bytes of a file beside the weights
@@ -130,6 +129,8 @@ def _release(name: str, wanted: _Wanted) -> Path:
         return target
     for source in wanted.sources:
         if (source / target.name).is_file():
+            from beatline.fetch.audioset import copy
+
             copy(source / target.name, target, sha256)
             return target
     remedy = (
@@ -192,6 +193,8 @@ def _from_repository(wanted: _Wanted) -> Path:
         return weights
     for source in (below for given in wanted.sources for below in (given / folder.name, given)):
         if (weights := _weights_in(source, path)) is not None:
+            from beatline.fetch.audioset import copy
+
             beside = [
                 file
                 for file in sorted(source.rglob("*"))
