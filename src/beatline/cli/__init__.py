@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatline.core import system
+from beatline.core import packages, system
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import USAGE, UserError
 from beatline.core.text import did_you_mean
@@ -37,6 +37,7 @@ COMMANDS = {
     "embed": "write embeddings of audio files",
     "probe": "fit a head to labelled clips of your own, on frozen embeddings",
     "calibrate": "learn thresholds, and a temperature with which scores mean probabilities",
+    "models": "list the models that have names, with labels, size, licence and published figures",
     "listen": "tag a microphone or a pipe as the sound comes",
     "serve": "tag audio files sent over HTTP, and show a page",
     "convert": "turn a checkpoint into a beatline model folder or into ESPnet's layout",
@@ -59,10 +60,11 @@ HELP = f"""usage: beatline COMMAND [...]
 
 {chr(10).join(f"  {name:17} {text}" for name, text in COMMANDS.items())}
 
+beatline tag FILE|FOLDER                     tag sound with the box, the model that comes with beatline
+beatline tag FILE|FOLDER --model NAME|PATH   with another; `beatline models` lists names
 beatline run                                 the main job on the embedded real sound
 beatline run as20k --data.audioset DIR --model.init CHECKPOINT
 beatline run FILE.yaml [--SETTING VALUE ...]
-beatline tag FILE|FOLDER --model RUN
 beatline help COMMAND                        every option; or beatline COMMAND --help
 
 --debug shows the whole traceback of an error. Exit codes: 0 done, 2 usage, 3 bad input, 4 damaged file of
@@ -185,23 +187,13 @@ def _run(arguments: list[str], debug: bool) -> int:
         print(f"beatline {__version__}")
         return 0
     try:
-        return _dispatch(arguments)
+        with packages.told(f"beatline {arguments[0]}"):
+            return _dispatch(arguments)
     except UserError as error:
         if debug:
             traceback.print_exc()
         print(f"beatline: {error}", file=sys.stderr)
         return error.exit_code
-    except ModuleNotFoundError as error:  # a light installation, see requirements-onnx.txt
-        if debug or (error.name or "beatline").startswith("beatline"):
-            raise
-        missing = UserError(
-            "missing-package",
-            f"beatline {arguments[0]}",
-            f"{error.name} is not installed",
-            "install beatline with all it depends on: pip install beatline",
-        )
-        print(f"beatline: {missing}", file=sys.stderr)
-        return missing.exit_code
     except KeyboardInterrupt:
         print(
             "beatline: stopped" + ("; the same command goes on from here" if arguments[0] in GOES_ON else ""),

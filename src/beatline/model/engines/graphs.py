@@ -5,10 +5,9 @@ in `RUNTIMES`. The module says how its form is written and run. Imports no torch
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import numpy as np
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
+from beatline.core.packages import is_installed, missing
 from beatline.model.engines.base import Engine, Precision
 from beatline.model.geometry import TOKENS_OF_A_STEP, step_count
 
@@ -78,11 +78,6 @@ def runtime(name: str) -> Runtime:
     return found
 
 
-def is_installed(package: str) -> bool:
-    """Whether a package can be imported."""
-    return find_spec(package) is not None
-
-
 class GraphEngine(Engine):
     """An exported folder on a runtime; see `export`. Whether the folder is whole is for `load_export` to say.
 
@@ -104,12 +99,7 @@ class GraphEngine(Engine):
                 remedy,
             )
         if not is_installed(chosen.runner):
-            raise UserError(
-                "missing-package",
-                f"engine {name}",
-                f"{chosen.runner} is not installed",
-                "pip install 'beatline[export]'",
-            )
+            raise missing(f"engine {name}", chosen.runner)
         super().__init__()
         self.name = name
         self.file = there[0]
@@ -126,6 +116,21 @@ class GraphEngine(Engine):
         got = self._call(padded, lengths, names)
         steps = step_count(waveforms.shape[1])  # without those of the padding
         return [*got[:3], got[3][:, : TOKENS_OF_A_STEP * steps], got[4][:, :steps]] if len(got) > 3 else got
+
+
+def graph_beside_weights(source: Path, names: Iterable[str], precision: Precision) -> str | None:
+    """The first of these runtimes that is installed and runs what lies beside the weights of a model folder.
+
+    Args:
+        names: Of `RUNTIMES`.
+    """
+    for name in names:
+        form = runtime(name)
+        if is_installed(form.runner) and any(
+            (source / file).exists() for file in form.reads.get(precision, ())
+        ):
+            return name
+    return None
 
 
 def is_export(source: Path) -> bool:
