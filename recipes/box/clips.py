@@ -1,7 +1,7 @@
 """a package's sound files -> clips of 4 s.
 
-In: an unpacked package. Out: `<name>.wav`, its clips end to end, `<name>.csv`, a row for each clip, and
-`<name>.npz`, the prints of its recordings. Long files are cut; short takes stand alone, and once more
+In: an unpacked package. Out: `<name>.train.wav` and `<name>.val.wav`, its clips end to end, `<name>.csv`, a
+row for each clip, and `<name>.npz`, the prints of its recordings. Long files are cut; short takes stand alone, and once more
 repeated and among neighbours of their folder; speech is packed. Whatever is drawn is a function of the
 package and the file.
 """
@@ -21,6 +21,7 @@ from sound import RATE, SAMPLES, faded, finished, generator, print_of, read, rms
 from unpack import AUDIO
 
 SPEECH = re.compile(r"asterisk|/voices?/|/speech/|prompt|/alphabet", re.I)
+SPLITS = ("train", "val")
 COLUMNS = ("clip", "split", "licence", "recordings")
 VALIDATION = 20
 """Of so many families of recordings, those whose names differ by a number, one is for validation."""
@@ -127,9 +128,11 @@ def write(
     rows: list[tuple[str, str, str]],
     prints: dict[str, np.ndarray],
 ) -> None:
-    """Writes the three files of a package, the table last: where it is, all are whole."""
-    samples = np.concatenate(clips) if clips else np.zeros(0, np.int16)
-    soundfile.write(f"{out}.wav", samples, RATE, subtype="PCM_16", format="WAV")
+    """Writes the files of a package, a WAV for each split and the table last: where it is, all are whole."""
+    for split in SPLITS:
+        own = [clip for clip, row in zip(clips, rows, strict=True) if row[0] == split]
+        if own:
+            soundfile.write(f"{out}.{split}.wav", np.concatenate(own), RATE, subtype="PCM_16", format="WAV")
     np.savez(
         f"{out}.npz",
         names=np.array(list(prints), dtype=str),

@@ -33,8 +33,7 @@ def play(soundfont: Path, out: Path, repeats: int = 6, bands: int = 450, drums: 
         samples = _sound(synthesiser, notes)
         if np.abs(samples).max() >= 1e-3:
             made.append(finished(samples, rng))
-            split = "val" if rng.random() < 0.05 else "train"
-            rows.append((split, "MIT", f"fluidr3:{name}"))
+            rows.append(("train", "MIT", f"fluidr3:{name}"))
 
     for repeat in range(repeats):
         for program in range(120):
@@ -144,7 +143,7 @@ def quiet(out: Path, count: int = 600) -> None:
         kind = ("silence", "noise", "noise", "noise", "hum", "click")[number % 6]
         samples = {"silence": _silence, "noise": _noise, "hum": _hum, "click": _click}[kind](rng)
         made.append((np.clip(samples, -1, 1) * 32767).astype(np.int16))
-        rows.append(("val" if number % 20 == 0 else "train", "CC0", f"made:{kind}"))
+        rows.append(("train", "CC0", f"made:{kind}"))
     write(out, made, rows, {})
 
 

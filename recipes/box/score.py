@@ -27,8 +27,12 @@ def rows_of(clips: Path) -> list[dict[str, str]]:
 
 def samples_of(clips: Path) -> np.ndarray:
     """A package's clips, int16 `(clips, 64000)`."""
-    samples, _ = soundfile.read(f"{clips}.wav", dtype="int16")
-    return samples.reshape(-1, SAMPLES)
+    splits = np.array([row["split"] for row in rows_of(clips)])
+    samples = np.empty((len(splits), SAMPLES), np.int16)
+    for split in set(splits.tolist()):
+        read, _ = soundfile.read(f"{clips}.{split}.wav", dtype="int16")
+        samples[splits == split] = read.reshape(-1, SAMPLES)
+    return samples
 
 
 def score(clips: Path, out: Path, wheel: Path) -> None:
@@ -83,6 +87,11 @@ def corpus(
             if not chosen:
                 continue
             rows = rows_of(clips)
+            position: dict[str, int] = {}  # of the next clip in the WAV of its split
+            seconds = []
+            for row in rows:
+                seconds.append(position.get(row["split"], 0) * SAMPLES // RATE)
+                position[row["split"]] = position.get(row["split"], 0) + 1
             with np.load(scored) as arrays:
                 own, vectors = arrays["scores"][chosen], arrays["embeddings"][chosen]
             scores[at : at + len(chosen)] = own
@@ -93,16 +102,16 @@ def corpus(
                 split = "test" if clips.name in unseen else row["split"]
                 heard = np.flatnonzero(maxima > 0.5)
                 labels = heard if len(heard) else [int(maxima.argmax())]
-                seconds = index * SAMPLES // RATE
+                begin = seconds[index]
                 writer.writerow(
                     [
-                        str(Path(f"{clips}.wav").resolve()),
+                        str(Path(f"{clips}.{row['split']}.wav").resolve()),
                         ";".join(mids[label] for label in labels),
                         split,
                         row["clip"],
                         row["recordings"],
-                        seconds,
-                        seconds + SAMPLES // RATE,
+                        begin,
+                        begin + SAMPLES // RATE,
                         row["licence"],
                     ]
                 )
