@@ -328,7 +328,15 @@ class TrainConfig:
     """The training loop."""
 
     objective: str = "clips"
-    """What is trained towards: `clips`, the labels of whole clips."""
+    """What is trained towards: `clips`, the labels of whole clips, or `teacher`, what another model says."""
+    teacher: Path | None = None
+    """Folder of a teacher's table, see docs/distil.md."""
+    teacher_patches: float = 0.5
+    """Weight of the loss of patches beside that of clips, 0 or more, where a teacher scores patches."""
+    teacher_embeddings: float = 1.0
+    """Weight of the error of the teacher's embeddings, 0 or more."""
+    crop_seconds: float = 0.0
+    """Length of a random crop that stands for a clip in training, seconds; 0 takes whole clips."""
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40

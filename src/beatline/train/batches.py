@@ -20,14 +20,38 @@ from beatline.train.augmentation import Augmentation, Change, Mix, Mixing, Rows,
 from beatline.train.draws import NAMED, Draws
 
 
-def read_clips(store: Store, indices: np.ndarray, width: int) -> Tensor:
+def crop_begins(store: Store, indices: np.ndarray, samples: int, hop: int, *key: object) -> np.ndarray:
+    """The first sample of a crop of each clip, `(clips,)` int64: a function of `key` and the clip's id.
+
+    Args:
+        samples: Of a crop; 0 is the whole clip.
+        hop: Begins are multiples of so many samples.
+    """
+    begins = np.zeros(len(indices), np.int64)
+    if samples:
+        for row, index in enumerate(indices):
+            choices = max(0, int(store.lengths[index]) - samples) // hop + 1
+            begins[row] = hop * generator(*key, "crop", store.ids[index]).integers(choices)
+    return begins
+
+
+def read_clips(
+    store: Store, indices: np.ndarray, width: int, begins: np.ndarray | None = None, samples: int = 0
+) -> Tensor:
     """Clips of a store as one zero-padded tensor `(clips, width)` int16, in pinned memory where this process
     computes on a GPU, which then copies meanwhile.
+
+    Args:
+        begins: First sample of each crop, see `crop_begins`.
+        samples: Of a crop; 0 is the whole clip.
     """
     block = torch.zeros(len(indices), width, dtype=torch.int16, pin_memory=torch.cuda.is_initialized())
-    for row, index in zip(block.numpy(), indices, strict=True):
-        samples = tile_short(store.samples(int(index)))
-        row[: len(samples)] = samples
+    for position, (row, index) in enumerate(zip(block.numpy(), indices, strict=True)):
+        clip = store.samples(int(index))
+        if samples and begins is not None:
+            clip = clip[begins[position] : begins[position] + samples]
+        clip = tile_short(clip)
+        row[: len(clip)] = clip
     return block
 
 
@@ -75,6 +99,10 @@ class Batch:
     """Share of the clip itself, `(rows,)` float32; 1 is unmixed."""
     lengths: Tensor
     """Samples after mixing, `(rows,)`."""
+    clips: np.ndarray
+    """Indices into the store of the clips needed, `(n,)`."""
+    begins: np.ndarray
+    """First sample of each that was read, `(n,)`; 0 but for crops."""
     targets: Tensor
     """Soft after mixup, `(rows, labels)` float32."""
     of_waveforms: tuple[Change, ...]
@@ -84,6 +112,12 @@ class Batch:
     ids: tuple[str, ...]
     share: float
     """Rows of this batch over the clips of the whole step."""
+
+    def mixed(self, values: np.ndarray) -> Tensor:
+        """What the clips needed have, `(n, ...)`, as the rows mix it: `(rows, ...)` float32."""
+        of_clips = torch.from_numpy(values)
+        weights = self.weights.view(-1, *[1] * (values.ndim - 1))
+        return torch.lerp(of_clips[self.partners], of_clips[self.rows], weights)
 
 
 def make_batch(
@@ -95,6 +129,8 @@ def make_batch(
     epoch: int,
     number: int,
     rule: int = NAMED,
+    crop: int = 0,
+    crop_hop: int = 1,
 ) -> Batch:
     """Reads the rows `share` of a step's clips, with partners from the whole step, and draws for them.
 
@@ -104,8 +140,10 @@ def make_batch(
         augmentations: In the order in which they apply, see `augment.named`.
         number: The step's number within the epoch.
         rule: Of draws, see `Draws`.
+        crop: Samples of each clip that are read, 0 for all.
+        crop_hop: See `crop_begins`.
     """
-    lengths = tiled_length(store.lengths[clips])
+    lengths = tiled_length(np.minimum(store.lengths[clips], crop) if crop else store.lengths[clips])
     width = int(lengths.max())
     mine = np.arange(len(clips))[share]
     ids = tuple(store.ids[i] for i in clips[mine])
@@ -113,14 +151,17 @@ def make_batch(
     mix, changes = _drawn(augmentations, draws, mine, lengths, frame_count(width))
     needed, found = np.unique(np.concatenate([mine, mix.partners]), return_inverse=True)
     targets = store.targets(clips[needed])
+    begins = crop_begins(store, clips[needed], crop, crop_hop, seed, epoch)
     own, partners = found[: len(mine)], found[len(mine) :]
     weights = mix.weights[:, None]
     return Batch(
-        samples=read_clips(store, clips[needed], width),
+        samples=read_clips(store, clips[needed], width, begins, crop),
         rows=torch.from_numpy(own),
         partners=torch.from_numpy(partners),
         weights=torch.from_numpy(mix.weights.astype(np.float32)),
         lengths=torch.from_numpy(_mixed_lengths(lengths, mine, mix)),
+        clips=clips[needed],
+        begins=begins,
         targets=torch.from_numpy(
             (weights * targets[own] + (1 - weights) * targets[partners]).astype(np.float32)
         ),

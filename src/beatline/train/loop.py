@@ -21,7 +21,7 @@ from beatline.core.errors import UserError
 from beatline.core.threads import in_order
 from beatline.data.store import Store
 from beatline.model.cpu import give_back
-from beatline.model.geometry import MELS, PATCH
+from beatline.model.geometry import MELS, PATCH, SAMPLE_RATE
 from beatline.model.tagger import Tagger
 from beatline.settings import dump_yaml
 from beatline.train import augment, objectives, parallel
@@ -76,7 +76,9 @@ class Trainer:
             f"{len(self.clips)} clips, {config.train.epochs} epochs, {self.total_steps} steps of "
             f"{config.train.batch} on {self.device} -> {config.out / 'model'}",
         )
-        self.tagger = new_tagger(config, store.labels, init).to(self.device)
+        self.tagger = new_tagger(config, store.labels, init)
+        self.objective.extend(self.tagger, fresh=not config.model.init)
+        self.tagger.to(self.device)
         self.optimiser = adamw(self.tagger, config.optim)
         self.rule = NAMED
         self.identity = identity(config, store)
@@ -191,7 +193,16 @@ class Trainer:
             clips = plan[number]
             return [
                 make_batch(
-                    self.store, clips, share, self.augmentations, settings.seed, epoch, number, self.rule
+                    self.store,
+                    clips,
+                    share,
+                    self.augmentations,
+                    settings.seed,
+                    epoch,
+                    number,
+                    self.rule,
+                    round(settings.crop_seconds * SAMPLE_RATE),
+                    self.objective.crop_hop,
                 )
                 for share in shares
                 if len(clips[share])

@@ -27,7 +27,18 @@ class Objective(Protocol):
     best: ClassVar[str]
     """The figure of `validate` whose highest value says which epoch is the best."""
 
+    crop_hop: int
+    """Samples between the begins that a crop of a clip may have."""
+
     def __init__(self, config: Config, store: Store) -> None: ...
+
+    def extend(self, tagger: Tagger, fresh: bool) -> None:
+        """Adds to a new tagger what training needs and the published model does not, as a module `objective`.
+
+        Args:
+            fresh: Whether the head has random weights.
+        """
+        ...
 
     def outputs(
         self, tagger: Tagger, fbank: Tensor, is_padding: Tensor | None, skip: Collection[int]

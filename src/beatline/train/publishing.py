@@ -51,5 +51,7 @@ def publish_model(
         "run_files": {name: artefact.facts_of(config.out / name) for name in RUN_FILES},
     }
     with artefact.publish(config.out / "model", facts) as partial:
-        write_model(partial, checkpoints.mean_of_epochs(epochs), tagger, store.labels, about)
+        weights = checkpoints.mean_of_epochs(epochs)
+        model = {name: tensor for name, tensor in weights.items() if not name.startswith("objective.")}
+        write_model(partial, model, tagger, store.labels, about)
     say("train", f"{config.out / 'model'}: {chosen}")

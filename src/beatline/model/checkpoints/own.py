@@ -134,7 +134,11 @@ def read(folder: Path) -> LoadedTagger:
         source=folder,
         family="beatline",
         config=config,
-        state=load_tensors(folder / WEIGHTS),
+        state={  # a checkpoint of training also has what its objective added
+            name: tensor
+            for name, tensor in load_tensors(folder / WEIGHTS).items()
+            if not name.startswith("objective.")
+        },
         padding=padding,
         about=about,
         labels=labels,

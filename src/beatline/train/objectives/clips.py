@@ -13,6 +13,7 @@ from beatline.data.store import Store
 from beatline.evaluate import ranking
 from beatline.evaluate.predict import score_clips
 from beatline.model.engines.pytorch import TorchEngine
+from beatline.model.geometry import STEP_SAMPLES
 from beatline.model.tagger import Tagger
 from beatline.train import parallel
 from beatline.train.batches import Batch
@@ -23,6 +24,7 @@ class Clips:
     """The labels of each clip as `model.task` takes them: several by a sigmoid, or one by a softmax."""
 
     best = "mAP"
+    crop_hop = STEP_SAMPLES
 
     def __init__(self, config: Config, store: Store) -> None:
         self.store = store
@@ -30,6 +32,9 @@ class Clips:
         self.settings = config.train
         if self.task == "single-label":
             check_one_label(store, np.concatenate([store.splits["train"], store.splits["val"]]))
+
+    def extend(self, tagger: Tagger, fresh: bool) -> None:
+        """Adds nothing."""
 
     def outputs(
         self, tagger: Tagger, fbank: Tensor, is_padding: Tensor | None, skip: Collection[int]
