@@ -292,7 +292,9 @@ class OptimConfig:
     cycle_steps: int = 80_000
     """Length of a cycle of the learning rate, steps, above optim.warmup_steps; 0 is the whole training."""
     weight_decay: float = 0.01
-    """Weight decay of AdamW on every parameter, 0 or more."""
+    """Weight decay of AdamW, 0 or more."""
+    decay_vectors: bool = True
+    """Whether weight decay acts on parameters of one dimension too: biases, norms and gates."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Decays of AdamW's two moments, each 0 or more and below 1."""
     eps: float = 1e-8
@@ -330,17 +332,25 @@ class TrainConfig:
     objective: str = "clips"
     """What is trained towards: `clips`, the labels of whole clips, or `teacher`, what another model says."""
     teacher: Path | None = None
-    """Folder of a teacher's table, see docs/distil.md."""
+    """What the objective `teacher` learns from: a teacher's table, or a model as model.init takes."""
+    teacher_clips: float = 1.0
+    """Weight of the loss of whole clips' scores, 0 or more."""
     teacher_patches: float = 0.5
-    """Weight of the loss of patches beside that of clips, 0 or more, where a teacher scores patches."""
+    """Weight of the loss of patches' scores, 0 or more, where a teacher scores patches."""
     teacher_embeddings: float = 1.0
-    """Weight of the error of the teacher's embeddings, 0 or more."""
-    crop_seconds: float = 0.0
-    """Length of a random crop that stands for a clip in training, seconds; 0 takes whole clips."""
+    """Weight of the error of the teacher's embeddings, 0 or more, where a teacher has them."""
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40
     """Clips of one step, all processes together, at least 1."""
+    crop_seconds: float = 0.0
+    """Length of the random crop of a clip that training takes, seconds, 0.2 or more; 0 is whole clips."""
+    crop_epochs: int = 0
+    """First epochs that take crops, whole clips come after them; 0 is all epochs."""
+    crop_batch: int = 0
+    """Clips of one step that takes crops, at least 1; 0 is train.batch."""
+    balance: float = 0.0
+    """Power of a clip's rarity by which an epoch draws it, 0 to 1; 0 takes each clip once."""
     fold_seconds: float = 0.0
     """Seconds by which ESPnet folds batches: train.batch / (1 + floor(longest clip / seconds)); 0 is off."""
     order: Literal["fresh", "fixed-batches"] = "fresh"
@@ -365,6 +375,8 @@ class TrainConfig:
     """Steps from a checkpoint to the next within an epoch, at least 1; each epoch ends with a checkpoint."""
     average: int = 0
     """Last epochs whose weights are averaged into the model, 0 or more; 0 takes the best on validation."""
+    ema: float = 0.0
+    """Decay of a running mean of the weights, which is validated and published, below 1; 0 is off."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
@@ -374,6 +386,25 @@ class TrainConfig:
             "train",
             "workers, average and fold_seconds must not be negative",
         )
+        for name in ("teacher_clips", "teacher_patches", "teacher_embeddings", "crop_epochs", "crop_batch"):
+            _check(getattr(self, name) >= 0, f"train.{name}", "must not be negative")
+        _check(
+            self.crop_seconds == 0 or self.crop_seconds >= 0.2,
+            "train.crop_seconds",
+            "must be 0, or at least 0.2",
+        )
+        _fraction(self.balance, "train.balance")
+        _check(
+            self.balance == 0 or self.order == "fresh",
+            "train.balance",
+            "draws clips only where order is fresh",
+        )
+        _check(
+            self.objective != "teacher" or self.teacher is not None,
+            "train.teacher",
+            "is not given, and the objective teacher needs a teacher",
+        )
+        _check(0 <= self.ema < 1, "train.ema", "must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

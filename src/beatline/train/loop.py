@@ -26,9 +26,18 @@ from beatline.model.tagger import Tagger
 from beatline.settings import dump_yaml
 from beatline.train import augment, objectives, parallel
 from beatline.train.augmentation import generator
-from beatline.train.batches import Batch, augmented_fbank, epoch_batches, make_batch
+from beatline.train.batches import (
+    Batch,
+    Crop,
+    augmented_fbank,
+    epoch_batches,
+    make_batch,
+    steps_of_epochs,
+    takes_crops,
+)
 from beatline.train.checkpoints import Checkpoints, Loop
 from beatline.train.draws import NAMED, rule_of
+from beatline.train.ema import Ema
 from beatline.train.identity import check_identity, identity
 from beatline.train.observers import JsonLines, Observer, TensorBoard
 from beatline.train.optim import adamw, clip_gradients, learning_rate, set_rate
@@ -67,8 +76,8 @@ class Trainer:
         self.device = pick_device(config.train.device)
         self.clips = store.splits["train"]
         self.validation = store.splits["val"]
-        self.steps_per_epoch = len(epoch_batches(store, self.clips, config.train, 0))
-        self.total_steps = self.steps_per_epoch * config.train.epochs
+        self.steps = steps_of_epochs(store, self.clips, config.train)
+        self.total_steps = sum(self.steps)
         self.objective = objectives.named(config, store)
         self.augmentations = augment.named(config.augment)
         say(
@@ -77,8 +86,9 @@ class Trainer:
             f"{config.train.batch} on {self.device} -> {config.out / 'model'}",
         )
         self.tagger = new_tagger(config, store.labels, init)
-        self.objective.extend(self.tagger, fresh=not config.model.init)
+        self.objective.begin(self.tagger, is_new=config.model.init is None)
         self.tagger.to(self.device)
+        self.ema = Ema(self.tagger, config.train.ema)
         self.optimiser = adamw(self.tagger, config.optim)
         self.rule = NAMED
         self.identity = identity(config, store)
@@ -127,7 +137,7 @@ class Trainer:
             self.loop = saved.loop
             self.rule = rule_of(saved.identity)
             self.identity = identity(self.config, self.store, self.rule)
-            saved.restore(self.tagger, self.optimiser)
+            saved.restore(self.tagger, self.optimiser, self.ema)
         parallel.wait()  # until all have read
         if self.processes.is_first:
             self.log.restore(saved.log if saved else None)
@@ -164,7 +174,7 @@ class Trainer:
                     self._tell("step", self.loop.epoch, {"loss": loss, "lr": rate, "grad_norm": norm})
                     advance(1, f"loss {loss:.4f}")
                     artefact.checkpoint_hook("step")
-                    if self.loop.batch < self.steps_per_epoch:
+                    if self.loop.batch < self.steps[self.loop.epoch]:
                         self._between_steps()
                 seconds = time.monotonic() - started
                 self._end_epoch(float(np.mean(losses)) if losses else float("nan"), clips / seconds)
@@ -189,6 +199,9 @@ class Trainer:
             for part in range(settings.accumulate)
         ]
 
+        samples = round(settings.crop_seconds * SAMPLE_RATE) if takes_crops(settings, epoch) else 0
+        crop = Crop(samples, self.objective.crop_hop)
+
         def make(number: int) -> list[Batch]:
             clips = plan[number]
             return [
@@ -201,8 +214,8 @@ class Trainer:
                     epoch,
                     number,
                     self.rule,
-                    round(settings.crop_seconds * SAMPLE_RATE),
-                    self.objective.crop_hop,
+                    crop,
+                    again=settings.balance > 0,
                 )
                 for share in shares
                 if len(clips[share])
@@ -240,6 +253,7 @@ class Trainer:
         self.optimiser.step()
         self.loop.step += 1
         self.loop.batch += 1
+        self.ema.update(self.loop.step)
         return loss, norm, rate
 
     def _backward(self, batch: Batch, part: int, skip: set[int]) -> torch.Tensor:
@@ -291,7 +305,8 @@ class Trainer:
             self.loop.best_epoch = epoch
         if self.processes.is_first:
             if epoch in self.checkpoints.epochs_needed(self.loop.epoch, self.loop.best_epoch):
-                self.checkpoints.save_epoch(epoch, self.tagger, self.store.labels)
+                with self.ema.in_use():
+                    self.checkpoints.save_epoch(epoch, self.tagger, self.store.labels)
             self.save()
             self._write_speed(epoch, speed)
         if due or is_last:
@@ -305,13 +320,16 @@ class Trainer:
             file.write(line + "\n")
 
     def validate(self) -> dict[str, float]:
-        """The objective's figures on the validation clips."""
-        return self.objective.validate(self.tagger, self.validation, self.processes)
+        """The objective's figures on the validation clips, of the running mean where there is one."""
+        with self.ema.in_use():
+            return self.objective.validate(self.tagger, self.validation, self.processes)
 
     def save(self) -> None:
         """Publishes a checkpoint of this step."""
         mark = self.log.mark()
-        self.checkpoints.save(self.loop, self.tagger, self.optimiser, self.store.labels, mark, self.identity)
+        self.checkpoints.save(
+            self.loop, self.tagger, self.optimiser, self.ema, self.store.labels, mark, self.identity
+        )
 
     def publish_model(self) -> None:
         """Publishes `<out>/model`."""

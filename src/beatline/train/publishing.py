@@ -38,6 +38,8 @@ def publish_model(
         chosen = f"epoch {epochs[0] + 1}, the best on validation"
     else:
         chosen = "the last epoch"
+    if config.train.ema:
+        chosen += f", running mean of the weights by {config.train.ema:g}"
     about = {
         "config": to_dict(config),
         "chosen": chosen,
@@ -51,7 +53,5 @@ def publish_model(
         "run_files": {name: artefact.facts_of(config.out / name) for name in RUN_FILES},
     }
     with artefact.publish(config.out / "model", facts) as partial:
-        weights = checkpoints.mean_of_epochs(epochs)
-        model = {name: tensor for name, tensor in weights.items() if not name.startswith("objective.")}
-        write_model(partial, model, tagger, store.labels, about)
+        write_model(partial, checkpoints.mean_of_epochs(epochs), tagger, store.labels, about)
     say("train", f"{config.out / 'model'}: {chosen}")

@@ -134,11 +134,7 @@ def read(folder: Path) -> LoadedTagger:
         source=folder,
         family="beatline",
         config=config,
-        state={  # a checkpoint of training also has what its objective added
-            name: tensor
-            for name, tensor in load_tensors(folder / WEIGHTS).items()
-            if not name.startswith("objective.")
-        },
+        state=load_tensors(folder / WEIGHTS),
         padding=padding,
         about=about,
         labels=labels,

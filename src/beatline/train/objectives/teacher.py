@@ -1,9 +1,9 @@
 """Distillation: a teacher's scores of each clip and of its patches, and the teacher's embeddings.
 
-The loss of a clip is the sum of three terms: binary cross-entropy of its logits to the mean of the teacher's
-patch scores; the same of each patch, whose features are the mean of the encoder's steps in it; and the
-squared error of a linear map of these features to the teacher's standardised embeddings. The map is thrown
-away when the model is published.
+The loss of a clip has three terms. Binary cross-entropy compares its scores with the mean of the teacher's
+patches, and each patch's scores with the teacher's; a patch's features are the mean of the encoder's time
+steps in it. The squared error compares a linear map of these features with the teacher's standardised
+embeddings. The map is thrown away when the model is published.
 """
 
 from collections.abc import Collection
@@ -16,109 +16,138 @@ from torch.nn import functional as F
 from beatline.config import Config
 from beatline.core.errors import UserError
 from beatline.data.store import Store
-from beatline.model.geometry import TOKENS_OF_A_STEP
+from beatline.evaluate import ranking
+from beatline.model.geometry import TOKENS_OF_A_STEP, step_count
+from beatline.model.heads.linear import Linear
 from beatline.model.tagger import Tagger
 from beatline.train.augmentation import generator
 from beatline.train.batches import Batch
-from beatline.train.objectives.clips import Clips
-from beatline.train.teacher import TeacherTable
+from beatline.train.objective import ADDED
+from beatline.train.objectives.clips import Clips, known_mean
+from beatline.train.parallel import Processes
+from beatline.train.teacher import TeacherTable, is_table
 
 SCALE = 0.1
-"""On cross-entropies summed over labels, so that they weigh about as much as the embeddings' error."""
+"""On cross-entropies summed over labels: they then weigh about as much as the error of embeddings."""
 SAMPLE = 3000
-"""Clips from which the embeddings' mean and deviation are taken."""
-RARE = 1e-5
-"""Least share that the head's first bias gives a label."""
+"""Clips from which scores' means, and embeddings' means and deviations, are taken."""
+RAREST = 1e-5
+"""The least share of clips that the head's first bias gives a label."""
+HEARD = 0.5
+"""A clip is a positive of a label where the teacher scores a patch above this."""
+POSITIVES = 3
+"""Positives that a label needs to count in validation, where a label has so many."""
 
 
-class Map(nn.Module):
-    """From features to the teacher's standardised embeddings."""
+class Map(nn.Linear):
+    """From the student's features to the teacher's embeddings, standardised by `mean` and `deviation`."""
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, width: int, embeddings: int):
-        super().__init__()
-        self.linear = nn.Linear(width, embeddings)
-        self.register_buffer("mean", torch.zeros(embeddings))
-        self.register_buffer("deviation", torch.ones(embeddings))
+    def __init__(self, width: int, embeddings: np.ndarray, generator: torch.Generator):
+        super().__init__(width, embeddings.shape[1])
+        nn.init.xavier_normal_(self.weight, generator=generator)
+        nn.init.zeros_(self.bias)
+        self.register_buffer("mean", torch.from_numpy(embeddings.mean(0)))
+        self.register_buffer("deviation", torch.from_numpy(embeddings.std(0) + 0.05))
 
 
 class Teacher(Clips):
-    """What `train.teacher` says; judged, as `clips` is, by the store's labels."""
+    """What `train.teacher` says of the clips, the store's labels aside."""
 
     def __init__(self, config: Config, store: Store) -> None:
         super().__init__(config, store)
-        if config.train.teacher is None:
-            raise UserError(
-                "bad-config",
-                "setting train.teacher",
-                "the objective teacher needs a teacher's table",
-                "give its folder with --train.teacher",
-            )
         if self.task != "multi-label":
-            raise UserError(
-                "bad-config", "setting model.task", "the objective teacher knows multi-label only", "leave it out"
-            )
-        self.table = TeacherTable(config.train.teacher, store)
+            cause = "the objective teacher has several labels a clip"
+            raise UserError("bad-config", "setting model.task", cause, "set it to multi-label")
+        given = config.train.teacher or config.out
+        self.table = TeacherTable(given if is_table(given) else config.out / "teacher", store)
         self.crop_hop = self.table.hop
 
-    def extend(self, tagger: Tagger, fresh: bool) -> None:
+    def begin(self, tagger: Tagger, is_new: bool) -> None:
         train = self.store.splits["train"]
         sample = np.sort(generator(self.settings.seed, "teacher").permutation(train)[:SAMPLE])
-        first = np.zeros(len(sample), np.int64)
-        if fresh:
-            means = self.table.scores_of(sample, first, self.table.patches).mean((0, 1))
-            share = torch.from_numpy(means).clamp(RARE, 0.5)
+        if is_new and isinstance(tagger.head, Linear):
+            shares = torch.from_numpy(np.nanmean(self.table.scores(sample), axis=(0, 1)))
             with torch.no_grad():
-                tagger.head.bias.copy_(share.logit())  # type: ignore[union-attr,operator]
-                tagger.head.weight.mul_(0.2)  # type: ignore[union-attr,operator]
-        if self.table.embeddings is None:
-            return
-        embeddings = self.table.embeddings_of(sample, first, self.table.patches)
-        flat = embeddings.reshape(-1, embeddings.shape[2])
-        added = Map(tagger.config.encoder_embed_dim, flat.shape[1])
-        random = torch.Generator().manual_seed(self.settings.seed)
-        with torch.no_grad():
-            nn.init.xavier_normal_(added.linear.weight, generator=random)
-            added.linear.bias.zero_()
-            added.mean.copy_(torch.from_numpy(flat.mean(0)))
-            added.deviation.copy_(torch.from_numpy(flat.std(0) + 0.05))
-        tagger.add_module("objective", added)
-        self.added = added
+                tagger.head.bias.copy_(shares.clamp(RAREST, 0.5).logit())
+                tagger.head.weight.mul_(0.2)
+        if self.table.width and self.settings.teacher_embeddings:
+            embeddings = self.table.embeddings(sample).reshape(-1, self.table.width)
+            embeddings = embeddings[~np.isnan(embeddings).any(1)]
+            random = torch.Generator().manual_seed(self.settings.seed)
+            self.map = Map(tagger.config.encoder_embed_dim, embeddings, random)
+            tagger.add_module(ADDED, self.map)
 
     def outputs(
         self, tagger: Tagger, fbank: Tensor, is_padding: Tensor | None, skip: Collection[int]
     ) -> Tensor:
-        """Logits of the clip and of its patches, with the mapped features behind them where the teacher has
-        embeddings: `(rows, 1 + patches, labels + width)`.
+        """Logits of the clip and of each patch, `(rows, 1 + patches, labels)`; behind them, where the teacher
+        has embeddings, what the map makes of the features.
         """
         tokens = tagger.encoder(fbank, is_padding, skip)
-        clip = tagger.pool(tokens, is_padding).float()
-        steps = tokens.float().unflatten(1, (-1, TOKENS_OF_A_STEP)).mean(dim=2)
-        size = min(self.table.patch_steps, steps.shape[1])
-        patches = steps.unfold(1, size, self.table.hop_steps).mean(dim=3)
-        features = torch.cat([clip[:, None], patches], 1)
+        clip = tagger.pool(tokens, is_padding).float()[:, None]
+        patches = clip
+        if self.table.patch_steps:
+            steps = tokens.float().unflatten(1, (-1, TOKENS_OF_A_STEP)).mean(dim=2)
+            size = min(self.table.patch_steps, steps.shape[1])
+            patches = steps.unfold(1, size, self.table.hop_steps).mean(dim=3)
+        features = torch.cat([clip, patches], 1)
         logits = tagger.logits(features)
-        added = getattr(tagger, "objective", None)
-        if added is None:
+        if not hasattr(tagger, ADDED):
             return logits
         with torch.autocast(features.device.type, enabled=False):
-            return torch.cat([logits, added.linear(features)], 2)
+            return torch.cat([logits, self.map(features)], 2)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        labels = len(self.store.labels)
         count = outputs.shape[1] - 1
-        labels = self.table.scores.shape[2]
-        device = outputs.device
-        first = batch.begins // self.table.hop
-        scores = batch.mixed(self.table.scores_of(batch.clips, first, count)).to(device)
-        whole = F.binary_cross_entropy_with_logits(outputs[:, 0, :labels], scores.mean(1), reduction="none")
-        each = F.binary_cross_entropy_with_logits(outputs[:, 1:, :labels], scores, reduction="none")
-        loss = SCALE * (whole.sum() + self.settings.teacher_patches * each.mean(1).sum())
-        if outputs.shape[2] == labels:
-            return loss
-        added = self.added
-        wanted = batch.mixed(self.table.embeddings_of(batch.clips, first, count)).to(device)
-        wanted = (wanted - added.mean) / added.deviation
-        errors = (outputs[:, 1:, labels:] - wanted).square().mean(dim=(1, 2))
-        return loss + self.settings.teacher_embeddings * errors.sum()
+        scores = batch.mixed(self.table.scores(batch.clips, batch.begins, count)).to(outputs.device)
+        there = ~scores[:, :, 0].isnan()
+        scores = scores.nan_to_num()
+        mean = _mean_of(scores, there)
+        logits = outputs[:, :, :labels]
+        whole = F.binary_cross_entropy_with_logits(logits[:, 0], mean, reduction="none").sum(1)
+        loss = self.settings.teacher_clips * SCALE * (whole * there.any(1)).sum()
+        there = there & self._sounds(batch, count).to(there.device)
+        if self.table.patch_steps:
+            each = F.binary_cross_entropy_with_logits(logits[:, 1:], scores, reduction="none").sum(2)
+            loss = loss + self.settings.teacher_patches * SCALE * _mean_of(each, there).sum()
+        if outputs.shape[2] > labels:
+            wanted = batch.mixed(self.table.embeddings(batch.clips, batch.begins, count)).to(outputs.device)
+            errors = outputs[:, 1:, labels:] - (wanted.nan_to_num() - self.map.mean) / self.map.deviation
+            loss = loss + self.settings.teacher_embeddings * _mean_of(errors.square().mean(2), there).sum()
+        return loss
+
+    def _sounds(self, batch: Batch, count: int) -> Tensor:
+        """Which patches end within their clip, `(rows, patches)` bool; of a clip shorter than a patch the
+        first.
+        """
+        begins = torch.arange(count) * self.table.hop_steps
+        steps = torch.from_numpy(step_count(batch.lengths.numpy()))[:, None]
+        return (begins + self.table.patch_steps <= steps) | (begins == 0)
+
+    def validate(self, tagger: Tagger, clips: np.ndarray, processes: Processes) -> dict[str, float]:
+        """Against the teacher: mAP over labels with `POSITIVES` clips above `HEARD` and their number, the
+        correlation of scores, and the share of clips whose top label is the same.
+        """
+        mine = self.scores(tagger, clips, processes)
+        patches = self.table.scores(clips)
+        means, heard = np.nanmean(patches, axis=1), np.nanmax(patches, axis=1) > HEARD
+        counts = heard.sum(0)
+        known = counts >= max(1, min(POSITIVES, counts.max()))
+        figures = {
+            "correlation": float(np.corrcoef(mine.ravel(), means.ravel())[0, 1]) if mine.std() > 0 else 0.0,
+            "top": float((mine.argmax(1) == means.argmax(1)).mean()),
+            "labels": float(known.sum()),
+        }
+        if not known.any():
+            return {"mAP": 0.0} | figures
+        return {"mAP": known_mean(ranking.average_precision(mine[:, known], heard[:, known]))} | figures
+
+
+def _mean_of(values: Tensor, there: Tensor) -> Tensor:
+    """The mean of values `(rows, patches, ...)` over the patches that are there, `(rows, ...)`; 0 of none."""
+    weights = there.float() / there.sum(1, keepdim=True).clamp(min=1)
+    return (values * weights.view(*weights.shape, *[1] * (values.dim() - 2))).sum(1)
