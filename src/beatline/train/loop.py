@@ -20,7 +20,7 @@ from beatline.core.console import progress, say
 from beatline.core.errors import UserError
 from beatline.core.threads import in_order
 from beatline.data.store import Store
-from beatline.model.cpu import give_back
+from beatline.model.cpu import give_back, keep_memory
 from beatline.model.geometry import MELS, PATCH, SAMPLE_RATE
 from beatline.model.tagger import Tagger
 from beatline.settings import dump_yaml
@@ -89,6 +89,7 @@ class Trainer:
         self.objective.begin(self.tagger, is_new=config.model.init is None)
         self.tagger.to(self.device)
         self.ema = Ema(self.tagger, config.train.ema)
+        self.is_large = sum(parameter.numel() for parameter in self.tagger.parameters()) > LARGE
         self.optimiser = adamw(self.tagger, config.optim)
         self.rule = NAMED
         self.identity = identity(config, store)
@@ -110,6 +111,8 @@ class Trainer:
         if not self.processes.is_first:
             self.observers = []
         self.resume()
+        if self.device.type == "cpu" and not self.is_large:
+            keep_memory()
         if self.processes.is_first:
             artefact.write_atomic(self.config.out / "config.yaml", dump_yaml(self.config))
         previous = signal.signal(signal.SIGTERM, self._on_term)
@@ -230,10 +233,7 @@ class Trainer:
         set_rate(self.optimiser, rate)
         self.tagger.train()
         self.optimiser.zero_grad()
-        if (
-            self.device.type == "cpu"
-            and sum(parameter.numel() for parameter in self.tagger.parameters()) > LARGE
-        ):
+        if self.device.type == "cpu" and self.is_large:
             give_back()
         total = torch.zeros((), device=self.device)
         for part, batch in enumerate(batches):

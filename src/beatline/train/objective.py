@@ -38,6 +38,10 @@ class Objective:
     crop_hop: int = STEP_SAMPLES
     """A crop of a clip begins at a multiple of so many samples."""
 
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raises `bad-config` for settings that do not suit, before anything is prepared."""
+
     def __init__(self, config: Config, store: Store) -> None:
         raise NotImplementedError
 

@@ -56,13 +56,21 @@ class Map(nn.Linear):
 class Teacher(Clips):
     """What `train.teacher` says of the clips, the store's labels aside."""
 
-    def __init__(self, config: Config, store: Store) -> None:
-        super().__init__(config, store)
-        if self.task != "multi-label":
+    @classmethod
+    def check(cls, config: Config) -> None:
+        if config.train.teacher is None:
+            cause = "the objective teacher needs a teacher, and none is given"
+            remedy = "give a model, or the folder of a teacher's table"
+            raise UserError("bad-config", "setting train.teacher", cause, remedy)
+        if config.model.task != "multi-label":
             cause = "the objective teacher has several labels a clip"
             raise UserError("bad-config", "setting model.task", cause, "set it to multi-label")
-        given = config.train.teacher or config.out
-        self.table = TeacherTable(given if is_table(given) else config.out / "teacher", store)
+
+    def __init__(self, config: Config, store: Store) -> None:
+        super().__init__(config, store)
+        given = config.train.teacher
+        made = config.out / "teacher"
+        self.table = TeacherTable(given if given is not None and is_table(given) else made, store)
         self.crop_hop = self.table.hop
 
     def begin(self, tagger: Tagger, is_new: bool) -> None:
