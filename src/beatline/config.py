@@ -148,6 +148,8 @@ class DataConfig:
     """Shortest training or validation clip, seconds, below data.max_seconds; shorter clips are rejected."""
     max_seconds: float = 12.0
     """Longest training or validation clip, and window of longer test clips, seconds."""
+    unlabelled: bool = False
+    """Whether clips without a label are kept: negatives of every label, or what a teacher alone knows."""
     strict: bool = False
     """Whether rejected inputs are an error (exit code 3), once everything else is prepared."""
 
@@ -269,7 +271,9 @@ class OptimConfig:
     cycle_steps: int = 80_000
     """Length of a cycle of the learning rate, steps, above optim.warmup_steps; 0 is the whole training."""
     weight_decay: float = 0.01
-    """Weight decay of AdamW on every parameter, 0 or more."""
+    """Weight decay of AdamW, 0 or more."""
+    decay_vectors: bool = True
+    """Whether weight decay acts on parameters of one dimension too: biases, norms and gates."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Decays of AdamW's two moments, each 0 or more and below 1."""
     eps: float = 1e-8
@@ -305,11 +309,27 @@ class TrainConfig:
     """The training loop."""
 
     objective: str = "clips"
-    """What is trained towards: `clips`, the labels of whole clips."""
+    """What is trained towards: `clips`, the labels of whole clips, or `teacher`, what another model says."""
+    teacher: Path | None = None
+    """What the objective `teacher` learns from: a teacher's table, or a model as model.init takes."""
+    teacher_clips: float = 1.0
+    """Weight of the loss of whole clips' scores, 0 or more."""
+    teacher_patches: float = 0.5
+    """Weight of the loss of patches' scores, 0 or more, where a teacher scores patches."""
+    teacher_embeddings: float = 1.0
+    """Weight of the error of the teacher's embeddings, 0 or more, where a teacher has them."""
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40
-    """Clips of a step, all processes together, at least 1."""
+    """Clips of one step, all processes together, at least 1."""
+    crop_seconds: float = 0.0
+    """Length of the random crop of a clip that training takes, seconds, 0.2 or more; 0 is whole clips."""
+    crop_epochs: int = 0
+    """First epochs that take crops, whole clips come after them; 0 is all epochs."""
+    crop_batch: int = 0
+    """Clips of one step that takes crops, at least 1; 0 is train.batch."""
+    balance: float = 0.0
+    """Power of a clip's rarity by which an epoch draws it, 0 to 1; 0 takes each clip once."""
     fold_seconds: float = 0.0
     """Seconds by which ESPnet folds batches: train.batch / (1 + floor(longest clip / seconds)); 0 is off."""
     order: Literal["fresh", "fixed-batches"] = "fresh"
@@ -320,6 +340,8 @@ class TrainConfig:
     """Arithmetic of the encoder; filter bank, softmax, loss and weights stay float32."""
     recompute: bool = False
     """Whether each layer is computed again for its gradients: less memory, more time, the same bits."""
+    own_attention: bool = False
+    """Whether attention is computed by beatline's own steps: faster on CPUs in bfloat16, other last bits."""
     compile: bool = False
     """Whether each layer goes through torch.compile, for a GPU; it takes minutes at the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -334,10 +356,31 @@ class TrainConfig:
     """Steps from a checkpoint to the next within an epoch, at least 1; each epoch ends with a checkpoint."""
     average: int = 0
     """Last epochs whose weights are averaged into the model, 0 or more; 0 takes the best on validation."""
+    ema: float = 0.0
+    """Decay of a running mean of the weights, which is validated and published, below 1; 0 is off."""
 
     def __post_init__(self) -> None:
-        _not_below(1, self, "train.", "epochs", "batch", "accumulate", "validate_every", "save_every")
-        _not_below(0, self, "train.", "workers", "average", "fold_seconds")
+        for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
+            _check(getattr(self, name) >= 1, f"train.{name}", "must be at least 1")
+        _check(
+            self.workers >= 0 and self.average >= 0 and self.fold_seconds >= 0,
+            "train",
+            "workers, average and fold_seconds must not be negative",
+        )
+        for name in ("teacher_clips", "teacher_patches", "teacher_embeddings", "crop_epochs", "crop_batch"):
+            _check(getattr(self, name) >= 0, f"train.{name}", "must not be negative")
+        _check(
+            self.crop_seconds == 0 or self.crop_seconds >= 0.2,
+            "train.crop_seconds",
+            "must be 0, or at least 0.2",
+        )
+        _fraction(self.balance, "train.balance")
+        _check(
+            self.balance == 0 or self.order == "fresh",
+            "train.balance",
+            "draws clips only where order is fresh",
+        )
+        _check(0 <= self.ema < 1, "train.ema", "must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

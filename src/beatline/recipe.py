@@ -129,6 +129,8 @@ def train(config: Config) -> None:
     from beatline.train.identity import check_identity, identity
     from beatline.train.loop import Trainer
     from beatline.train.start import pick_device
+    from beatline.train.teach import write_table
+    from beatline.train.teacher import is_table
 
     folder = config.out / "model"
     # here they meet: the first may have been preparing
@@ -151,6 +153,17 @@ def train(config: Config) -> None:
             check_identity(config.out, about["identity"], identity(config, clips))
             say("train", f"{folder} is there already")
             return
+        if config.train.teacher and not is_table(config.train.teacher):
+            if processes.is_first:
+                write_table(
+                    checkpoints.locate(config.train.teacher),
+                    clips,
+                    config.out / "teacher",
+                    pick_device(config.train.device),
+                    config.train.precision,
+                    config.train.workers,
+                )
+            parallel.wait()
         Trainer(config, clips, init, processes).run()
 
 

@@ -22,6 +22,7 @@ from beatline.train.augment import AUGMENTATIONS
 from beatline.train.augmentation import Augmentation
 from beatline.train.identity import check_identity, identity
 from beatline.train.loop import Trainer
+from beatline.train.objective import Objective
 from beatline.train.objectives import OBJECTIVES
 from beatline.train.observers import Observer
 from tests.helpers.tiny import tiny, write_data
@@ -50,7 +51,7 @@ class Noise(Augmentation):
         return add
 
 
-class Quiet:
+class Quiet(Objective):
     """Logits near zero."""
 
     best = "calm"

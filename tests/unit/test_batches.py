@@ -16,13 +16,17 @@ from beatline.data.store import Store
 from beatline.model.geometry import frame_count, tile_short, tiled_length
 from beatline.model.tagger import Tagger, initialise_tagger
 from beatline.train import augment
-from beatline.train.augmentation import Augmentation
+from beatline.train.augmentation import Augmentation, generator
 from beatline.train.batches import (
+    COMMON,
+    Crop,
     augmented_fbank,
     augmented_waveforms,
+    drawn_by_rarity,
     epoch_batches,
     make_batch,
     read_clips,
+    steps_of_epochs,
 )
 from beatline.train.draws import NAMED, SHARED
 from tests.helpers.tiny import tiny, write_data
@@ -186,3 +190,66 @@ def test_mixed_clips_are_their_weighted_sum_up_to_the_shorter_end(store):
         mixed = weight * clean[own] + (1 - weight) * clean[partner]
         assert torch.allclose(waveforms[row, :length], mixed[:length], atol=1e-6)
         assert not waveforms[row, length:].any()
+
+
+def test_crops_come_first_in_batches_of_their_own_size(store):
+    clips = store.splits["train"]
+    settings = TrainConfig(batch=2, crop_seconds=0.3, crop_epochs=2, crop_batch=4, epochs=3)
+    assert steps_of_epochs(store, clips, settings) == [2, 2, 4]
+    assert [len(batch) for batch in epoch_batches(store, clips, settings, 1)] == [4, 3]
+    for_all = dataclasses.replace(settings, crop_epochs=0)
+    assert steps_of_epochs(store, clips, for_all) == [2, 2, 2]
+    assert steps_of_epochs(store, clips, TrainConfig(batch=2, epochs=2)) == [4, 4]
+
+
+def test_a_crop_is_a_function_of_seed_epoch_and_clip(store):
+    lengths, crop = np.full(3, 8000), Crop(3200, 160)
+    begins = crop.begins(lengths, 0, 5, names=["a", "b", "c"])
+    assert np.array_equal(begins, crop.begins(lengths, 0, 5, names=["c", "b", "a"])[::-1])
+    assert (begins % 160 == 0).all() and (begins <= 4800).all()
+    many = crop.begins(np.full(2000, 8000), 0, 5, names=[str(i) for i in range(2000)])
+    assert set(many) == set(range(0, 4801, 160))
+    assert not Crop(3200, 160).begins(np.array([3000, 3200, 3300]), 0, 5, names=["a", "b", "c"]).any()
+
+
+class Labelled:
+    """A store of 90 clips of one label, 9 of another, and one without."""
+
+    ids = tuple(map(str, range(100)))
+    label_totals = staticmethod(
+        lambda clips: np.array([(clips < 90).sum(), ((clips >= 90) & (clips < 99)).sum()])
+    )
+    label_sums = staticmethod(lambda values: np.repeat([values[0], values[1], 0.0], [90, 9, 1]))
+
+
+def test_clips_are_drawn_by_their_rarity():
+    clips = np.arange(100)
+    drawn = drawn_by_rarity(Labelled, clips, 1.0, generator(0))
+    assert len(drawn) == 100 and not np.array_equal(drawn, np.sort(drawn))
+    every = 1 / (COMMON + 100)
+    rarity = np.repeat([1 / (COMMON + 90) + every, 1 / (COMMON + 9) + every, every], [90, 9, 1])
+    expected = 100 * rarity / rarity.sum()
+    counts = np.bincount(drawn, minlength=100)
+    assert ((counts == np.floor(expected)) | (counts == np.ceil(expected))).all()
+    mean = np.mean(
+        [np.bincount(drawn_by_rarity(Labelled, clips, 0.5, generator(i)), minlength=100) for i in range(400)],
+        axis=0,
+    )
+    wanted = 100 * rarity**0.5 / (rarity**0.5).sum()
+    assert np.allclose(mean[90:], wanted[90:], atol=0.1) and mean[:90].mean() == pytest.approx(
+        wanted[0], abs=0.01
+    )
+
+
+def test_a_clip_that_comes_again_is_drawn_for_anew(store):
+    clips = np.repeat(store.splits["train"][:1], 4)
+    recipe = augment.named(AugmentConfig(order=("gain",), gain=6.0))
+    whole, one = (
+        make_batch(store, clips, share, recipe, 0, 0, 0, again=True)
+        for share in (slice(None), slice(1, None, 2))
+    )
+    waveforms = augmented_waveforms(whole, CPU)
+    assert len({float(row.abs().max()) for row in waveforms}) == 4
+    assert torch.equal(augmented_waveforms(one, CPU), waveforms[1::2])
+    other = augmented_waveforms(make_batch(store, clips, slice(None), recipe, 0, 0, 1, again=True), CPU)
+    assert not torch.equal(waveforms, other)

@@ -52,6 +52,15 @@ def rates_of(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> dict[s
     return {names[p]: group["lr"] for group in optimiser.param_groups for p in group["params"]}
 
 
+def test_vectors_may_be_spared_weight_decay():
+    model = model_of_parts()
+    spared = adamw(model, OptimConfig(weight_decay=0.1, decay_vectors=False, rates={"head": 2.0}))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    decays = {names[p]: group["weight_decay"] for group in spared.param_groups for p in group["params"]}
+    assert decays == {"body.weight": 0.1, "body.bias": 0, "head.weight": 0.1, "head.bias": 0}
+    assert {g["weight_decay"] for g in adamw(model, OptimConfig(weight_decay=0.1)).param_groups} == {0.1}
+
+
 def test_without_rates_there_is_one_group():
     optimiser = adamw(model_of_parts(), OptimConfig())
     set_rate(optimiser, 0.1)

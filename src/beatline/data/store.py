@@ -149,6 +149,11 @@ class Store:
             self._label_places[np.repeat(chosen, np.diff(self._label_starts))], minlength=len(self.labels)
         )
 
+    def label_sums(self, values: np.ndarray) -> np.ndarray:
+        """The sum of its labels' values for each clip, `(clips,)`, of a value for each label."""
+        clips = np.repeat(np.arange(len(self.ids)), np.diff(self._label_starts))
+        return np.bincount(clips, values[self._label_places], minlength=len(self.ids))
+
     def label_counts(self, indices: np.ndarray) -> np.ndarray:
         """How many labels each of these clips has, `(clips,)`."""
         return np.diff(self._label_starts)[indices]

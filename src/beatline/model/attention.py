@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from beatline.config import EncoderConfig
+from beatline.model.gated import GatedAttention
 from beatline.model.linear import Linear, linear
 
 
@@ -65,6 +66,8 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
         self.dropout = config.attention_dropout
+        self.own_steps = False
+        """Whether training takes `GatedAttention`; the last bits differ."""
         self.gated = config.relative_position_embedding and config.gru_rel_pos
         if self.gated:
             self.gate = nn.Linear(width // self.heads, 8)
@@ -100,6 +103,11 @@ class Attention(nn.Module):
             is_padding: `(batch, tokens)` bool, or None when nothing is padded.
         """
         qkv = self.qkv(tokens)
+        if self.own_steps and self.training and not self.dropout and bias is not None and self.gated:
+            parts = qkv.unflatten(-1, (3, self.heads, -1))
+            of_query = self.gate_values(tokens)
+            own: Tensor = GatedAttention.apply(parts, bias.to(qkv.dtype), of_query.to(qkv.dtype), is_padding)
+            return self.out(own.flatten(2))
         query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         gate = self.gate_values(tokens) if bias is not None and self.gated else None
         dropout = self.dropout if self.training else 0.0

@@ -20,8 +20,12 @@ from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
 from beatline.model.checkpoints.own import WEIGHTS, load_tensors, save_tensors, write_model
 from beatline.model.tagger import Tagger
+from beatline.train.ema import Ema
+from beatline.train.objective import ADDED, without_added
 from beatline.train.optim import load_state_tensors, state_tensors
 
+BESIDE = "objective.safetensors"  # of a checkpoint: what training has and the model has not
+MEAN = "ema.safetensors"
 KEPT = 2  # checkpoints: the last, and its predecessor should the last be damaged
 
 
@@ -48,9 +52,12 @@ class Saved:
     """Mark of the training log, see `RunLog`."""
     identity: dict[str, Any]
 
-    def restore(self, tagger: Tagger, optimiser: torch.optim.Optimizer) -> None:
-        """Puts weights and the optimiser's state back."""
-        tagger.load_state_dict(load_tensors(self.folder / WEIGHTS))
+    def restore(self, tagger: Tagger, optimiser: torch.optim.Optimizer, ema: Ema) -> None:
+        """Puts weights, their running mean and the optimiser's state back."""
+        added = load_tensors(self.folder / BESIDE) if hasattr(tagger, ADDED) else {}
+        tagger.load_state_dict(load_tensors(self.folder / WEIGHTS) | added)
+        if ema.mean:
+            ema.load(load_tensors(self.folder / MEAN))
         load_state_tensors(optimiser, tagger, load_tensors(self.folder / "optimiser.safetensors"))
 
 
@@ -113,6 +120,7 @@ class Checkpoints:
         loop: Loop,
         tagger: Tagger,
         optimiser: torch.optim.Optimizer,
+        ema: Ema,
         labels: LabelSet,
         log: dict[str, Any],
         identity: dict[str, Any],
@@ -120,8 +128,15 @@ class Checkpoints:
         """Publishes a checkpoint and drops checkpoints and epochs no longer needed."""
         about = {"kind": "checkpoint", "step": loop.step, "identity": identity}
         with artefact.publish(self.of_step(loop.step), about) as partial:
-            write_model(partial, tagger.state_dict(), tagger, labels, {"step": loop.step})
+            state = tagger.state_dict()
+            model = without_added(state)
+            write_model(partial, model, tagger, labels, {"step": loop.step})
             artefact.checkpoint_hook("model-written")
+            if len(model) < len(state):
+                added = {name: tensor for name, tensor in state.items() if name not in model}
+                save_tensors(partial / BESIDE, added)
+            if ema.mean:
+                save_tensors(partial / MEAN, ema.mean)
             save_tensors(partial / "optimiser.safetensors", state_tensors(optimiser, tagger))
             (partial / "loop.json").write_text(
                 json.dumps({"loop": dataclasses.asdict(loop), "log": log}) + "\n"
@@ -130,9 +145,9 @@ class Checkpoints:
         artefact.checkpoint_hook("saved")
 
     def save_epoch(self, epoch: int, tagger: Tagger, labels: LabelSet) -> None:
-        """Publishes an epoch's weights."""
+        """Publishes an epoch's weights, without what an objective added."""
         with artefact.publish(self.of_epoch(epoch), {"kind": "model", "epoch": epoch}) as partial:
-            write_model(partial, tagger.state_dict(), tagger, labels, {"epoch": epoch})
+            write_model(partial, without_added(tagger.state_dict()), tagger, labels, {"epoch": epoch})
 
     def mean_of_epochs(self, epochs: list[int]) -> dict[str, Tensor]:
         """The weights of these epochs, averaged.

@@ -20,15 +20,24 @@ from beatline.core.console import progress, say
 from beatline.core.errors import UserError
 from beatline.core.threads import in_order
 from beatline.data.store import Store
-from beatline.model.cpu import give_back
-from beatline.model.geometry import MELS, PATCH
+from beatline.model.cpu import give_back, keep_memory
+from beatline.model.geometry import MELS, PATCH, SAMPLE_RATE
 from beatline.model.tagger import Tagger
 from beatline.settings import dump_yaml
 from beatline.train import augment, objectives, parallel
 from beatline.train.augmentation import generator
-from beatline.train.batches import Batch, augmented_fbank, epoch_batches, make_batch
+from beatline.train.batches import (
+    Batch,
+    Crop,
+    augmented_fbank,
+    epoch_batches,
+    make_batch,
+    steps_of_epochs,
+    takes_crops,
+)
 from beatline.train.checkpoints import Checkpoints, Loop
 from beatline.train.draws import NAMED, rule_of
+from beatline.train.ema import Ema
 from beatline.train.identity import check_identity, identity
 from beatline.train.observers import JsonLines, Observer, TensorBoard
 from beatline.train.optim import adamw, clip_gradients, learning_rate, set_rate
@@ -67,8 +76,8 @@ class Trainer:
         self.device = pick_device(config.train.device)
         self.clips = store.splits["train"]
         self.validation = store.splits["val"]
-        self.steps_per_epoch = len(epoch_batches(store, self.clips, config.train, 0))
-        self.total_steps = self.steps_per_epoch * config.train.epochs
+        self.steps = steps_of_epochs(store, self.clips, config.train)
+        self.total_steps = sum(self.steps)
         self.objective = objectives.named(config, store)
         self.augmentations = augment.named(config.augment)
         say(
@@ -76,7 +85,11 @@ class Trainer:
             f"{len(self.clips)} clips, {config.train.epochs} epochs, {self.total_steps} steps of "
             f"{config.train.batch} on {self.device} -> {config.out / 'model'}",
         )
-        self.tagger = new_tagger(config, store.labels, init).to(self.device)
+        self.tagger = new_tagger(config, store.labels, init)
+        self.objective.begin(self.tagger, is_new=config.model.init is None)
+        self.tagger.to(self.device)
+        self.ema = Ema(self.tagger, config.train.ema)
+        self.is_large = sum(parameter.numel() for parameter in self.tagger.parameters()) > LARGE
         self.optimiser = adamw(self.tagger, config.optim)
         self.rule = NAMED
         self.identity = identity(config, store)
@@ -98,6 +111,8 @@ class Trainer:
         if not self.processes.is_first:
             self.observers = []
         self.resume()
+        if self.device.type == "cpu" and not self.is_large:
+            keep_memory()
         if self.processes.is_first:
             artefact.write_atomic(self.config.out / "config.yaml", dump_yaml(self.config))
         previous = signal.signal(signal.SIGTERM, self._on_term)
@@ -125,7 +140,7 @@ class Trainer:
             self.loop = saved.loop
             self.rule = rule_of(saved.identity)
             self.identity = identity(self.config, self.store, self.rule)
-            saved.restore(self.tagger, self.optimiser)
+            saved.restore(self.tagger, self.optimiser, self.ema)
         parallel.wait()  # until all have read
         if self.processes.is_first:
             self.log.restore(saved.log if saved else None)
@@ -162,7 +177,7 @@ class Trainer:
                     self._tell("step", self.loop.epoch, {"loss": loss, "lr": rate, "grad_norm": norm})
                     advance(1, f"loss {loss:.4f}")
                     artefact.checkpoint_hook("step")
-                    if self.loop.batch < self.steps_per_epoch:
+                    if self.loop.batch < self.steps[self.loop.epoch]:
                         self._between_steps()
                 seconds = time.monotonic() - started
                 self._end_epoch(float(np.mean(losses)) if losses else float("nan"), clips / seconds)
@@ -187,11 +202,23 @@ class Trainer:
             for part in range(settings.accumulate)
         ]
 
+        samples = round(settings.crop_seconds * SAMPLE_RATE) if takes_crops(settings, epoch) else 0
+        crop = Crop(samples, self.objective.crop_hop)
+
         def make(number: int) -> list[Batch]:
             clips = plan[number]
             return [
                 make_batch(
-                    self.store, clips, share, self.augmentations, settings.seed, epoch, number, self.rule
+                    self.store,
+                    clips,
+                    share,
+                    self.augmentations,
+                    settings.seed,
+                    epoch,
+                    number,
+                    self.rule,
+                    crop,
+                    again=settings.balance > 0,
                 )
                 for share in shares
                 if len(clips[share])
@@ -206,10 +233,7 @@ class Trainer:
         set_rate(self.optimiser, rate)
         self.tagger.train()
         self.optimiser.zero_grad()
-        if (
-            self.device.type == "cpu"
-            and sum(parameter.numel() for parameter in self.tagger.parameters()) > LARGE
-        ):
+        if self.device.type == "cpu" and self.is_large:
             give_back()
         total = torch.zeros((), device=self.device)
         for part, batch in enumerate(batches):
@@ -229,6 +253,7 @@ class Trainer:
         self.optimiser.step()
         self.loop.step += 1
         self.loop.batch += 1
+        self.ema.update(self.loop.step)
         return loss, norm, rate
 
     def _backward(self, batch: Batch, part: int, skip: set[int]) -> torch.Tensor:
@@ -280,7 +305,8 @@ class Trainer:
             self.loop.best_epoch = epoch
         if self.processes.is_first:
             if epoch in self.checkpoints.epochs_needed(self.loop.epoch, self.loop.best_epoch):
-                self.checkpoints.save_epoch(epoch, self.tagger, self.store.labels)
+                with self.ema.in_use():
+                    self.checkpoints.save_epoch(epoch, self.tagger, self.store.labels)
             self.save()
             self._write_speed(epoch, speed)
         if due or is_last:
@@ -294,13 +320,16 @@ class Trainer:
             file.write(line + "\n")
 
     def validate(self) -> dict[str, float]:
-        """The objective's figures on the validation clips."""
-        return self.objective.validate(self.tagger, self.validation, self.processes)
+        """The objective's figures on the validation clips, of the running mean where there is one."""
+        with self.ema.in_use():
+            return self.objective.validate(self.tagger, self.validation, self.processes)
 
     def save(self) -> None:
         """Publishes a checkpoint of this step."""
         mark = self.log.mark()
-        self.checkpoints.save(self.loop, self.tagger, self.optimiser, self.store.labels, mark, self.identity)
+        self.checkpoints.save(
+            self.loop, self.tagger, self.optimiser, self.ema, self.store.labels, mark, self.identity
+        )
 
     def publish_model(self) -> None:
         """Publishes `<out>/model`."""

@@ -36,20 +36,24 @@ def learning_rate(step: int, config: OptimConfig, total: int) -> float:
     )
 
 
-def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The parameters in groups of one rate each, for an optimiser. The rate of a group is `factor` times the
-    rate of the schedule.
+def parameter_groups(
+    model: nn.Module, rates: Mapping[str, float], decay_vectors: bool = True
+) -> list[dict[str, Any]]:
+    """The parameters in groups of one rate and one weight decay each, for an optimiser; `factor` is what the
+    group's rate is of the schedule's.
 
     Args:
         rates: Factors by the begin of parameters' names, the longest that fits counts; others have 1.
+        decay_vectors: Whether weight decay acts on parameters of one dimension too.
 
     Raises:
         UserError: `bad-config` for a begin that no parameter's name has.
     """
-    by_factor: dict[float, list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         begin = max((begin for begin in rates if _begins(name, begin)), key=len, default="")
-        by_factor.setdefault(rates.get(begin, 1.0), []).append(parameter)
+        decays = decay_vectors or parameter.dim() > 1
+        groups.setdefault((rates.get(begin, 1.0), decays), []).append(parameter)
     for begin in rates:
         if not any(_begins(name, begin) for name, _ in model.named_parameters()):
             parts = ", ".join(name for name, _ in model.named_children())
@@ -59,7 +63,10 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[
                 f"no parameter's name begins with {begin}",
                 f"begin with a part ({parts}), then a dot and what the part contains",
             )
-    return [{"params": parameters, "factor": factor} for factor, parameters in by_factor.items()]
+    return [
+        {"params": parameters, "factor": factor} | ({} if decays else {"weight_decay": 0.0})
+        for (factor, decays), parameters in groups.items()
+    ]
 
 
 def _begins(name: str, begin: str) -> bool:
@@ -68,11 +75,11 @@ def _begins(name: str, begin: str) -> bool:
 
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters, with one weight decay and the groups of `optim.rates`. AdamW is fused where
-    the device allows that.
+    """AdamW over all parameters in the groups of `parameter_groups`, in its fused form where the device has
+    that form.
     """
     return torch.optim.AdamW(
-        parameter_groups(model, config.rates),
+        parameter_groups(model, config.rates, config.decay_vectors),
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,

@@ -38,6 +38,8 @@ def publish_model(
         chosen = f"epoch {epochs[0] + 1}, the best on validation"
     else:
         chosen = "the last epoch"
+    if config.train.ema:
+        chosen += f", running mean of the weights by {config.train.ema:g}"
     about = {
         "config": to_dict(config),
         "chosen": chosen,

@@ -54,7 +54,7 @@ def check(config: Config) -> None:
     """
     pick_device(config.train.device)
     augment.named(config.augment)
-    find(objectives.OBJECTIVES, config.train.objective, "train.objective")
+    find(objectives.OBJECTIVES, config.train.objective, "train.objective").check(config)
     find(HEADS, config.model.head, "model.head")
     if config.optim.rates and not config.model.init:
         with torch.device("meta"):
@@ -100,6 +100,8 @@ def new_tagger(config: Config, labels: LabelSet, init: Path | None = None) -> Ta
         )
         say("train", f"starting from {loaded.source} ({loaded.family}) {head}")
     tagger.encoder.recompute = config.train.recompute
+    for layer in tagger.encoder.layers:
+        layer.attention.own_steps = config.train.own_attention  # type: ignore[union-attr,assignment]
     if config.train.compile:
         # or kernels are chosen by their speed of the moment, and a resumed run may have other bits
         os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")

@@ -35,7 +35,7 @@ class Clip(NamedTuple):
     path: Path
     """Audio file."""
     labels: tuple[str, ...]
-    """Mids, never empty."""
+    """Mids; none under `data.unlabelled` alone."""
     start: float = 0.0
     """Seconds into the file."""
     end: float | None = None

@@ -22,11 +22,15 @@ from beatline.data.manifest.table import (
     Judge,
     Manifest,
     Sorted,
+    judge_of,
     labels_of,
     overlap,
     read_text,
     sort_rows,
 )
+
+NO_LABEL = ("",)
+"""Clips without a label are divided as if they had a label of their own."""
 
 
 def assemble(
@@ -51,7 +55,7 @@ def assemble(
     """
     rows = rows if isinstance(rows, Rows) else Rows(rows)
     known = known or labels_of(rows)
-    table = sort_rows(rows, known, judge, order)
+    table = sort_rows(rows, known, judge or judge_of(known, data.unlabelled), order)
     splits, val = _splits(table, data, rows)
     check_overlap(table, splits, allow=("val", "test") if data.validation == "inside-eval" else None)
     return Manifest(
@@ -188,7 +192,7 @@ def carve(
             several[name] = tuple(sorted({*several.get(name, labels[first[name]]), *labels[i]}))
 
     def labels_of(name: str) -> tuple[str, ...]:
-        return several.get(name) or labels[first[name]]
+        return several.get(name) or labels[first[name]] or NO_LABEL
 
     total = Counter(label for name in first for label in labels_of(name))
     rank = {

@@ -135,8 +135,12 @@ def sort_rows(
     )
 
 
-def judge_of(labels: LabelSet) -> Judge:
-    """What a label set makes of labels as written."""
+def judge_of(labels: LabelSet, unlabelled: bool = False) -> Judge:
+    """What a label set makes of labels as written.
+
+    Args:
+        unlabelled: Whether there may be no label.
+    """
     spellings = spellings_of(labels)
 
     @lru_cache(1 << 16)
@@ -145,7 +149,7 @@ def judge_of(labels: LabelSet) -> Judge:
         mids = tuple(dict.fromkeys(filter(None, found)))
         if "" in found:
             return mids, ("unknown-label", f"label {written[found.index('')]!r} is not in the label table")
-        return mids, None if mids else ("no-label", "it has no label")
+        return mids, None if mids or unlabelled else ("no-label", "it has no label")
 
     return judge
 

@@ -19,4 +19,6 @@ def named(config: Config, store: Store) -> Objective:
     Raises:
         UserError: `bad-config` for a name that there is not, or clips that do not suit.
     """
-    return find(OBJECTIVES, config.train.objective, "train.objective")(config, store)
+    objective = find(OBJECTIVES, config.train.objective, "train.objective")
+    objective.check(config)
+    return objective(config, store)

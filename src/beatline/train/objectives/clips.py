@@ -16,13 +16,12 @@ from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.tagger import Tagger
 from beatline.train import parallel
 from beatline.train.batches import Batch
+from beatline.train.objective import Objective
 from beatline.train.parallel import Processes
 
 
-class Clips:
-    """The labels of each clip as `model.task` takes them: several by a sigmoid, or a single label by a
-    softmax.
-    """
+class Clips(Objective):
+    """The labels of each clip as `model.task` takes them: several by a sigmoid, or one by a softmax."""
 
     best = "mAP"
 
@@ -45,20 +44,24 @@ class Clips:
         return F.cross_entropy(outputs, targets, reduction="sum")
 
     def validate(self, tagger: Tagger, clips: np.ndarray, processes: Processes) -> dict[str, float]:
-        """mAP, mean AUC and loss in nats, each process scoring a share of the clips."""
+        """mAP, mean AUC and loss in nats."""
+        gathered = self.scores(tagger, clips, processes)
+        targets = self.store.targets(clips)
+        return {
+            "mAP": known_mean(ranking.average_precision(gathered, targets > 0.5)),
+            "mean_auc": known_mean(ranking.roc_auc(gathered, targets > 0.5)),
+            "loss": self._nats(gathered, targets),
+        }
+
+    def scores(self, tagger: Tagger, clips: np.ndarray, processes: Processes) -> np.ndarray:
+        """What the tagger says of clips, `(clips, labels)` float32, each process scoring a share of them."""
         mine = processes.share
         device = next(tagger.parameters()).device
         scores = torch.zeros(len(clips), len(self.store.labels), device=device)
         engine = TorchEngine(tagger, self.store.labels, device, self.settings.precision, bulk=True)
         own = score_clips(engine, self.store, clips[mine], self.settings.workers)
         scores[mine] = torch.from_numpy(own).to(device)
-        gathered = parallel.sum_over_processes(scores).cpu().numpy()
-        targets = self.store.targets(clips)
-        return {
-            "mAP": _known(ranking.average_precision(gathered, targets > 0.5)),
-            "mean_auc": _known(ranking.roc_auc(gathered, targets > 0.5)),
-            "loss": self._nats(gathered, targets),
-        }
+        return parallel.sum_over_processes(scores).cpu().numpy()
 
     def _nats(self, scores: np.ndarray, targets: np.ndarray) -> float:
         """The loss of scores `(clips, labels)`."""
@@ -81,7 +84,7 @@ def check_one_label(store: Store, clips: np.ndarray) -> None:
         )
 
 
-def _known(values: np.ndarray) -> float:
+def known_mean(values: np.ndarray) -> float:
     """The mean over labels that have a figure; 0 where none has, which is no better than any epoch's."""
     mean = ranking.mean_of_known(values)
     return 0.0 if np.isnan(mean) else mean
