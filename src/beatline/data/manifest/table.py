@@ -33,6 +33,19 @@ SPLIT_NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class SharedColumn:
+    """A column that looks like recordings and is not called so."""
+
+    name: str
+    shared: dict[str, int]
+    """Clips of val and of test that share a value with train."""
+    clips: dict[str, int]
+    """Clips of val and of test."""
+    own_splits: bool
+    """Whether the table names splits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The table of clips."""
@@ -59,6 +72,8 @@ class Manifest:
     """Longest clip of train and val."""
     notices: tuple[str, ...] = ()
     """What a careful reader should know before preparing: what was recognised, what an official set lacks."""
+    shared: SharedColumn | None = None
+    """The column, if any, by which train shares recordings with val or test."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,8 @@ class Sorted:
     clips: Sequence[Clip]
     recordings: Sequence[str]
     """Of each clip, as its `recording`: a part of a clip costs less than a clip."""
+    several: dict[int, tuple[str, ...]]
+    """Of each clip whose recording is names joined by `|`, the names."""
     labels: Sequence[tuple[str, ...]]
     """Of each clip, as its `labels`."""
     files: Sequence[tuple[str, str]]
@@ -125,9 +142,13 @@ def sort_rows(
         code, reason = rows.problem(number) or ("", "")
         return Rejected(rows.id(number), code, reason, mids(number), next(iter(rows.splits(number)), ""))
 
+    several = {}
+    if rows.several:
+        several = {i: rows.several[number] for i, number in enumerate(good) if number in rows.several}
     return Sorted(
         clips=View(good, lambda number: rows.clip(number, mids(number))),
         recordings=View(good, rows.recording),
+        several=several,
         labels=View(good, mids),
         files=View(good, rows.file),
         homes=View(good, rows.splits),
