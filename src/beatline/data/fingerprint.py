@@ -157,9 +157,7 @@ def candidates(sketches: np.ndarray) -> np.ndarray:
 
 
 def _votes(sketches: np.ndarray, part: int) -> Iterator[np.ndarray]:
-    """Arrays of int64: for each landmark that two clips share, the pair and its shift in half seconds as a
-    number.
-    """
+    """Arrays of int64: for each landmark that two clips share, the pair and the shift in half seconds."""
     clip, column = np.nonzero((sketches >> np.uint32(28) == part) & (sketches != ABSENT))
     landmarks = sketches[clip, column]
     order = np.argsort(landmarks, kind="stable")
