@@ -3,8 +3,8 @@ the way.
 
 In: 16 kHz int16 samples of a clip at a time. Out: its `contrast` and a `sketch` of 256 bytes; over all
 sketches the pairs worth comparing. The contrast says where the sound stands out in time and frequency.
-Gain drops out of the contrast; coding, resampling and noise leave the strongest peaks; a shift moves all of
-them alike. Time and memory grow with the number of clips, never with its square. NumPy only.
+Gain drops out of the contrast. Coding, resampling and noise leave the strongest peaks. A shift moves all
+peaks alike. Time and memory grow with the number of clips, never with its square. NumPy only.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

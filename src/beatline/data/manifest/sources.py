@@ -9,8 +9,8 @@ seconds, a start by itself also in milliseconds. The extension is any of `signat
 lie below the folder at any depth. They may lie in tar files (also named by a JSON file beside), Parquet or
 HDF5. TSV lists may name files elsewhere.
 
-Where an id is there twice, the kind decides first. The order is a file, a tar member, a row of Parquet, a row
-of HDF5, a file in a TSV. Extensions in the order of `EXTENSIONS` come next, then paths.
+Where an id is there twice, the kind decides first. A file comes before a tar member, then rows of Parquet,
+rows of HDF5, files in a TSV. Extensions in the order of `EXTENSIONS` come next, then paths.
 """
 
 import math
