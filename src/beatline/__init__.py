@@ -61,8 +61,7 @@ ROOMS = {
 }
 """Where a public name is; it is imported when it is first asked for."""
 
-# PyTorch reads this at its first tensor; large tensors then lie in pages of 2 MB where Linux offers such
-# pages
+# PyTorch reads this at its first tensor; large tensors then lie in pages of 2 MB where Linux offers them
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 

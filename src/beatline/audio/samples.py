@@ -2,7 +2,7 @@
 
 In: a `Source`, opened by a module of `decoders` or in memory already (`Samples`), and the stretch wanted.
 Out: `Decoded`, whose samples over 32 768 are the waveform. A file tagged directly and the same clip read
-from a store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded: memory
+from a store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded. Memory
 follows the result, never what a header promises. Imports no torch.
 """
 

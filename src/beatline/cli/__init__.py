@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
-    )  # busy waiting makes two threads slower than one on a shared machine
+    )  # busy waiting makes two threads slower than a single thread on a shared machine
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:

@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-Outside the straight line: every room raises `UserError`; the command line prints it as a line and exits by
-its class. The table `EXIT_CODES` is the whole list of codes. What is not here is a bug and keeps its
+Outside the straight line: every room raises `UserError`. The command line prints the error as a line and
+exits by its class. The table `EXIT_CODES` is the whole list of codes. What is not here is a bug and keeps its
 traceback.
 """
 

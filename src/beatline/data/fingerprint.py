@@ -3,8 +3,8 @@ the way.
 
 In: 16 kHz int16 samples of a clip at a time. Out: its `contrast` and a `sketch` of 256 bytes; over all
 sketches the pairs worth comparing. The contrast says where the sound stands out in time and frequency.
-Gain drops out of the contrast; coding, resampling and noise leave the strongest peaks; a shift moves all of
-them alike. Time and memory grow with the number of clips, never with its square. NumPy only.
+Gain drops out of the contrast. Coding, resampling and noise leave the strongest peaks. A shift moves all
+peaks alike. Time and memory grow with the number of clips, never with its square. NumPy only.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -157,9 +157,7 @@ def candidates(sketches: np.ndarray) -> np.ndarray:
 
 
 def _votes(sketches: np.ndarray, part: int) -> Iterator[np.ndarray]:
-    """Arrays of int64: for each landmark that two clips share, the pair and its shift in half seconds as a
-    number.
-    """
+    """Arrays of int64: for each landmark that two clips share, the pair and the shift in half seconds."""
     clip, column = np.nonzero((sketches >> np.uint32(28) == part) & (sketches != ABSENT))
     landmarks = sketches[clip, column]
     order = np.argsort(landmarks, kind="stable")

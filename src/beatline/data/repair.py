@@ -174,7 +174,7 @@ def _refuse_foreign(folder: Path, names: Iterable[str], own: set[str]) -> None:
 def _recorded_tasks(
     manifest: Manifest, folder: Path, about: dict[str, Any], numbers: Iterable[int], failed: list[UserError]
 ) -> list[shards.ShardTask]:
-    """The tasks of damaged shards, by the ledger's ids. By the manifest a source that is gone since would
+    """The tasks of damaged shards, by the ledger's ids. In the manifest a source that is gone since would
     shift the clips.
     """
     index_of = {clip.id: i for i, clip in enumerate(manifest.clips)}

@@ -1,7 +1,7 @@
 """store -> samples and targets: every clip decoded once, with random access ever after.
 
-In: a folder made by `prepare`. Its shards are raw little-endian int16 at 16 kHz; plain `.npy` arrays say
-where each clip lies and which labels it has; tables are for people. Out: any clip by its index or id. On
+In: a folder made by `prepare`. Its shards are raw little-endian int16 at 16 kHz. Plain `.npy` arrays say
+where each clip lies and which labels it has. Tables are for people. Out: any clip by its index or id. On
 opening, sizes and all small files are checked; a clip's checksum each time it is read. What grows with the
 number of clips is held as arrays, so that two million open in seconds. Imports no torch.
 """

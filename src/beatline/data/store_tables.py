@@ -1,7 +1,7 @@
 """manifest + what became of its clips -> the tables of a store.
 
-In: a `Manifest` and a row of facts for each of its clips, in order. Out: the files beside the shards. Arrays
-by which a reader finds a clip's samples and labels, tables for people, and `ledger.jsonl` with a line per
+In: a `Manifest` and a row of facts for each of its clips, in order. Out: the files beside the shards. By the
+arrays a reader finds a clip's samples and labels. Tables are for people, and `ledger.jsonl` has a line per
 input. The pass over the clips holds numbers and the ids only. Imports no torch.
 """
 
@@ -108,9 +108,7 @@ def write_summary(summary: dict[str, Any], folder: Path) -> None:
 
 
 class _Made:
-    """What a pass over the clips leaves: indices of the good clips, and codes of the others by index in the
-    manifest.
-    """
+    """What a pass over the clips leaves: indices of good clips, and codes of the others by manifest index."""
 
     def __init__(self) -> None:
         self.index, self.length, self.crc = array("q"), array("q"), array("q")

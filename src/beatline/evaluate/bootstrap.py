@@ -12,10 +12,10 @@ import numpy as np
 
 from beatline.evaluate.ranking import Ranking, ap_and_auc, d_prime, mean_of_known, per_label, rank, top1_hits
 
-# resamples at once: 0.6 MB of weights for 20 123 clips, which stays in the cache; more was six times slower
+# resamples at once: 0.6 MB of weights for 20 123 clips stay in the cache; more was six times slower
 BOOTSTRAP_CHUNK = 32
-# fewest positives of a label with an interval of its own: with 8 it held the expected difference in 93 % of
-# simulated cases, with 5 in 88 %, with 3 in 81 %
+# Fewest positives of a label with an interval of its own. With 8 the interval held the expected difference in
+# 93 % of simulated cases. With 5 that was 88 %, with 3 81 %.
 LEAST_POSITIVES = 8
 THREADS = min(8, os.cpu_count() or 1)  # NumPy's kernels run without the interpreter's lock
 

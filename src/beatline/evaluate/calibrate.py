@@ -231,8 +231,8 @@ def reliability(scores: np.ndarray, targets: np.ndarray, task: str) -> np.ndarra
 
 
 def expected_error(bins: np.ndarray) -> float:
-    """Expected calibration error: the mean over scores of how far their bin's mean score lies from its right
-    share.
+    """Expected calibration error: the mean distance, over scores, of their bin's mean score from its share
+    that is right.
 
     Args:
         bins: As `reliability`.

@@ -1,9 +1,9 @@
 """two models -> what tells them apart on the same clips and labels, by figure and by label.
 
 In: two `Predictions`, of runs, or made here by scoring labelled clips with any tagger. Out: a `Comparison`.
-It has the figures of both on the clips and labels that both have, and the differences with their paired
-bootstrap intervals. Copies of AudioSet differ by up to 15 % of their clips. Figures of different clip lists
-say little beside each other. `compare_page` shows what to look at and to listen to.
+It has the figures of both on the clips and labels they share, and the differences with paired bootstrap
+intervals. Copies of AudioSet differ by up to 15 % of their clips. Figures of different clip lists say little
+beside each other. `compare_page` shows what to look at and to listen to.
 """
 
 from collections.abc import Callable, Iterator, Sequence

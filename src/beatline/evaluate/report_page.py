@@ -241,9 +241,9 @@ def confusion(p: Predictions) -> dict[str, Any]:
 def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What is scored on the clips of each label, both `(true labels, scored labels)`.
 
-    First the mean score: of the label itself over its clips; of another label over those of its clips that
-    lack the other (NaN where there is no such clip). Second the number of the clips where that other label
-    has the highest score of all without being there.
+    First the mean score. Of the label itself it is over the label's clips. Of another label it is over those
+    of these clips that lack the other label (NaN without such a clip). Second the number of the clips where
+    that other label has the highest score of all without being there.
     """
     true = targets.astype(np.float32)
     absent = (~targets).astype(np.float32)

@@ -3,8 +3,8 @@
 In: clips wanted. Out: `<id>_<start ms>_<end ms>` as Opus or whatever codec the video has, copied, not encoded
 again. Its edges are those of the codec's packets, 20 ms. And an answer for each clip that has no file. A clip
 with an answer of `PERMANENT` is never asked for again. When YouTube takes us for a robot, everything stops.
-The options of yt-dlp are fixed here: no plugin, no configuration file, no program to run. An id is 11
-characters before it becomes part of an address or a name.
+Options of yt-dlp are fixed here: no plugin, no configuration file, no program to run. An id is 11 characters
+before it becomes part of an address or a name.
 """
 
 import errno

@@ -146,8 +146,8 @@ class Tagger(nn.Module):
         return logits, embeddings, tokens, self._logits_of_each(steps)
 
     def _logits_of_each(self, features: Tensor) -> Tensor:
-        """The head clip by clip on a CPU. There the last bits of a product depend on how many rows are
-        multiplied at once, and a clip's must not.
+        """The head clip by clip on a CPU. There the last bits of a product depend on the number of rows, and
+        a clip's must not.
         """
         return (
             torch.cat([self.logits(clip) for clip in features.split(1)])

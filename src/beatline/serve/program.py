@@ -21,8 +21,8 @@ from beatline.core.errors import UserError
 from beatline.core.limits import ServeLimits
 from beatline.serve.service import Service
 
-# of an answer that the system keeps for a client, twice that on Linux; the rest stays with us, where we see
-# how fast it is taken
+# Of an answer that the system keeps for a client, twice that on Linux. The rest stays with us, where we see
+# how fast it is taken.
 KERNEL_BYTES = 65_536
 # that a client has taken, at least, between the two calls of a transport: three quarters of asyncio's 64 kB
 TAKEN_BYTES = 49_152

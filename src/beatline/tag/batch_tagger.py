@@ -125,7 +125,7 @@ def state_of(model: str, calibrated: bool) -> str:
 
 class BatchTagger:
     """Tags batches that are dictionaries of columns. It is for `map_batches` of Ray Data, `map(batched=True)`
-    of Hugging Face's data sets, and what Spark and Daft make of it.
+    of Hugging Face's data sets, and the like in Spark and Daft.
 
     It pickles as its settings; each process loads the model when it is first called there.
 

@@ -1,9 +1,9 @@
 """What an augmentation is, and what it may draw.
 
-An augmentation turns draws into a change of a batch. The draws are made where the batch is read, by a thread;
-the change is made where the batch is trained on, by its device. Every draw is a pure function of (seed,
-epoch, clip) or (seed, epoch, batch) and of the augmentation's name. So no worker, device, resume or other
-augmentation can change a draw.
+An augmentation turns draws into a change of a batch. A thread makes the draws where the batch is read. The
+device makes the change where the batch is trained on. Every draw is a pure function of (seed, epoch, clip) or
+(seed, epoch, batch) and of the augmentation's name. So no worker, device, resume or other augmentation can
+change a draw.
 """
 
 import hashlib

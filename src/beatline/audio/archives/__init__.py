@@ -1,4 +1,4 @@
-"""audio in an archive -> its bytes: a member of a tar file, a row of a Parquet or an HDF5 file.
+"""audio in an archive -> its bytes: a member of a tar file, a row of Parquet or HDF5.
 
 In: an archive, and the name of a member. Out: `listing` gives the members, `read` an audio file's bytes.
 Nothing is ever unpacked to disk. A name that leaves the archive's own folder, a link or a device is listed

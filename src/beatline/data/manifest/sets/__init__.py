@@ -34,6 +34,6 @@ def data_set(name: str) -> "DataSet":
             "bad-config",
             "setting data.dataset",
             f"there is no data set {name!r}" + (f", did you mean {near}?" if near else ""),
-            f"give one of {', '.join(known)}",
+            f"the known names are {', '.join(known)}",
         )
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").DATA_SET
