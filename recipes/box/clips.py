@@ -1,9 +1,9 @@
 """a package's sound files -> clips of 4 s.
 
-In: an unpacked package. Out: `<name>.train.wav` and `<name>.val.wav`, its clips end to end, `<name>.csv`, a
-row for each clip, and `<name>.npz`, the prints of its recordings. Long files are cut; short takes stand alone, and once more
-repeated and among neighbours of their folder; speech is packed. Whatever is drawn is a function of the
-package and the file.
+In: an unpacked package. Out: `<name>.train.wav` and `<name>.val.wav`, its clips end to end; `<name>.csv`, a
+row for each clip; `<name>.npz`, the prints of its recordings. Long files are cut. Short takes stand alone, and
+once more repeated and among neighbours of their folder. Speech is packed. Whatever is drawn is a function of
+the package and the file.
 """
 
 import csv
@@ -43,7 +43,9 @@ class Cut:
     clips: list[np.ndarray] = field(default_factory=list)
     rows: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def add(self, samples: np.ndarray, rng: np.random.Generator, split: str, names: list[str], lic: str) -> None:
+    def add(
+        self, samples: np.ndarray, rng: np.random.Generator, split: str, names: list[str], lic: str
+    ) -> None:
         self.clips.append(finished(samples, rng))
         self.rows.append((split, lic, "|".join(dict.fromkeys(names))))
 
@@ -136,7 +138,9 @@ def write(
     np.savez(
         f"{out}.npz",
         names=np.array(list(prints), dtype=str),
-        prints=np.stack(list(prints.values())).astype(np.float16) if prints else np.zeros((0, 62, 28), np.float16),
+        prints=np.stack(list(prints.values())).astype(np.float16)
+        if prints
+        else np.zeros((0, 62, 28), np.float16),
     )
     part = Path(f"{out}.csv.part")
     with part.open("w", newline="") as file:

@@ -11,7 +11,38 @@ from clips import write
 from sound import RATE, SAMPLES, finished, generator, print_of
 
 DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)
-BAND = (0, 4, 16, 19, 24, 25, 27, 29, 30, 32, 33, 34, 38, 40, 42, 48, 50, 52, 56, 57, 61, 65, 66, 71, 73, 80, 81, 88, 89, 104)
+BAND = (
+    0,
+    4,
+    16,
+    19,
+    24,
+    25,
+    27,
+    29,
+    30,
+    32,
+    33,
+    34,
+    38,
+    40,
+    42,
+    48,
+    50,
+    52,
+    56,
+    57,
+    61,
+    65,
+    66,
+    71,
+    73,
+    80,
+    81,
+    88,
+    89,
+    104,
+)
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 MINOR = (0, 2, 3, 5, 7, 8, 10)
 Note = tuple[float, int, int, int, int]
@@ -132,6 +163,10 @@ def _drums(rng: np.random.Generator, step: float) -> list[Note]:
     return notes
 
 
+KINDS = ("silence", "noise", "noise", "noise", "hum", "click")
+"""Of clips in which nothing happens, in turn."""
+
+
 def quiet(out: Path, count: int = 600) -> None:
     """Writes clips in which nothing happens: digital silence, noise of several colours, hum, clicks."""
     if Path(f"{out}.csv").exists():
@@ -140,7 +175,7 @@ def quiet(out: Path, count: int = 600) -> None:
     rows = []
     for number in range(count):
         rng = generator("quiet", number)
-        kind = ("silence", "noise", "noise", "noise", "hum", "click")[number % 6]
+        kind = KINDS[number % 6]
         samples = {"silence": _silence, "noise": _noise, "hum": _hum, "click": _click}[kind](rng)
         made.append((np.clip(samples, -1, 1) * 32767).astype(np.int16))
         rows.append(("train", "CC0", f"made:{kind}"))

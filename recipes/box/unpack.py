@@ -66,7 +66,9 @@ def _open_archive(path: Path) -> None:
     else:
         return
     for name, content in inside:
-        if name.lower().endswith(AUDIO) or os.path.basename(name).lower().startswith(("copyright", "license")):
+        if name.lower().endswith(AUDIO) or os.path.basename(name).lower().startswith(
+            ("copyright", "license")
+        ):
             target = Path(f"{path}.x") / name.lstrip("/")
             if ".." not in target.parts:
                 target.parent.mkdir(parents=True, exist_ok=True)
