@@ -38,7 +38,7 @@ def sounding(samples: np.ndarray) -> np.ndarray:
 
 
 def varied(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A clip's sound at 0.8 to 1.25 of its speed, brighter or darker, repeated with gaps until 4 s are full."""
+    """A clip's sound at 0.8 to 1.25 of its speed, brighter or darker, repeated with gaps to fill 4 s."""
     sound = sounding(samples)
     if rng.random() < 0.7:
         speed = float(np.exp(rng.uniform(-0.22, 0.22)))

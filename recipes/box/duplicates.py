@@ -4,6 +4,8 @@ In: the prints of recordings (`sound.print_of`). Out: the recordings to leave ou
 over its sounding frames alone: padding would make all short sounds alike.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 ALIKE = 0.93
@@ -25,10 +27,18 @@ def alike(prints: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         prints: `(recordings, 62, 28)`.
         wanted: Indices.
     """
-    prints = prints.astype(np.float32)
     best = np.zeros(len(prints), np.float32)
+    for own in correlations(prints, wanted):
+        best = np.maximum(best, own)
+    return best
+
+
+def correlations(prints: np.ndarray, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """For each of the wanted its correlation with all, `(recordings,)`; 0 where lengths differ."""
+    prints = prints.astype(np.float32)
     frames = sounding_frames(prints)
     for index in wanted:
+        best = np.zeros(len(prints), np.float32)
         count = max(4, int(frames[index]))
         slack = 2 if count > 8 else 0
         reference = _normal(prints[None, index, slack : count - slack or None])[0]
@@ -38,7 +48,7 @@ def alike(prints: np.ndarray, wanted: np.ndarray) -> np.ndarray:
             part = prints[near, slack + shift : slack + shift + width]
             if part.shape[1] == width:
                 best[near] = np.maximum(best[near], _normal(part) @ reference)
-    return best
+        yield best
 
 
 def _normal(parts: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FREE = re.compile(
-    r"^(cc0.*|cc-?by-?[\d.]+\+?|cc-?by-?sa-?[\d.]+\+?|ccby.*|public[ -]domain.*|pd|expat|mit|x11|zlib|isc|wtfpl.*|"
-    r"unlicen[sc]e|boost.*|bsd.*|artistic-2.*|free-?art.*|lal.*|ofl.*|attribution.*)$",
+    r"^(cc0.*|cc-?by-?[\d.]+\+?|cc-?by-?sa-?[\d.]+\+?|ccby.*|public[ -]domain.*|pd|expat|mit|x11|zlib|isc|"
+    r"wtfpl.*|unlicen[sc]e|boost.*|bsd.*|artistic-2.*|free-?art.*|lal.*|ofl.*|attribution.*)$",
     re.I,
 )
 """Short names of licences under which a recording may teach weights that are shared."""
@@ -69,33 +69,35 @@ def is_free(licence: str) -> bool:
 
 
 def of_file(stanzas: list[Stanza], path: str) -> Stanza | None:
-    """The stanza that holds for an installed path; the last that matches, as the format has it.
+    """The stanza that holds for an installed path; None where none does.
 
-    A glob names a path in the source, which is installed elsewhere: it matches where at least its last folder
-    and name, or a whole file name, agree. The stanza for `*` holds only where no other stanza's file names
-    remain in doubt, see `in_doubt`.
+    A glob names a path in the source, which is installed elsewhere: it matches where its end does. The stanza
+    of which most folders match holds; of equals the last, as the format has it; of none that for `*`.
     """
     best = None
+    depth = 0
     for stanza in stanzas:
-        if any(_matches(glob, path) for glob in stanza.globs):
+        own = max((_depth(glob, path) for glob in stanza.globs), default=0)
+        if own and own >= depth:
             best = stanza
+            depth = own
     if best is not None:
         return best
     general = [stanza for stanza in stanzas if {"*", ""} & set(stanza.globs)]
     return general[-1] if general else None
 
 
-def _matches(glob: str, path: str) -> bool:
+def _depth(glob: str, path: str) -> int:
+    """How many folders and names of a glob's end match a path's end; 0 where it does not match."""
     glob = glob.strip("/")
     if glob in ("", "*") or glob.startswith("debian/"):
-        return False
+        return 0
     path = "/" + path.lstrip("/")
     parts = glob.split("/")
     for begin in range(len(parts)):
         tail = "/".join(parts[begin:])
-        wild = parts[-1] if begin == len(parts) - 1 else ""
-        if wild and begin > 0 and re.fullmatch(r"\*?(\.\w+)?", wild):
+        if begin > 0 and begin == len(parts) - 1 and re.fullmatch(r"\*?(\.\w+)?", tail):
             continue  # `*` or `*.ogg` alone says nothing of which folder
         if fnmatch.fnmatchcase(path, "*/" + tail) or fnmatch.fnmatchcase(path, "*/" + tail + "/*"):
-            return True
-    return False
+            return len(parts) - begin
+    return 0

