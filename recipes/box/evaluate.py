@@ -10,6 +10,7 @@ import csv
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def _map(scores: np.ndarray, targets: np.ndarray) -> float:
     return ranking.mean_of_known(ranking.average_precision(scores, targets))
 
 
-def against_teacher(tagger: beatline.AudioTagger, work: Path, split: str) -> dict[str, float]:
+def against_teacher(tagger: beatline.AudioTagger, work: Path, split: str) -> dict[str, Any]:
     """Agreement with the teacher on a split: mAP of labels that a patch of three clips or more has above 0.5,
     of rare labels alone, correlation of scores, and how often the first label is the same.
     """
@@ -55,7 +56,7 @@ def against_teacher(tagger: beatline.AudioTagger, work: Path, split: str) -> dic
     table = TeacherTable(work / "corpus/teacher", store)
     clips = store.splits[split]
     scores = score_clips(tagger.engine, store, clips, 1)
-    taught = table.scores_of(clips, np.zeros(len(clips), np.int64), table.patches)
+    taught = table.scores(clips)
     targets = taught.max(1) > 0.5
     enough = targets.sum(0) >= 3
     precision = ranking.average_precision(scores[:, enough], targets[:, enough])
@@ -68,6 +69,9 @@ def against_teacher(tagger: beatline.AudioTagger, work: Path, split: str) -> dic
         "rare labels": int(rare.sum()),
         "correlation": float(np.corrcoef(scores.ravel(), means.ravel())[0, 1]),
         "same first label": float((scores.argmax(1) == means.argmax(1)).mean()),
+        "by label": dict(
+            zip(np.array(tagger.labels.names)[enough].tolist(), precision.tolist(), strict=True)
+        ),
     }
 
 
@@ -89,23 +93,31 @@ def speed(tagger: beatline.AudioTagger) -> float:
     return float(np.median(taken))
 
 
+def figures(tagger: beatline.AudioTagger, work: Path | None) -> dict[str, Any]:
+    """All figures of a model; those beside the teacher's where the folder of `make.py` is given."""
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {
+        "mini-audioset test, as it is": mini(tagger),
+        "silence": silence(tagger),
+        "seconds for 10 s on a core": speed(tagger),
+    }
+    if work:
+        found["validation"] = against_teacher(tagger, work, "val")
+        found["unseen packages"] = against_teacher(tagger, work, "test")
+        by_label = found["unseen packages"].pop("by label")
+        found["validation"].pop("by label")
+        found["weakest labels"] = sorted(by_label, key=by_label.__getitem__)[:8]
+    return found
+
+
 def main() -> None:
     """Prints the figures of a model."""
     parser = argparse.ArgumentParser(description="Measures a tagger for the box.")
     parser.add_argument("model")
     parser.add_argument("--work", type=Path, help="folder of make.py, for the figures beside the teacher's")
     given = parser.parse_args()
-    torch.set_num_threads(1)
     tagger = beatline.load(given.model, engine="torch", threads=1)
-    figures: dict[str, object] = {
-        "mini-audioset test, as it is": mini(tagger),
-        "silence": silence(tagger),
-        "seconds for 10 s on a core": speed(tagger),
-    }
-    if given.work:
-        figures["validation"] = against_teacher(tagger, given.work, "val")
-        figures["unseen packages"] = against_teacher(tagger, given.work, "test")
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(figures(tagger, given.work), indent=1))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from beatline.model.geometry import tile_short
 from beatline.train import checkpoints, teach
 from beatline.train.loop import Trainer
 from beatline.train.teacher import TeacherTable
-from tests.e2e.test_resume import assert_same_figures, newest
+from tests.helpers.runs import assert_same_figures, newest
 from tests.helpers.stores import die_at, in_child
 from tests.helpers.teachers import write_table
 from tests.helpers.tiny import arguments, tiny, write_data

@@ -21,6 +21,7 @@ from beatline.train import checkpoints
 from beatline.train import loop as train
 from beatline.train.batches import epoch_batches
 from beatline.train.start import new_tagger
+from tests.helpers.runs import assert_same_figures, newest
 from tests.helpers.stores import die_at, in_child
 from tests.helpers.tiny import arguments, tiny, write_data
 
@@ -50,11 +51,6 @@ def data(tmp_path_factory):
     train.Trainer(again, Store.open(again.store_folder)).run()
     assert result(again.out) == result(reference.out)
     return folder, csv, result(reference.out), points, time.monotonic() - started
-
-
-def newest(out: Path) -> Path:
-    """The last published checkpoint."""
-    return sorted(p for p in (out / "train/checkpoints").glob("step-*") if p.suffix == "")[-1]
 
 
 def result(out: Path) -> dict[str, str]:
@@ -278,15 +274,6 @@ def test_two_processes_have_the_losses_of_one(data, tmp_path):
         assert done.stdout.count(once) == 1, done.stdout
     single, double = (read_log(tmp_path / name / "train/log.jsonl") for name in ("one", "two"))
     assert_same_figures(single, double)
-
-
-def assert_same_figures(one: list[dict], other: list[dict], rel: float = 1e-4) -> None:
-    """The logs of two runs say the same but for rounding."""
-    assert len(one) == len(other) > 6
-    for a, b in zip(one, other, strict=True):
-        assert a.keys() == b.keys() and a["event"] == b["event"]
-        for key in a.keys() - {"event"}:
-            assert b[key] == pytest.approx(a[key], rel=rel, abs=1e-6), (a, b)
 
 
 def test_accumulated_microsteps_have_the_losses_of_a_whole_step(data, tmp_path):

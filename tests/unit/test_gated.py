@@ -33,7 +33,7 @@ def tokens_and_gradients(own: bool, padded: bool, precision: torch.dtype | None 
     if padded:
         weights = weights.masked_fill(is_padding[..., None], 0)
     (tokens.float() * weights).sum().backward()
-    return [tokens * (weights != 0), *(parameter.grad for parameter in encoder.parameters())]
+    return [(tokens * (weights != 0)).detach(), *(parameter.grad for parameter in encoder.parameters())]
 
 
 @pytest.mark.parametrize("padded", [False, True])
