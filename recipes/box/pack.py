@@ -40,8 +40,8 @@ A small BEATs encoder with a linear head. It has {about["parameters"] / 1e6:.1f}
 ## What it learned from
 Its teacher is YAMNet, whose scores and embeddings it repeats; nobody's labels were used. Its sound is freely
 licensed: games, telephone prompts, samples, General MIDI phrases. They are {about["clips"]} clips of 4 s;
-more than half are composed of others. attribution.csv names each package, licence and author. `recipes/box` makes
-all of it again. {about["note"]}
+more than half are composed of others. attribution.csv names each package, licence and author; `recipes/box`
+makes all of it again. {about["note"]}
 
 ## How good it is
 | figure | |
