@@ -21,7 +21,7 @@ done
 
 BEATLINE_VENV=${BEATLINE_BENCH_VENV:-.venv-bench}
 source ./environment.sh
-make_environment
+make_environment train
 python=$venv/bin/python
 want=$(cat benchmarks/peers.txt constraints.txt pyproject.toml bench.sh | cksum)
 if [ "$(cat "$venv/.peers" 2>/dev/null)" != "$want" ]; then

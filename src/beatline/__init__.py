@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beatline.core import system
+from beatline.core import packages, system
 from beatline.core.errors import UserError
 from beatline.core.version import __version__
 
@@ -70,7 +70,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'beatline' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"beatline.{ROOMS[name]}"), name)
+    with packages.told(f"beatline.{name}"):
+        return getattr(import_module(f"beatline.{ROOMS[name]}"), name)
 
 
 def __dir__() -> list[str]:
@@ -119,7 +120,8 @@ def load(
     from beatline.tag.tagger import load as load_tagger
 
     path = checkpoints.locate(source)
-    return load_tagger(path, engine, precision, device, threads, window, hop, merge, parents, head)
+    with packages.told(f"model {source}"):
+        return load_tagger(path, engine, precision, device, threads, window, hop, merge, parents, head)
 
 
 def load_config(name: str, overrides: tuple[str, ...] = ()) -> "Config":
@@ -149,11 +151,12 @@ def load_checkpoint(path: Path | str) -> "Loaded | LoadedTagger":
     Raises:
         UserError: `missing-file`, `bad-checkpoint`, `corrupt-artefact`.
     """
-    from beatline.model.checkpoints.load import load_checkpoint as load
-
     if not isinstance(path, str | Path) or not str(path):
         raise UserError("bad-usage", "no checkpoint", f"{path!r} is no path", "give a file or a folder")
-    return load(path)
+    with packages.told(f"model {path}"):
+        from beatline.model.checkpoints.load import load_checkpoint as load
+
+        return load(path)
 
 
 def run(config: "Config") -> None:

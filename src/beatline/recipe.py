@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from beatline.config import Config, to_dict
-from beatline.core import artefact, remote
+from beatline.core import artefact, packages, remote
 from beatline.core.console import is_first, is_whole, progress, read_log, say, show
 from beatline.core.errors import UserError
 from beatline.data import manifest
@@ -301,8 +301,10 @@ def run(config: Config) -> None:
     """All stages in order; each does only what is missing.
 
     Raises:
-        UserError: `bad-config` at once for what the training to come could not use; as the stages.
+        UserError: `missing-package`, and `bad-config` for what the training to come could not use, before
+            anything is done; as the stages.
     """
+    packages.need("a run", "torch", "tensorboard", "matplotlib")
     if artefact.read_contents(config.out / "model") is None:
         from beatline.train import start
 

@@ -43,8 +43,7 @@ NOTEBOOK = ROOT / "examples/notebook/tag.ipynb"
 
 ELSEWHERE = {
     r"pip install 'beatline\[\w+\]'": "asks a package index; the extra is looked up below",
-    r"pip install -r requirements-onnx.txt && pip install --no-deps \.": "asks a package index; "
-    "examples/light_install.sh does it in an environment of its own",
+    r"pip install \.": "asks a package index: tests/e2e/test_install.py does it in an environment of its own",
     r"\./test\.sh( fast)?( tests/unit/test_events\.py)?": "runs this",
     r"source .venv/bin/activate": "a test has an environment already",
     r"\./run\.sh": "makes an environment, then `beatline run`: tests/e2e/test_main_job.py",

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatline.core import system
+from beatline.core import packages, system
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import USAGE, UserError
 from beatline.core.text import did_you_mean
@@ -185,23 +185,13 @@ def _run(arguments: list[str], debug: bool) -> int:
         print(f"beatline {__version__}")
         return 0
     try:
-        return _dispatch(arguments)
+        with packages.told(f"beatline {arguments[0]}"):
+            return _dispatch(arguments)
     except UserError as error:
         if debug:
             traceback.print_exc()
         print(f"beatline: {error}", file=sys.stderr)
         return error.exit_code
-    except ModuleNotFoundError as error:  # a light installation, see requirements-onnx.txt
-        if debug or (error.name or "beatline").startswith("beatline"):
-            raise
-        missing = UserError(
-            "missing-package",
-            f"beatline {arguments[0]}",
-            f"{error.name} is not installed",
-            "install beatline with all it depends on: pip install beatline",
-        )
-        print(f"beatline: {missing}", file=sys.stderr)
-        return missing.exit_code
     except KeyboardInterrupt:
         print(
             "beatline: stopped" + ("; the same command goes on from here" if arguments[0] in GOES_ON else ""),

@@ -1,7 +1,6 @@
 """`beatline serve`: a tagger over HTTP."""
 
 from argparse import Namespace
-from importlib.util import find_spec
 
 from beatline.cli.options import (
     add_calibrated_option,
@@ -11,7 +10,7 @@ from beatline.cli.options import (
     load_tagger,
 )
 from beatline.cli.parser import Parser, whole
-from beatline.core.errors import UserError
+from beatline.core import packages
 
 
 def parser() -> Parser:
@@ -35,14 +34,7 @@ def parser() -> Parser:
 
 def serve(given: Namespace) -> int:
     """Runs until SIGTERM or Ctrl-C; then 0."""
-    missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            "missing-package",
-            "command serve",
-            f"{missing[0]} is not installed",
-            "pip install 'beatline[serve]'",
-        )
+    packages.need("command serve", "fastapi", "uvicorn", "python_multipart", "prometheus_client")
     from beatline.serve import app, program
 
     return program.run(app.create_app(load_tagger(given)), given.host, given.port)

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from beatline.audio import archives
 from beatline.audio.archives.common import ID_KEYS
+from beatline.core import packages
 from beatline.core.artefact import sha256_file
 from beatline.core.errors import UserError
 from beatline.fetch import http, request
@@ -259,12 +260,7 @@ def package() -> Any:
         import huggingface_hub
         import huggingface_hub.constants  # not there by itself in every order of imports
     except ImportError as error:
-        raise UserError(
-            "missing-package",
-            "cannot ask the Hugging Face Hub",
-            "it needs the package huggingface_hub",
-            "pip install 'beatline[hub]'",
-        ) from error
+        raise packages.missing("cannot ask the Hugging Face Hub", "huggingface_hub") from error
     return huggingface_hub
 
 

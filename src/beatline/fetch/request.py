@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from beatline.core import packages
 from beatline.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,12 +98,7 @@ def _client(policy: Policy) -> "httpx2.Client":
     try:
         import httpx2
     except ImportError as error:
-        raise UserError(
-            "missing-package",
-            "cannot ask the network",
-            "it needs the package httpx2",
-            "pip install 'beatline[download]'",
-        ) from error
+        raise packages.missing("cannot ask the network", "httpx2") from error
     with environment():
         return httpx2.Client(timeout=policy.timeout)
 

@@ -11,13 +11,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from beatline.core import artefact
+from beatline.core import artefact, packages
 from beatline.core.errors import UserError
 from beatline.data.manifest.table import as_text
 from beatline.model.geometry import TOKENS_OF_A_STEP
@@ -53,10 +52,8 @@ def check(folder: Path, form: Form) -> None:
         UserError: `not-writable` for a folder that is there; `missing-package`.
     """
     artefact.refuse_existing(folder)
-    if form == "parquet" and find_spec("pyarrow") is None:
-        raise UserError(
-            "missing-package", "format parquet", "pyarrow is not installed", "pip install 'beatline[data]'"
-        )
+    if form == "parquet":
+        packages.need("format parquet", "pyarrow")
 
 
 def write(

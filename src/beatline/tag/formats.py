@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from beatline.audio.samples import SAMPLE_RATE
-from beatline.core import artefact
+from beatline.core import artefact, packages
 from beatline.core.errors import UserError
 from beatline.core.text import printable
 from beatline.tag.result import Level, Refused, Result, ResultRow
@@ -167,13 +167,9 @@ def parquet(results: Results, choice: Choice, file: BinaryIO) -> None:
     Raises:
         UserError: `missing-package`.
     """
-    try:
+    with packages.told("format parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "missing-package", "format parquet", "pyarrow is not installed", "pip install 'beatline[data]'"
-        ) from error
     types = (
         pyarrow.string(),
         pyarrow.float64(),

@@ -25,11 +25,11 @@ from torch.export import Dim, ExportedProgram
 
 from beatline.audio import media, samples
 from beatline.config import to_dict
-from beatline.core import artefact
+from beatline.core import artefact, packages
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
 from beatline.model.engines.base import Engine, Precision
-from beatline.model.engines.graphs import LABELS, OPSET, RUNTIMES, GraphEngine, is_installed, runtime
+from beatline.model.engines.graphs import LABELS, OPSET, RUNTIMES, GraphEngine, runtime
 from beatline.model.engines.onnx import INT8, ONNX, quantise, quiet_onnxruntime
 from beatline.model.engines.pytorch import TorchEngine
 from beatline.model.geometry import MIN_SAMPLES
@@ -92,14 +92,7 @@ def export(
             whose rule depends on the batch; `disk-full`, `not-writable`.
     """
     form = runtime(to)
-    for package in form.writers:
-        if not is_installed(package):
-            raise UserError(
-                "missing-package",
-                "beatline export",
-                f"{package} is not installed",
-                "pip install 'beatline[export]'",
-            )
+    packages.need("beatline export", *form.writers)
     if int8 and to != "onnx":
         raise UserError(
             "bad-usage",
@@ -202,7 +195,9 @@ def _engines(folder: Path) -> Iterator[Engine]:
     """Every runtime that is installed and takes the folder."""
     for name in RUNTIMES:
         form = runtime(name)
-        if is_installed(form.runner) and any((folder / file).exists() for file in form.reads["float32"]):
+        if packages.is_installed(form.runner) and any(
+            (folder / file).exists() for file in form.reads["float32"]
+        ):
             yield GraphEngine(folder, name)
 
 

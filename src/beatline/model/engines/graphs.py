@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import numpy as np
 from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
+from beatline.core.packages import is_installed, missing
 from beatline.model.engines.base import Engine, Precision
 from beatline.model.geometry import TOKENS_OF_A_STEP, step_count
 
@@ -78,11 +78,6 @@ def runtime(name: str) -> Runtime:
     return found
 
 
-def is_installed(package: str) -> bool:
-    """Whether a package can be imported."""
-    return find_spec(package) is not None
-
-
 class GraphEngine(Engine):
     """An exported folder on a runtime; see `export`. Whether the folder is whole is for `load_export` to say.
 
@@ -104,12 +99,7 @@ class GraphEngine(Engine):
                 remedy,
             )
         if not is_installed(chosen.runner):
-            raise UserError(
-                "missing-package",
-                f"engine {name}",
-                f"{chosen.runner} is not installed",
-                "pip install 'beatline[export]'",
-            )
+            raise missing(f"engine {name}", chosen.runner)
         super().__init__()
         self.name = name
         self.file = there[0]

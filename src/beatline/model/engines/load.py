@@ -10,6 +10,7 @@ from typing import get_args
 
 from beatline.core import artefact
 from beatline.core.errors import UserError
+from beatline.core.packages import is_installed
 from beatline.model.engines import openvino
 from beatline.model.engines.base import Engine, Precision
 from beatline.model.engines.graphs import (
@@ -18,7 +19,6 @@ from beatline.model.engines.graphs import (
     RUNTIMES,
     GraphEngine,
     is_export,
-    is_installed,
     runtime,
 )
 from beatline.model.engines.onnx import INT8, ONNX
