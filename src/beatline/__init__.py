@@ -1,6 +1,6 @@
 """beatline: audio tagging with BEATs.
 
-`beatline.load(model)("bark.mp3")` tags. `load_config` and `run` are the recipe, `load_checkpoint` is the
+`beatline.load()("bark.mp3")` tags. `load_config` and `run` are the recipe, `load_checkpoint` is the
 model in PyTorch. All that stands in `__all__` is public, and typed; the rest is in the rooms. Importing this
 imports no torch.
 """
@@ -79,7 +79,7 @@ def __dir__() -> list[str]:
 
 
 def load(
-    source: Path | str,
+    source: Path | str | None = None,
     engine: str = "auto",
     precision: "Precision" = "float32",
     device: str = "auto",
@@ -90,11 +90,12 @@ def load(
     parents: bool = False,
     head: bool = True,
 ) -> "AudioTagger":
-    """A model, ready to tag: `beatline.load("runs/mini")("bark.mp3").top(3)`.
+    """A model, ready to tag: `beatline.load()("bark.mp3").top(3)`.
 
     Args:
-        source: A run folder, a checkpoint of any family, or an export. `owner/name` on the Hugging Face Hub,
-            and what else `beatline fetch checkpoint` knows, is fetched.
+        source: A run folder, a checkpoint of any family, or an export. A name that `beatline models` lists, or
+            `owner/name` on the Hugging Face Hub, is fetched. None is the box, which comes with beatline and
+            says on standard error, once, what it is.
         engine: `torch`, `onnx` or `openvino`; `auto` is the fastest that is at hand. A checkpoint is exported
             into the user's cache once where an engine needs that.
         precision: `float32`, `bfloat16` or `int8`: of the products.
@@ -120,7 +121,7 @@ def load(
     from beatline.tag.tagger import load as load_tagger
 
     path = checkpoints.locate(source)
-    with packages.told(f"model {source}"):
+    with packages.told(f"model {path if source is None else source}"):
         return load_tagger(path, engine, precision, device, threads, window, hop, merge, parents, head)
 
 

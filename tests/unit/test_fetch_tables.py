@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from beatline.core import ontology
 from beatline.core.errors import UserError
 from beatline.core.labels import audioset as labels
-from beatline.fetch import audioset, checkpoints, http, services
+from beatline.fetch import audioset, checkpoints, http, known
 from tests.helpers.audioset_files import SEGMENTS, WEIGHTS, tables
 from tests.helpers.servers import COMMIT, TOKEN, Server
 
@@ -156,10 +157,11 @@ def hub(server, tmp_path, monkeypatch):
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
         server.address + "/{repo_id}/resolve/{revision}/{filename}",
     )
+    monkeypatch.setitem(known.RELEASE, NAME, replace(known.RELEASE[NAME], sha256=""))
     models = tmp_path / "hub/models"
     for path, content in {
         "lpepino/beats_ckpts/README.md": b"hello",
-        f"Bencr/beats-checkpoints/sub/{NAME}.pt": WEIGHTS,
+        f"camenduru/beats/sub/{NAME}.pt": WEIGHTS,
         "espnet/BEATs-AS20K/exp/config.yaml": b"model: beats\n",
         "espnet/BEATs-AS20K/exp/valid.pth": WEIGHTS,
         "espnet/BEATs-AS20K/big.json": b"x" * 5000,
@@ -203,7 +205,7 @@ def test_a_local_folder_comes_first(hub, tmp_path):
 
 
 def test_a_pinned_hash_that_does_not_match_is_refused_everywhere(hub, tmp_path, monkeypatch):
-    monkeypatch.setitem(services.CHECKPOINTS, NAME, "0" * 64)
+    monkeypatch.setitem(known.RELEASE, NAME, replace(known.RELEASE[NAME], sha256="0" * 64))
     with pytest.raises(UserError, match="SHA-256") as refused:
         get(NAME, tmp_path)
     assert refused.value.code == "hash-mismatch" and names(tmp_path / "checkpoints") == set()
@@ -271,7 +273,7 @@ def test_offline_the_message_says_which_file_to_put_where(tmp_path, monkeypatch)
         get(NAME, tmp_path)
     assert (
         refused.value.code == "no-network"
-        and f"lpepino/beats_ckpts or Bencr/beats-checkpoints on the Hugging Face Hub), put it at "
+        and f"lpepino/beats_ckpts or camenduru/beats or mooneyko/BEATs on the Hugging Face Hub), put it at "
         f"{tmp_path}/checkpoints/{NAME}.pt"
         in str(refused.value)
     )
@@ -299,5 +301,5 @@ def test_an_environment_that_cannot_be_used_is_one_line(tmp_path):
 
 
 def test_unknown_names(tmp_path):
-    with pytest.raises(UserError, match="BEATs_iter3_plus_AS2M"):
+    with pytest.raises(UserError, match=r"did you mean BEATs_iter\d\? `beatline models`"):
         get("BEATs_iter9", tmp_path)

@@ -18,6 +18,7 @@ import numpy as np
 
 from beatline.audio import stream as pcm
 from beatline.audio.decoders import ffmpeg, sndfile
+from beatline.audio.doubts import Doubts
 from beatline.audio.samples import (
     SAMPLE_RATE,
     Decoded,
@@ -67,15 +68,19 @@ def blocks(
     """A recording of any length in blocks of `seconds`, `(samples,)` int16 at 16 kHz, the last block
     shorter. Joined, the blocks are `decode`'s samples.
 
-    Holds little more than one block at a time. The generator's return value is the note of `Decoded`.
+    Holds little more than one block at a time. The generator's return value is the note of `Decoded`, and
+    the clauses of `doubts`.
 
     Raises:
         UserError: as `decode`, but never `too-long`; also after the first blocks.
     """
     with _opened(source) as sound:
         stretch = Stretch(sound, start, end, math.inf)
-        yield from _regrouped(stretch, max(1, round(seconds * SAMPLE_RATE)))
-        return stretch.note
+        doubts = Doubts()
+        for block in _regrouped(stretch, max(1, round(seconds * SAMPLE_RATE))):
+            doubts.hear(block)
+            yield block
+        return "; ".join(filter(None, [stretch.note, *doubts.clauses(sound.rate)]))
 
 
 def _regrouped(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

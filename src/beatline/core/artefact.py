@@ -318,6 +318,12 @@ def difference(facts: dict[str, Any], size: int | None) -> str:
     return "" if size == facts["bytes"] else f"{size} bytes instead of {facts['bytes']}"
 
 
+def remedy(folder: Path) -> str:
+    """How a damaged folder that came with the package is mended; empty for other folders."""
+    came_along = folder.resolve().is_relative_to(Path(__file__).resolve().parents[1])
+    return "install beatline again, or restore the file of a clone with git" if came_along else ""
+
+
 def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
     """The `about` of a published folder's list of contents, after a check of the folder's files against it.
 
@@ -333,7 +339,7 @@ def verify(folder: Path, select: Callable[[str], bool] = lambda name: True) -> d
             "corrupt-artefact",
             f"cannot use {folder / name}",
             cause,
-            f"delete {folder} and run again to make it anew",
+            remedy(folder) or f"delete {folder} and run again to make it anew",
         )
     return parse_contents(contents_file(folder).read_bytes())[0]
 

@@ -32,3 +32,10 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """A remedy: the nearest known word, or what else helps."""
     near = nearest(word, known)
     return f"did you mean {near}?" if near else otherwise
+
+
+def megabytes(size: int) -> str:
+    """A size in bytes as people read it: `363 MB`, `4.2 MB`, `12 kB`."""
+    if size < 1_000_000:
+        return f"{size / 1e3:.0f} kB"
+    return f"{size / 1e6:,.{0 if size >= 10_000_000 else 1}f} MB"

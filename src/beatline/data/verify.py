@@ -99,8 +99,9 @@ def report(checked: Iterable[tuple[str, str, Iterable[tuple[str, str]]]]) -> Non
             "corrupt-artefact",
             f"cannot use {path}{rest}",
             cause,
-            f"`beatline verify {folder} --repair CONFIG` makes a store whole; delete anything else and run "
-            f"its stage again",
+            artefact.remedy(Path(folder))
+            or f"`beatline verify {folder} --repair CONFIG` makes a store whole; delete anything else and "
+            f"run its stage again",
         )
 
 

@@ -1,33 +1,36 @@
 """A model's name -> its path on disk: the release's name, a Hugging Face repository, or a path.
 
-In: what the user named. Out: a path in huggingface_hub's cache, or in a folder of the user's. What is on disk
-comes first, then copies on the Hugging Face Hub. A file that has a known hash must match it. Nothing is
-opened here: `model/checkpoints` reads models. Begin with `locate`.
+In: what the user named, or nothing, which is the box. Out: a path in the package, in huggingface_hub's cache,
+or in a folder of the user's. What is on disk comes first, then copies on the Hugging Face Hub. A file that
+has a known hash must match it. Nothing is opened here: `model/checkpoints` reads models. Begin with `locate`.
 """
 
+import difflib
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from beatline.core import packages
 from beatline.core.artefact import LISTS, FolderLock, sha256_file
 from beatline.core.console import say
 from beatline.core.errors import UserError
-from beatline.fetch import http, hub, services
+from beatline.core.text import megabytes
+from beatline.fetch import http, hub, known
 from beatline.fetch.local import copy
 
-WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")
 MOST_BESIDE = 16 << 20  # bytes of a file beside the weights
 OURS = frozenset(["config.json", "labels.csv", "model.safetensors"])
 """What a repository made by `beatline push` has, beside a list of contents."""
 CALIBRATION = "calibration/"
-FOLDER = Path("checkpoints")
 
 
 def locate(
-    source: Path | str,
+    source: Path | str | None = None,
     target: Path | None = None,
     sources: Sequence[Path] = (),
     policy: http.Policy = http.POLICY,
@@ -35,8 +38,9 @@ def locate(
     """The path of the model that somebody named: a file, or a model folder.
 
     Args:
-        source: A path; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub, or
-            `BEATs_iter3_plus_AS20K` and the like. `hub:` goes before a name that is a path too.
+        source: A path; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub, or a name of
+            `known.py`, such as `beats`. `hub:` goes before a name that is a path too. None is the box, which
+            says once what it is.
         target: Folder into which files go, each resumed and its hash printed. None is huggingface_hub's
             cache; then a source that can be no name comes back as it is.
         sources: Folders to look in before any network, with a target only. A folder may hold a repository's
@@ -46,6 +50,8 @@ def locate(
         UserError: `missing-file`, `bad-usage`, `hash-mismatch`, `busy-folder`; as `hub.listing` and
             `hub.download`.
     """
+    if source is None:
+        return _box_unasked()
     if not isinstance(source, str | Path) or not str(source):
         given = repr(source) if isinstance(source, str) else f"a value of type {type(source).__name__}"
         raise UserError("bad-usage", "no model", f"{given} names none", "give a path or a name")
@@ -54,8 +60,11 @@ def locate(
     parts = name.split("/")
     wanted = _Wanted("/".join(parts[:2]), "/".join(parts[2:]), target, sources if target else (), policy)
     is_path = name == text and (Path(text).exists() or (len(parts) > 1 and Path(parts[0]).exists()))
-    stem = name.removesuffix(".pt")
-    if not is_path and stem in services.CHECKPOINTS:
+    stem = known.ALIASES.get(name, name.removesuffix(".pt"))
+    if not is_path and name == known.BOX:
+        known.box()  # whether it is whole
+        return known.box_folder()
+    if not is_path and stem in known.RELEASE:
         with wanted.locked():
             found = _release(stem, wanted)
     elif not is_path and hub.is_repository(wanted.repository) and hub.is_plain(wanted.path or "weights"):
@@ -72,9 +81,28 @@ def locate(
             "missing-file",
             f"checkpoint {text!r}",
             "there is no such file, and it is no known name",
-            f"known: {', '.join(services.CHECKPOINTS)}; or hub:owner/name on the Hugging Face Hub",
+            f"{_nearest(text)}`beatline models` lists what is known; or name hub:owner/name on the Hugging "
+            f"Face Hub",
         )
     return found if target is None else _checked(found)
+
+
+def _nearest(name: str) -> str:
+    """A question with the known name nearest to this name, or nothing."""
+    near = difflib.get_close_matches(name, [known.BOX, *known.ALIASES, *known.RELEASE], n=1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+@cache
+def _box_unasked() -> Path:
+    """The box, where no model was named; it says so once."""
+    box = known.box()
+    print(
+        f"beatline: no --model is named: the box answers ({box.labels} labels, {megabytes(box.size or 0)}"
+        f"{box.figure and f', {box.figure}'}); --model beats is better, `beatline models` lists more",
+        file=sys.stderr,
+    )
+    return known.box_folder()
 
 
 @dataclass(frozen=True)
@@ -94,9 +122,10 @@ class _Wanted:
 
 
 def _release(name: str, wanted: _Wanted) -> Path:
-    """A checkpoint of the release: the file in the target, or else in `FOLDER`; or a copy."""
-    sha256 = services.CHECKPOINTS[name]
-    target = (wanted.target or FOLDER) / f"{name}.pt"
+    """A checkpoint of the release: the file in the target, or else in `known.FOLDER`; or a copy."""
+    sha256 = known.RELEASE[name].sha256
+    copies = known.copies(name)
+    target = (wanted.target or known.FOLDER) / f"{name}.pt"
     if target.exists():
         return target
     for source in wanted.sources:
@@ -104,7 +133,7 @@ def _release(name: str, wanted: _Wanted) -> Path:
             copy(source / target.name, target, sha256)
             return target
     remedy = (
-        f"get {target.name} on another machine (from {' or '.join(services.CHECKPOINT_COPIES)} on the "
+        f"get {target.name} on another machine (from {' or '.join(copies)} on the "
         f"Hugging Face Hub), put it at {target}, and run this again"
     )
 
@@ -119,20 +148,27 @@ def _release(name: str, wanted: _Wanted) -> Path:
             raise UserError("hash-mismatch", f"refused {listed.name}/{file.path}", cause, remedy)
         return [replace(file, sha256=sha256 or file.sha256)]
 
-    for repository in services.CHECKPOINT_COPIES:
+    trouble: UserError | None = None
+    if wanted.target is None:
+        packages.need(f"model {name}", "torch")
+    for repository in copies:
         try:
             if wanted.target is None:
                 folder, files = hub.cached(repository, chosen, remedy, wanted.policy)
                 return folder / files[0].path
             listed = hub.listing(repository, "model", remedy=remedy, policy=wanted.policy)
-            hub.download(listed, chosen(listed)[0], target, remedy, wanted.policy)
+            file = chosen(listed)[0]
+            say("fetch", hub.announcement(listed, [file], target))
+            hub.download(listed, file, target, remedy, wanted.policy)
             return target
         except UserError as error:
             if error.code not in (*http.NETWORK, "hash-mismatch"):
                 raise
             if wanted.target is not None:
                 say("fetch", str(error))
-            trouble = error
+            if trouble is None or trouble.code != "hash-mismatch":
+                trouble = error
+    assert trouble is not None  # there are copies
     raise UserError(trouble.code, f"cannot get {name}", trouble.cause, remedy)
 
 
@@ -167,6 +203,7 @@ def _from_repository(wanted: _Wanted) -> Path:
     repository = hub.listing(name, "model", remedy=remedy, policy=policy)
     chosen = _chosen(repository, path)
     http.check_room(wanted.target, sum(file.size for file in chosen))
+    say("fetch", hub.announcement(repository, chosen, folder))
     for listed in chosen:  # the weights last: they say that everything is there
         if not (folder / listed.path).exists():
             hub.download(repository, listed, folder / listed.path, remedy, policy)
@@ -175,7 +212,9 @@ def _from_repository(wanted: _Wanted) -> Path:
 
 def _weights_in(folder: Path, path: str) -> Path | None:
     """The file of weights below a folder: that at `path`, or else the only such file."""
-    weights = [folder / path] if path else [file for file in folder.rglob("*") if file.suffix in WEIGHTS]
+    weights = (
+        [folder / path] if path else [file for file in folder.rglob("*") if file.suffix in known.WEIGHTS]
+    )
     found = [file for file in weights if file.is_file()]
     return found[0] if len(found) == 1 else None
 
@@ -195,8 +234,8 @@ def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
     if _is_ours(repository.files, path):
         ours = OURS.union(LISTS)
         needed = [file for file in repository.files if file.path in ours or file.path.startswith(CALIBRATION)]
-        return sorted(needed, key=lambda file: file.path.endswith(WEIGHTS))
-    weights = [file for file in repository.files if file.path.endswith(WEIGHTS)]
+        return sorted(needed, key=lambda file: file.path.endswith(known.WEIGHTS))
+    weights = [file for file in repository.files if file.path.endswith(known.WEIGHTS)]
     chosen = [file for file in weights if path in ("", file.path)]
     if len(chosen) != 1:
         there = ", ".join(f"{repository.name}/{file.path}" for file in weights)
@@ -220,13 +259,13 @@ def _checked(path: Path) -> Path:
     """
     if path.is_file():
         digest = sha256_file(path)
-        known = services.CHECKPOINTS.get(path.stem, "")
-        if known and digest != known:
+        wanted = known.RELEASE[path.stem].sha256 if path.stem in known.RELEASE else ""
+        if wanted and digest != wanted:
             raise UserError(
                 "hash-mismatch",
                 f"refused {path}",
-                f"its SHA-256 is {digest}, not {known}",
+                f"its SHA-256 is {digest}, not {wanted}",
                 "delete or rename it, and run this again",
             )
-        say("fetch", f"{path} (SHA-256 {digest}, {'as known' if known else 'none is known to compare'})")
+        say("fetch", f"{path} (SHA-256 {digest}, {'as known' if wanted else 'none is known to compare'})")
     return path

@@ -24,6 +24,7 @@ from beatline.audio.archives.common import ID_KEYS
 from beatline.core import packages
 from beatline.core.artefact import sha256_file
 from beatline.core.errors import UserError
+from beatline.core.text import megabytes
 from beatline.fetch import http, request
 
 Kind = Literal["dataset", "model"]
@@ -173,6 +174,10 @@ def cached(
         if not hub.constants.is_offline_mode():
             print(f"beatline: {error.what}: {error.cause}; what the cache has of it is used", file=sys.stderr)
     files = choose(repository)
+    before = cache_folder(name) / "snapshots" / repository.commit
+    absent = [] if alone else [file for file in files if not (before / file.path).exists()]
+    if absent:
+        print(f"beatline: fetching {announcement(repository, absent, cache_folder(name))}", file=sys.stderr)
     folder = Path(
         ask(
             name,
@@ -199,6 +204,14 @@ def cached(
                     "run the same command again; if it stays so, ask whoever keeps the repository",
                 )
     return folder, files
+
+
+def announcement(repository: Repository, files: Sequence[File], target: Path) -> str:
+    """What is about to be downloaded, how large it is, whence it comes and where it goes."""
+    largest = max(files, key=lambda file: file.size).path
+    others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    address = f"{package().constants.ENDPOINT}/{repository.name}"
+    return f"{largest}{others}, {megabytes(sum(file.size for file in files))}, from {address} to {target}"
 
 
 def cache_folder(name: str) -> Path:

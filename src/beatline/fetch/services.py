@@ -1,8 +1,7 @@
 """Every address that beatline knows, in a single table.
 
 In: nothing. Out: constants for the other modules of `fetch`. Hugging Face's own address is
-`huggingface_hub`'s (environment variable HF_ENDPOINT). Hashes are of files that were at hand, or as third
-parties list them. A file without a hash is used with a notice that prints its own.
+`huggingface_hub`'s (environment variable HF_ENDPOINT). `known` has the models.
 """
 
 from dataclasses import dataclass
@@ -32,12 +31,5 @@ COPIES = (
     ),
 )
 
-CHECKPOINT_COPIES = ("lpepino/beats_ckpts", "Bencr/beats-checkpoints")
-"""Repositories with the BEATs release's checkpoints; the release's own links need a browser."""
-
-CHECKPOINTS = {
-    "BEATs_iter3": "",
-    "BEATs_iter3_plus_AS20K": "",
-    "BEATs_iter3_plus_AS2M": "d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34",
-}
-"""SHA-256 of the release's checkpoints by name, empty where it is not known."""
+CHECKPOINT_COPIES = ("lpepino/beats_ckpts", "camenduru/beats", "mooneyko/BEATs")
+"""Repositories with some of the BEATs release's checkpoints; the release's own links need a browser."""

@@ -52,14 +52,21 @@ def _window() -> np.ndarray:
     )
 
 
+def emphasised_window() -> np.ndarray:
+    """Scale, pre-emphasis and Povey window as a matrix, `(400 samples, 400 samples)` float64; it has a
+    diagonal and what is right of it.
+    """
+    emphasis = np.eye(FRAME_SAMPLES) - PRE_EMPHASIS * np.eye(FRAME_SAMPLES, k=1)
+    emphasis[0, 0] -= PRE_EMPHASIS  # the first sample is its own predecessor
+    return emphasis * _window()
+
+
 def frame_to_spectrum() -> np.ndarray:
     """Scale, pre-emphasis, Povey window and Fourier transform as a matrix, `(400 samples, 256 cosines + 256
     sines)` float64.
     """
-    emphasis = np.eye(FRAME_SAMPLES) - PRE_EMPHASIS * np.eye(FRAME_SAMPLES, k=1)
-    emphasis[0, 0] -= PRE_EMPHASIS  # the first sample is its own predecessor
     angle = 2 * math.pi * np.outer(np.arange(FRAME_SAMPLES), np.arange(FFT // 2)) / FFT
-    return (emphasis * _window()) @ np.hstack([np.cos(angle), np.sin(angle)])
+    return emphasised_window() @ np.hstack([np.cos(angle), np.sin(angle)])
 
 
 @cache

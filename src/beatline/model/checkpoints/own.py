@@ -88,6 +88,22 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def layout(path: Path) -> dict[str, tuple[tuple[int, ...], int, int]]:
+    """Where the tensors of a file that `save_tensors` wrote lie in it: shape, offset and length in bytes."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    return {
+        name: (tuple(facts["shape"]), 8 + size + facts["data_offsets"][0], _length(facts["data_offsets"]))
+        for name, facts in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _length(offsets: list[int]) -> int:
+    return offsets[1] - offsets[0]
+
+
 def model_folder(path: Path) -> Path | None:
     """The model folder that `path` means: itself, a run folder's `model`, or the folder around the weights.
 
@@ -134,7 +150,7 @@ def read(folder: Path) -> LoadedTagger:
         source=folder,
         family="beatline",
         config=config,
-        state=load_tensors(folder / WEIGHTS),
+        state={name: tensor.float() for name, tensor in load_tensors(folder / WEIGHTS).items()},
         padding=padding,
         about=about,
         labels=labels,

@@ -5,7 +5,7 @@ in `RUNTIMES`. The module says how its form is written and run. Imports no torch
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -116,6 +116,21 @@ class GraphEngine(Engine):
         got = self._call(padded, lengths, names)
         steps = step_count(waveforms.shape[1])  # without those of the padding
         return [*got[:3], got[3][:, : TOKENS_OF_A_STEP * steps], got[4][:, :steps]] if len(got) > 3 else got
+
+
+def graph_beside_weights(source: Path, names: Iterable[str], precision: Precision) -> str | None:
+    """The first of these runtimes that is installed and runs what lies beside the weights of a model folder.
+
+    Args:
+        names: Of `RUNTIMES`.
+    """
+    for name in names:
+        form = runtime(name)
+        if is_installed(form.runner) and any(
+            (source / file).exists() for file in form.reads.get(precision, ())
+        ):
+            return name
+    return None
 
 
 def is_export(source: Path) -> bool:

@@ -18,12 +18,15 @@ from beatline.model.engines.graphs import (
     OPSET,
     RUNTIMES,
     GraphEngine,
+    graph_beside_weights,
     is_export,
     runtime,
 )
 from beatline.model.engines.onnx import INT8, ONNX
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+BESIDE: dict[str, tuple[str, ...]] = {"auto": ("onnx", "openvino"), "torch": ()}
+"""Runtimes that are asked for a graph beside weights; onnxruntime is there sooner than OpenVINO."""
 
 
 def engine_names() -> tuple[str, ...]:
@@ -133,9 +136,10 @@ def load(
 ) -> Engine:
     """Any checkpoint or export as the engine that `name` says.
 
-    `auto`: an export runs on the fastest runtime that is installed. A checkpoint runs on the GPU, or else on
-    its export where the user's cache holds it. Without either, PyTorch runs it. A named runtime, and int8,
-    export a checkpoint into the cache first, once.
+    `auto`: an export runs on the fastest runtime that is installed. A model folder with a graph beside its
+    weights runs on that graph, without PyTorch. Another checkpoint runs on the GPU, or else on its export
+    where the user's cache holds it. Without either, PyTorch runs it. A named runtime, and int8, export a
+    checkpoint into the cache first, once.
 
     Args:
         source: A checkpoint of any family, or a folder that `export` wrote.
@@ -151,6 +155,10 @@ def load(
     source = Path(source)
     if is_export(source):
         return load_export(source, name, precision, threads, device)
+    if device in ("auto", "cpu"):
+        beside = graph_beside_weights(source, BESIDE.get(name, (name,)), reduced(name, precision))
+        if beside is not None:
+            return load_export(source, beside, reduced(name, precision), threads)
     graph_wanted = name not in ("auto", "torch") or precision == "int8"
     int8 = reduced(name, precision) == "int8"
     if graph_wanted:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ONNX = "model.onnx"
 INT8 = "model.int8.onnx"
+FILTER_BANK = ((400, 512), (256, 128))
+"""Shapes of its matrices."""
 
 
 def quiet_onnxruntime() -> None:
@@ -85,7 +87,7 @@ def quantise(source: Path, target: Path, tagger: "Tagger") -> None:
         node.name
         for node in graph.node
         if node.op_type == "MatMul"
-        and (shapes.get(node.input[1], (0, 0))[0] in (400, 256) or shapes.get(node.input[1]) in of_the_head)
+        and (shapes.get(node.input[1]) in FILTER_BANK or shapes.get(node.input[1]) in of_the_head)
     ]
     with quiet():
         quantize_dynamic(
