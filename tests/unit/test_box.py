@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import soundfile
 
 import beatline
-from beatline import UserError
+from beatline import UserError, cli
 from beatline.core import artefact
 from beatline.core.labels import audioset
 from beatline.fetch import checkpoints, known
@@ -121,6 +122,83 @@ def test_a_flipped_bit_is_named_too(damaged):
             beatline.load("box")
         assert str(damaged / name) in str(refused.value)
         shutil.copy(BOX / name, damaged / name)
+
+
+# --- the commands
+
+
+def test_every_command_that_takes_a_model_takes_none_but_calibrate():
+    for name in cli.COMMANDS:
+        option = cli.parser_of(name).actions.get("--model")
+        assert option is None or option.required == (name == "calibrate"), name
+
+
+def test_tag_and_embed_need_no_model(tmp_path, capsys):
+    assert cli.main(["tag", str(CLIP)]) == 0
+    assert cli.main(["embed", str(CLIP), "--to", str(tmp_path / "out")]) == 0
+    assert np.load(tmp_path / "out/embeddings.npy").shape[0] == 1
+    assert capsys.readouterr().out.count("\n") > 5
+
+
+def test_probe_learns_on_the_box(tmp_path):
+    for i, label in enumerate("ab" * 3):
+        (tmp_path / f"clips/{label}").mkdir(parents=True, exist_ok=True)
+        sound = np.random.default_rng(i).uniform(-0.5, 0.5, 16_000)
+        soundfile.write(tmp_path / f"clips/{label}/{i}.wav", sound, 16_000)
+    assert cli.main(["probe", str(tmp_path / "clips"), "--to", str(tmp_path / "own")]) == 0
+    assert beatline.load(tmp_path / "own").labels.names == ("a", "b")
+
+
+def test_a_calibration_does_not_go_into_the_installation(capsys):
+    assert cli.main(["calibrate", "--model", "box"]) == 5
+    assert "beatline convert box FOLDER" in capsys.readouterr().err
+
+
+def test_convert_copies_the_box(tmp_path):
+    assert cli.main(["convert", "box", str(tmp_path / "copy")]) == 0
+    scores = [beatline.load(model, engine="torch")(CLIP).scores for model in ("box", tmp_path / "copy")]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_verify_names_what_is_damaged(damaged, capsys):
+    assert cli.main(["verify"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"whole    {damaged} (model)"
+    (damaged / "model.onnx").write_bytes(b"cut")
+    for words in (["verify"], ["verify", str(damaged)]):
+        assert cli.main(words) == 4
+        said = capsys.readouterr()
+        assert f"damaged  {damaged}/model.onnx" in said.out and said.err.count("\n") == 1
+        assert "install beatline again" in said.err
+
+
+def test_models_are_listed_with_what_is_known_of_them(capsys):
+    assert cli.main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "labels", "size", "licence", "published", "here"]
+    assert lines[1].startswith("box ") and lines[1].endswith(" yes")
+    best = next(line for line in lines if "(beats)" in line)
+    assert re.search(
+        r"BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2 .* 527 +363 MB  MIT +AudioSet 48\.6 mAP", best
+    )
+    assert cli.main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["box"]["path"] == str(BOX) and rows["BEATs_iter3"]["labels"] == 0
+    assert len(rows) == len(lines) - 1 and rows["espnet/BEATs-AS20K"]["bytes"] is None
+
+
+def test_the_table_of_the_release_is_in_order():
+    assert len(known.RELEASE) == len({model.sha256 for model in known.RELEASE.values()}) == 15
+    for name, model in known.RELEASE.items():
+        assert re.fullmatch("[0-9a-f]{64}", model.sha256) and model.labels == (
+            527 if "finetuned" in name else 0
+        )
+    assert set(known.ALIASES.values()) <= set(known.RELEASE)
+
+
+def test_a_model_whose_labels_are_out_of_order_fails_the_check(tmp_path, capsys):
+    assert cli.main(["models", "--check", "box"]) == (3 if IS_STAND_IN else 0)
+    said = capsys.readouterr()
+    assert ("do not trust it" in said.err) == IS_STAND_IN and ("are right" in said.out) != IS_STAND_IN
 
 
 # --- what it says of difficult sound

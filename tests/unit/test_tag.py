@@ -462,7 +462,6 @@ def test_standard_input_is_a_recording(sounds, run_folder, capsys, monkeypatch):
 
 
 WRONG = [
-    ["a.wav"],
     ["--model", "m"],
     ["a.wav", "--model", "m", "--frobnicate"],
     ["a.wav", "--model", "m", "--top", "-1"],

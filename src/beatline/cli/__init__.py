@@ -37,6 +37,7 @@ COMMANDS = {
     "embed": "write embeddings of audio files",
     "probe": "fit a head to labelled clips of your own, on frozen embeddings",
     "calibrate": "learn thresholds, and a temperature with which scores mean probabilities",
+    "models": "list the models that have names, with labels, size, licence and published figures",
     "listen": "tag a microphone or a pipe as the sound comes",
     "serve": "tag audio files sent over HTTP, and show a page",
     "convert": "turn a checkpoint into a beatline model folder or into ESPnet's layout",
@@ -59,10 +60,11 @@ HELP = f"""usage: beatline COMMAND [...]
 
 {chr(10).join(f"  {name:17} {text}" for name, text in COMMANDS.items())}
 
+beatline tag FILE|FOLDER                     tag sound with the box, the model that comes with beatline
+beatline tag FILE|FOLDER --model NAME|PATH   with another; `beatline models` lists names
 beatline run                                 the main job on the embedded real sound
 beatline run as20k --data.audioset DIR --model.init CHECKPOINT
 beatline run FILE.yaml [--SETTING VALUE ...]
-beatline tag FILE|FOLDER --model RUN
 beatline help COMMAND                        every option; or beatline COMMAND --help
 
 --debug shows the whole traceback of an error. Exit codes: 0 done, 2 usage, 3 bad input, 4 damaged file of

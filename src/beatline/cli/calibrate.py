@@ -6,6 +6,7 @@ from pathlib import Path
 
 from beatline.cli.options import add_model_options, add_window_options, load_tagger
 from beatline.cli.parser import Parser
+from beatline.core import packages
 from beatline.core.errors import UserError
 
 FOLDS = 5
@@ -30,7 +31,7 @@ def parser() -> Parser:
         "Learns a threshold for each label, and a temperature with which scores mean probabilities, for "
         "`beatline tag --calibrated`. Publishes them beside the model.",
     )
-    add_model_options(parser)
+    add_model_options(parser, required=True)
     add_window_options(parser)
     parser.add(
         "--csv",
@@ -52,8 +53,17 @@ def calibrate(given: Namespace) -> None:
     from beatline.core.console import progress
     from beatline.evaluate import calibrate as calibration
     from beatline.evaluate import calibrate_page, labelled
+    from beatline.fetch import checkpoints, known
     from beatline.tag.calibration import Calibration, calibration_folder, model_hash
 
+    packages.need("command calibrate", "matplotlib")
+    if checkpoints.locate(given.model) == known.box_folder():
+        raise UserError(
+            "not-writable",
+            "cannot calibrate the box",
+            "what is learned lies beside a model, and the box lies in the installation",
+            "copy it first: `beatline convert box FOLDER`, then --model FOLDER",
+        )
     clips = labelled.listed(given.csv) if given.csv else labelled.validation(Path(given.model))
     tagger = load_tagger(given)
     targets, known = labelled.for_labels(clips, tagger.labels)

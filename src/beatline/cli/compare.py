@@ -48,7 +48,7 @@ def parser() -> Parser:
 
 def compare(given: Namespace) -> None:
     """Does what the command says."""
-    from beatline.core import artefact
+    from beatline.core import artefact, packages
     from beatline.evaluate import compare as comparison
 
     page = given.html
@@ -61,6 +61,8 @@ def compare(given: Namespace) -> None:
             "it is a folder, or lies in a folder of beatline's that must stay as it is",
             "name a file elsewhere",
         )
+    if page:
+        packages.need("option --html", "matplotlib")
     clips = comparison.find_clips(given.clips) if given.clips else None
     if clips and clips.rejected:
         _note(

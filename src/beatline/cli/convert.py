@@ -14,7 +14,7 @@ def parser() -> Parser:
         "Turns a checkpoint of any family into a beatline model folder, or into what ESPnet's own classes "
         "load.",
     )
-    parser.add("source", metavar="SOURCE", help="checkpoint of any family, or a run folder")
+    parser.add("source", metavar="SOURCE", help="checkpoint of any family, run folder, or name")
     parser.add("target", metavar="TARGET", type=Path, help="folder to write")
     parser.add("--to", choices=("beatline", "espnet"), default="beatline", help="form to write (beatline)")
     parser.add(
@@ -27,9 +27,11 @@ def parser() -> Parser:
 
 def convert(given: Namespace) -> None:
     """Does what the command says."""
-    source = given.source
     target = given.target
     refuse_existing(target)
+    from beatline.fetch import checkpoints
+
+    source = checkpoints.locate(given.source)
     form = "as ESPnet loads it" if given.to == "espnet" else "a model folder of beatline"
     print(f"convert  {source} -> {target}, {form}", flush=True)
     from beatline.model.checkpoints.espnet import export_espnet

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from beatline.cli.parser import Parser
+from beatline.core import packages
 from beatline.core.errors import UserError
 from beatline.core.limits import LIMITS, SERVE_LIMITS
 
@@ -36,14 +37,17 @@ def doctor(given: Namespace) -> None:
 
 
 def _print_facts() -> None:
-    import torch
-
-    packages = ", ".join(
+    installed = ", ".join(
         f"{name} {version(name)}"
-        for name in ("beatline", "torch", "numpy", "soundfile", "soxr", "safetensors")
+        for name in ("beatline", "torch", "numpy", "soundfile", "soxr", "safetensors", "onnxruntime")
+        if packages.is_installed(name)
     )
-    print(f"python   {platform.python_version()} on {platform.platform()}\npackages {packages}")
-    gpu = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none"
+    print(f"python   {platform.python_version()} on {platform.platform()}\npackages {installed}")
+    gpu = "not asked, without torch"
+    if packages.is_installed("torch"):
+        import torch
+
+        gpu = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none"
     print(
         f"device   {os.cpu_count()} cores, GPU: {gpu}, {shutil.disk_usage('.').free / 1e9:.1f} GB free here"
     )

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from beatline.cli.options import model_names
 from beatline.cli.parser import Parser, number, whole
 
 AGAIN = "What is there already stays; the same command goes on after a stop. See docs/audioset.md."
@@ -101,8 +102,8 @@ def _checkpoint_parser() -> Parser:
     parser.add(
         "name",
         metavar="NAME|OWNER/NAME[/FILE]|PATH",
-        help="BEATs_iter3, BEATs_iter3_plus_AS20K, BEATs_iter3_plus_AS2M, or a Hugging Face repository",
-        values=lambda: ("BEATs_iter3", "BEATs_iter3_plus_AS20K", "BEATs_iter3_plus_AS2M"),
+        help="name of `beatline models`, such as BEATs_iter3_plus_AS20K, or a Hugging Face repository",
+        values=lambda: model_names()[1:],
     )
     parser.add(
         "--to",

@@ -24,7 +24,7 @@ def inspect(given: Namespace) -> None:
     """Does what the command says."""
     import json
 
-    from beatline.core import artefact
+    from beatline.core import artefact, packages
     from beatline.core.console import progress
     from beatline.data import inspection, inspection_page
     from beatline.data.label_noise import read_quality
@@ -38,6 +38,8 @@ def inspect(given: Namespace) -> None:
             "it is a folder, or lies in the store, which must stay as it is",
             "name a file elsewhere",
         )
+    if page:
+        packages.need("option --html", "matplotlib")
     store = inspection.open_store(folder)
     rated = read_quality(given.quality, store.labels) if given.quality else None
     with progress("inspect", len(store.ids)) as advance:

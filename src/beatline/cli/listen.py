@@ -29,8 +29,8 @@ THRESHOLD = 0.3
 SOURCES = """Without SOURCE the default microphone is heard (extra `listen`). `-` and named pipes carry a WAV
 stream or raw 16-bit little-endian samples:
 
-  arecord -f S16_LE -r 16000 | beatline listen - --model MODEL
-  ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | beatline listen - --model MODEL --format jsonl
+  arecord -f S16_LE -r 16000 | beatline listen -
+  ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | beatline listen - --format jsonl
 
 The first line comes when a whole window has been heard. Where the model is slower than the sound, hops are
 skipped and counted; a file's never."""

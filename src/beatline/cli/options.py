@@ -95,22 +95,35 @@ def load_config(given: Namespace) -> Config:
 # --- taggers
 
 
-def add_model_option(parser: Parser) -> None:
-    """`--model`: what is tagged with."""
+def model_names() -> list[str]:
+    """The names of known models, the short names first."""
+    from beatline.fetch import known
+
+    return [known.BOX, *known.ALIASES, *known.RELEASE, *known.REPOSITORIES]
+
+
+def add_model_option(parser: Parser, forms: str = "run, checkpoint, export", required: bool = False) -> None:
+    """`--model`: what is tagged with; the box where it is left out, unless it is required.
+
+    Args:
+        forms: What it may be, besides a name or a repository.
+    """
     parser.add(
         "--model",
-        required=True,
-        metavar="RUN|CHECKPOINT|EXPORT|OWNER/NAME",
-        help="run folder, checkpoint of any family, export, or hub repository",
+        required=required,
+        metavar="NAME|PATH",
+        help=f"{forms}, hub repository (owner/name), or name of `beatline models`"
+        + ("" if required else " (box)"),
+        values=model_names,
     )
 
 
-def add_model_options(parser: Parser, more_engines: Sequence[str] = ()) -> None:
+def add_model_options(parser: Parser, more_engines: Sequence[str] = (), required: bool = False) -> None:
     """The options that say which tagger runs, and on what; `load_tagger` takes them."""
     from beatline.model.engines.load import PRECISIONS, engine_names
 
     engines = (*engine_names(), *more_engines)
-    add_model_option(parser)
+    add_model_option(parser, required=required)
     parser.add(
         "--engine", choices=engines, default="auto", help="runtime (auto: the fastest that is at hand)"
     )

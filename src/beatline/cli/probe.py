@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatline.cli.options import add_device_option, add_settings
+from beatline.cli.options import add_device_option, add_model_option, add_settings
 from beatline.cli.parser import Parser
 
 if TYPE_CHECKING:
@@ -25,16 +25,11 @@ def parser() -> Parser:
         "probe",
         "Fits a head to labelled clips of your own, few of them included, on the frozen encoder of any "
         "model.",
-        usage="beatline probe [DATA] --model MODEL --to FOLDER [--SETTING VALUE ...]",
+        usage="beatline probe [DATA] --to FOLDER [--model MODEL] [--SETTING VALUE ...]",
         epilog=FORMS,
     )
     parser.add("data", nargs="?", metavar="DATA", help="labelled clips: a folder, or a table")
-    parser.add(
-        "--model",
-        required=True,
-        metavar="RUN|CHECKPOINT|OWNER/NAME",
-        help="run folder, checkpoint of any family (it may lack a head), or hub repository",
-    )
+    add_model_option(parser, "run, checkpoint (it may lack a head)")
     parser.add("--to", type=Path, required=True, metavar="FOLDER", help="folder to write")
     parser.add(
         "--head",

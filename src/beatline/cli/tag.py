@@ -176,6 +176,7 @@ def _tag_on_ray(given: Namespace) -> None:
     """Writes the tables and says what is in them."""
     from beatline.core import remote
     from beatline.core.console import progress, say
+    from beatline.fetch import checkpoints, known
     from beatline.tag import ray as bulk
     from beatline.tag.batch_tagger import Settings
     from beatline.tag.events import EventOptions
@@ -193,7 +194,10 @@ def _tag_on_ray(given: Namespace) -> None:
         events = EventOptions(**_asked(given), level=given.events)
     options = {name: getattr(given, name) for name in ("precision", "device", "window", "merge", "parents")}
     inputs = bulk.find_inputs(given.audio, given.to)
-    settings = Settings.of(given.model, given.calibrated, events, **options, hop=hop(given), threads=1)
+    checkpoints.locate(given.model)  # the box says what it is; each machine finds its own
+    settings = Settings.of(
+        given.model or known.BOX, given.calibrated, events, **options, hop=hop(given), threads=1
+    )
     say("tag", f"{len(inputs)} files -> {given.to}, on Ray")
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with remote.locked(given.to), progress("tag", len(inputs)) as advance:

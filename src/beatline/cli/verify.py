@@ -13,11 +13,16 @@ def parser() -> Parser:
     parser = Parser(
         "verify",
         "Finds every damaged or missing file of a folder that beatline made, and repairs a store.",
-        usage="beatline verify FOLDER\n"
+        usage="beatline verify [FOLDER]\n"
         "       beatline verify FOLDER|ADDRESS --engine ray\n"
         "       beatline verify STORE --repair [CONFIG] [--SETTING VALUE ...]",
     )
-    parser.add("folder", metavar="FOLDER", help="run, store, model or other folder; for Ray also an address")
+    parser.add(
+        "folder",
+        nargs="?",
+        metavar="FOLDER",
+        help="run, store, model or other folder; for Ray also an address (the box)",
+    )
     add_config(parser)
     parser.add("--engine", choices=("ray",), help="read a store on a Ray cluster")
     parser.add(
@@ -33,6 +38,10 @@ def verify(given: Namespace) -> None:
     """Does what the command says."""
     from beatline.data import verify as verification
 
+    if given.folder is None:
+        from beatline.fetch import known
+
+        given.folder = str(known.box_folder())
     on_ray = given.engine == "ray"
     is_address = "://" in given.folder
     if not given.repair and (given.config or given.overrides):
