@@ -17,7 +17,7 @@ for word in "$@"; do
     *) [ -f "benchmarks/$word.py" ] || { echo "bench.sh: there is no benchmarks/$word.py" >&2; exit 2; }; names+=("$word") ;;
   esac
 done
-[ ${#names[@]} -gt 0 ] || names=(encoder roofline int8 tagging train_step filter_bank metrics start scaling_length communication prepare_espnet espnet_zip)
+[ ${#names[@]} -gt 0 ] || names=(encoder roofline int8 tagging train_step filter_bank metrics start install scaling_length communication prepare_espnet espnet_zip)
 
 BEATLINE_VENV=${BEATLINE_BENCH_VENV:-.venv-bench}
 source ./environment.sh

@@ -6,13 +6,15 @@ and a resume cuts it back to them.
 """
 
 import hashlib
+import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from beatline.core import artefact
 from beatline.core.artefact import disk_errors
@@ -58,26 +60,43 @@ def progress(stage: str, total: int) -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield lambda count=1, text="": None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from tqdm import tqdm
 
-    columns = (
-        TextColumn(f"{stage:<8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
-    ) as bar:  # or what is printed goes to the bar's terminal
-        task = bar.add_task(stage, total=total, text="")
+    class Bar(tqdm):
+        monitor_interval = 0  # no thread beside those of the work
+
+    Bar.set_lock(threading.RLock())
+    form = "{desc}{bar:40} {n_fmt}/{total_fmt}  {remaining} {postfix}"
+    with Bar(total=total, desc=f"{stage:<8} ", bar_format=form, leave=False, dynamic_ncols=True) as bar:
 
         def advance(count: int = 1, text: str | None = None) -> None:
-            fields: dict[str, Any] = {} if text is None else {"text": text}
-            bar.update(task, advance=count, **fields)
+            if text is not None:
+                bar.set_postfix_str(text, refresh=False)
+            bar.update(count)
 
-        yield advance
+        with redirect_stdout(_Above(bar, sys.stdout)) if sys.stdout.isatty() else nullcontext():
+            yield advance
+
+
+class _Above(io.TextIOBase):
+    """Prints on a terminal above the bar that is drawn there."""
+
+    def __init__(self, bar: Any, terminal: TextIO):
+        self._bar, self._terminal = bar, terminal
+
+    def write(self, text: str) -> int:
+        self._bar.clear()
+        self._terminal.write(text)
+        self._terminal.flush()
+        if text.endswith("\n"):
+            self._bar.refresh()
+        return len(text)
+
+    def flush(self) -> None:
+        self._terminal.flush()
+
+    def isatty(self) -> bool:
+        return True
 
 
 class RunLog:
