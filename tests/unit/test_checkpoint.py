@@ -14,7 +14,7 @@ from beatline.core.labels import LabelSet, audioset
 from beatline.model.checkpoints.espnet import export_espnet
 from beatline.model.checkpoints.load import load_checkpoint, load_tagger
 from beatline.model.checkpoints.loaded import Loaded, LoadedTagger
-from beatline.model.checkpoints.own import save
+from beatline.model.checkpoints.own import save, save_tensors
 from beatline.model.checkpoints.release import load_tokenizer
 from beatline.model.tagger import Tagger, initialise_tagger
 from tests.helpers.models import LABELS, make_tagger
@@ -285,3 +285,47 @@ def test_a_file_that_is_written_over_does_not_change_the_model_that_was_read_fro
     assert all(torch.equal(tensor, before[name]) for name, tensor in tagger.state_dict().items())
     (tmp_path / "a/model.safetensors").write_bytes(b"")
     assert all(torch.equal(tensor, before[name]) for name, tensor in tagger.state_dict().items())
+
+
+# --- AVEX
+
+
+def avex(released, newer, prefix="backbone."):
+    """The release's tensors under the names that AVEX's files have, with what else lies in them."""
+    names = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+    tensors = {}
+    for name, tensor in released["model"].items():
+        head, _, part = name.rpartition(".")
+        tensors[f"{prefix}{head}.{names[part]}" if newer and part in names else prefix + name] = (
+            tensor.clone()
+        )
+    width = released["cfg"]["encoder_embed_dim"]
+    return tensors | {
+        "classifier.weight": torch.zeros(9, width),
+        "classifier.bias": torch.zeros(9),
+        f"{prefix}fbank.window": torch.ones(400),
+    }
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_file_of_avex_is_its_encoder(tmp_path, released, newer):
+    save_tensors(tmp_path / "esp-aves2.safetensors", avex(released, newer))
+    loaded = load_checkpoint(tmp_path / "esp-aves2.safetensors")
+    expected = load_checkpoint(GOLDEN / "unilm_finetuned.pt")
+    assert loaded.family == "AVEX" and loaded.labels is None
+    assert {"classifier.weight", "predictor.weight", "fbank.window"} <= set(loaded.ignored)
+    encoder = {name for name in expected.state if not name.startswith("head.")}
+    assert set(loaded.state) == encoder
+    assert all(torch.equal(loaded.state[name], expected.state[name]) for name in encoder)
+    refused(tmp_path / "esp-aves2.safetensors", "no head to score with")
+
+
+def test_another_safetensors_file_is_refused(tmp_path, released):
+    save_tensors(tmp_path / "other.safetensors", avex(released, False, "encoder."))
+    refused(tmp_path / "other.safetensors", "alone has no configuration")
+    broken = avex(released, False)
+    del broken["backbone.encoder.layers.0.fc1.weight"]
+    save_tensors(tmp_path / "broken.safetensors", broken)
+    refused(tmp_path / "broken.safetensors", "fc1.weight")
+    save_tensors(tmp_path / "more.safetensors", avex(released, False) | {"backbone.other": torch.ones(1)})
+    refused(tmp_path / "more.safetensors", "do not belong to the model")

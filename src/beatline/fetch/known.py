@@ -31,7 +31,7 @@ class Known:
     name: str
     """What `--model` takes."""
     labels: int | None = None
-    """Number of them; 0 for a model without a head, None where it is not known."""
+    """Number of them; 0 for an encoder without a head that beatline reads, None where it is not known."""
     size: int | None = None
     """Of the weights, bytes; None where it is not known."""
     licence: str = ""
@@ -146,8 +146,8 @@ REPOSITORIES = {
             for size in ("Base", "Large")
             for iteration in (1, 2, 3)
         ),
-        Known(name="EarthSpeciesProject/esp-aves2-sl-beats-all", licence="CC BY-NC-SA"),
-        Known(name="EarthSpeciesProject/esp-aves2-sl-beats-bio", licence="CC BY-NC-SA"),
+        Known(name="EarthSpeciesProject/esp-aves2-sl-beats-all", labels=0, licence="CC BY-NC-SA"),
+        Known(name="EarthSpeciesProject/esp-aves2-sl-beats-bio", labels=0, licence="CC BY-NC-SA"),
     )
 }
 """Models of repositories on the Hugging Face Hub."""

@@ -1,4 +1,4 @@
-"""Path -> model, of whichever family; `FAMILIES` lists those that pickle.
+"""Path -> model, of whichever family; `FAMILIES` lists those that pickle, beside which is `avex`.
 
 In: a file or folder. Out: a `Loaded` model, a `LoadedTagger` where it has a head. A new family is a module
 with a `read` and an entry in `FAMILIES`.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from beatline.model.checkpoints import espnet, own, release
+from beatline.model.checkpoints import avex, espnet, own, release
 from beatline.model.checkpoints.loaded import Loaded, LoadedTagger, bad_checkpoint
 from beatline.model.checkpoints.pickles import read_pickle
 
@@ -21,7 +21,8 @@ def load_checkpoint(path: Path | str, architecture: Path | str | None = None) ->
 
     Args:
         path: A beatline model, checkpoint or run folder. Or a `.pt` of the BEATs release or OpenBEATs, or a
-            `.pth` with `config.yaml` beside it (ESPnet). Or the folder of such a file.
+            `.pth` with `config.yaml` beside it (ESPnet). Or the folder of such a file. Or a `.safetensors` of
+            AVEX.
         architecture: For fine-tuned OpenBEATs, whose architecture is elsewhere: the base model's
             `config.yaml` (with `beats_config`) or `.pt`.
 
@@ -34,6 +35,8 @@ def load_checkpoint(path: Path | str, architecture: Path | str | None = None) ->
         return own.read(folder)
     file = _only_file(path)
     if file.suffix == ".safetensors":
+        if file.is_file() and (loaded := avex.read(file)) is not None:
+            return loaded
         raise bad_checkpoint(
             file, "a .safetensors file alone has no configuration", "give the folder it belongs to"
         )
