@@ -54,7 +54,7 @@ ELSEWHERE = {
     r"beatline (prepare|run) as20k .*": "AudioSet is not here: tests/e2e/test_prepare.py",
     r"torchrun .*": "machines with GPUs: tests/e2e/test_resume.py does it with two processes",
     r"beatline listen --model .*": "a microphone: tests/e2e/test_microphone.py",
-    r"beatline (tag .* --model|models --check) beats": "the BEATs release is not here: tests/unit/test_hub.py",
+    r"beatline (tag .* --model|models --check) beats": "it is not here: tests/unit/test_hub.py",
     r"jupyter lab .*": "opens a browser; the notebook is executed below",
 }
 """Commands that cannot run here, and the reason; their options are checked all the same."""
