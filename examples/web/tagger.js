@@ -7,6 +7,7 @@ import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 
 const RATE = 16000;
 const MIN_SAMPLES = 3200;
+const WEIGHTS = "model.safetensors";
 
 ort.env.wasm.numThreads = 1; // more threads need a page that is cross-origin isolated
 
@@ -16,10 +17,12 @@ export class Tagger {
     this.labels = labels;
   }
 
-  /** A tagger from the address of an exported folder. */
+  /** A tagger from the address of an exported folder, or of beatline's own box, whose weights lie beside its graph. */
   static async load(folder) {
+    const { files } = await fetch(`${folder}/contents.json`).then((answer) => answer.json());
+    const externalData = files[WEIGHTS] && [{ path: WEIGHTS, data: `${folder}/${WEIGHTS}` }];
     const [session, table] = await Promise.all([
-      ort.InferenceSession.create(`${folder}/model.onnx`, { executionProviders: ["wasm"] }),
+      ort.InferenceSession.create(`${folder}/model.onnx`, { executionProviders: ["wasm"], externalData }),
       fetch(`${folder}/class_labels_indices.csv`).then((answer) => answer.text()),
     ]);
     const rows = table.trim().split("\n").slice(1);

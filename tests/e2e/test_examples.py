@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from beatline.audio import media
+from beatline.fetch.known import box_folder
 from beatline.tag import tagger as tag
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.models import tiny_export
@@ -25,11 +26,12 @@ ORT = EXAMPLES / "cpp/onnxruntime"
 NODE = EXAMPLES / "web/node_modules"
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with the export and two WAV files: a clip, and what is shorter than a model takes."""
+@pytest.fixture(scope="module", params=["export", "box"])
+def place(tmp_path_factory, request):
+    """A folder with an export or the box, and two WAV files: a clip, and a clip too short for a model."""
     folder = tmp_path_factory.mktemp("examples")
-    (folder / "exported").symlink_to(tiny_export(tmp_path_factory))
+    model = box_folder() if request.param == "box" else tiny_export(tmp_path_factory)
+    (folder / "exported").symlink_to(model)
     samples = media.decode(CLIP).samples
     soundfile.write(folder / "clip.wav", samples, 16_000)
     soundfile.write(folder / "short.wav", samples[8000:9300], 16_000)
