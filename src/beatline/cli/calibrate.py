@@ -53,11 +53,12 @@ def calibrate(given: Namespace) -> None:
     from beatline.core.console import progress
     from beatline.evaluate import calibrate as calibration
     from beatline.evaluate import calibrate_page, labelled
-    from beatline.fetch import checkpoints, known
+    from beatline.fetch import checkpoints
+    from beatline.fetch.known import box_folder
     from beatline.tag.calibration import Calibration, calibration_folder, model_hash
 
     packages.need("command calibrate", "matplotlib")
-    if checkpoints.locate(given.model) == known.box_folder():
+    if checkpoints.locate(given.model) == box_folder():
         raise UserError(
             "not-writable",
             "cannot calibrate the box",

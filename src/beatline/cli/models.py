@@ -59,7 +59,7 @@ def models(given: Namespace) -> None:
         print(json.dumps(facts, indent=1))
         return
     short = {name: alias for alias, name in known.ALIASES.items()}
-    table = [("name", "labels", "size", "licence", "published", "here")]
+    table: list[tuple[str, ...]] = [("name", "labels", "size", "licence", "published", "here")]
     table += [_row(model, short.get(model.name, ""), path is not None) for model, path in rows]
     print(columns(table))
 
