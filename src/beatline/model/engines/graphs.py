@@ -119,18 +119,16 @@ class GraphEngine(Engine):
 
 
 def graph_beside_weights(source: Path, names: Iterable[str], precision: Precision) -> str | None:
-    """The first of these runtimes that is installed and runs what lies beside the weights of a model folder.
+    """The runtime that is to run what lies beside the weights of a model folder: of these the first that is
+    installed, or else the first that could; None where nothing is there for any.
 
     Args:
         names: Of `RUNTIMES`.
     """
-    for name in names:
-        form = runtime(name)
-        if is_installed(form.runner) and any(
-            (source / file).exists() for file in form.reads.get(precision, ())
-        ):
-            return name
-    return None
+    forms = [runtime(name) for name in names]
+    able = [form for form in forms if any((source / file).exists() for file in form.reads.get(precision, ()))]
+    ready = [form for form in able if is_installed(form.runner)]
+    return next((form.name for form in [*ready, *able]), None)
 
 
 def is_export(source: Path) -> bool:
