@@ -93,9 +93,9 @@ def load(
     """A model, ready to tag: `beatline.load()("bark.mp3").top(3)`.
 
     Args:
-        source: A run folder, a checkpoint of any family, or an export. A name that `beatline models` lists, or
-            `owner/name` on the Hugging Face Hub, is fetched. None is the box, which comes with beatline and
-            says on standard error, once, what it is.
+        source: A run folder, a checkpoint of any family, or an export. A name that `beatline models` lists,
+            or `owner/name` on the Hugging Face Hub, is fetched. None is the box, which comes with beatline
+            and says on standard error, once, what it is.
         engine: `torch`, `onnx` or `openvino`; `auto` is the fastest that is at hand. A checkpoint is exported
             into the user's cache once where an engine needs that.
         precision: `float32`, `bfloat16` or `int8`: of the products.

@@ -5,7 +5,6 @@ or in a folder of the user's. What is on disk comes first, then copies on the Hu
 has a known hash must match it. Nothing is opened here: `model/checkpoints` reads models. Begin with `locate`.
 """
 
-import difflib
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +17,7 @@ from beatline.core import packages
 from beatline.core.artefact import LISTS, FolderLock, sha256_file
 from beatline.core.console import say
 from beatline.core.errors import UserError
-from beatline.core.text import megabytes
+from beatline.core.text import megabytes, nearest
 from beatline.fetch import http, hub, known
 from beatline.fetch.local import copy
 
@@ -89,8 +88,8 @@ def locate(
 
 def _nearest(name: str) -> str:
     """A question with the known name nearest to this name, or nothing."""
-    near = difflib.get_close_matches(name, [known.BOX, *known.ALIASES, *known.RELEASE], n=1)
-    return f"did you mean {near[0]}? " if near else ""
+    near = nearest(name, [known.BOX, *known.ALIASES, *known.RELEASE])
+    return f"did you mean {near}? " if near else ""
 
 
 @cache
