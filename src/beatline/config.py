@@ -156,7 +156,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         kinds = ("audioset", "dataset", "kaldi", "csv", "folder")
         sources = [name for name in kinds if getattr(self, name) is not None]
-        _check(len(sources) <= 1, "data", f"{' and '.join(sources)} are given, but a run has one source")
+        _check(
+            len(sources) <= 1,
+            "data",
+            f"{' and '.join(sources)} are given, but a run has one source: set the others to null",
+        )
         _check(len(self.audioset_train) > 0, "data.audioset_train", "must name at least one table")
         _check(
             self.dataset is not None or (self.root is None and self.fold is None),

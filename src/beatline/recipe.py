@@ -127,7 +127,7 @@ def _judge_rejected(summary: dict[str, Any], store: str, strict: bool) -> None:
 def train(config: Config) -> None:
     """Fine-tunes the tagger and publishes `<out>/model`; of several processes each takes its share."""
     from beatline.fetch import checkpoints
-    from beatline.train import parallel
+    from beatline.train import parallel, start
     from beatline.train.identity import check_identity, identity
     from beatline.train.loop import Trainer
     from beatline.train.start import pick_device
@@ -139,6 +139,8 @@ def train(config: Config) -> None:
     with parallel.process_group(pick_device(config.train.device)) as processes:
         if is_first():
             artefact.recover(folder)
+        if artefact.read_contents(folder) is None:
+            start.check(config)
         clips = open_store(config)
         init = checkpoints.locate(config.model.init) if config.model.init else None
         parallel.wait()

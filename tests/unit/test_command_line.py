@@ -1,6 +1,7 @@
 """Every command reads its arguments alike, and the tab key knows them."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from beatline import cli, recipe, settings
 from beatline.cli import completion
 from beatline.core.errors import UserError
+from beatline.core.text import nearest
 
 COMMANDS = list(cli.COMMANDS)
 
@@ -357,3 +359,80 @@ def test_a_setting_of_another_type_is_answered_in_the_users_words(value):
             assert (error.exit_code == 2 and name.split(".")[0] in str(error)) or "encoder" in name
             assert not any(word in str(error) for word in LIBRARY_WORDS), str(error)
     assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("tag a.wav --model m --timeline=yes", "option --timeline: it takes no value, and 'yes' is given"),
+        ("tag a.wav --model m --format jsno", "did you mean json?"),
+        ("tag a.wav --model m --top", "option --top: its value is missing"),
+        ("tag a.wav --model ''", "option --model: it is empty"),
+        ("tag '' --model m", "argument FILE|FOLDER|GLOB|-: it is empty"),
+        ("verify ''", "argument FOLDER: it is empty"),
+        ("compare '' b", "argument A: it is empty"),
+        ("completion bsh", "argument SHELL: 'bsh' is none of bash, zsh, fish; did you mean bash?"),
+        ("run mini --out ''", "setting out: '' is no path; correct it on the command line"),
+        ("run mini --data.csv=", "setting data.csv: '' is no path"),
+        ("run mini --optim.lr null", "setting optim.lr: 'null' is no number; correct it on the command line"),
+        ("run mini --optim.betas [a,b]", "setting optim.betas: '[a,b]' is no list as [0.9, 0.98]"),
+        (
+            "run mini --train.lr 3",
+            "option --train.lr: `beatline run` has no such option; did you mean --optim.lr?",
+        ),
+        ("train mini --data.dataset esc5", "there is no data set 'esc5', did you mean esc50?"),
+        ("run mini --data.dataset esc50", "set the others to null"),
+        (
+            "train mini --train.objective clip",
+            "setting train.objective: there is no clip; did you mean clips?",
+        ),
+        ("train mini --augment.order [gian]", "setting augment.order: there is no gian; did you mean gain?"),
+    ],
+)
+def test_a_refusal_names_what_was_typed_and_what_is_wanted(words, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, error = said(capsys, *shlex.split(words))
+    assert code == 2 and told in error and error.count("\n") == 1 and not out
+    assert not any(path.is_file() for path in tmp_path.rglob("*") if path.name != ".lock")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_missing_words_and_words_too_many_are_told_in_the_users_words(name, capsys):
+    parser = cli.parser_of(name)
+    needed = [action.metavar for action in parser.positionals if action.nargs not in ("?", "*")]
+    needed += [option for option, action in parser.actions.items() if action.required]
+    lines = [[]] if needed else []
+    if all(action.nargs in (None, "?") for action in parser.positionals):
+        required = [word for action in needed if action.startswith("--") for word in (action, "json")]
+        lines.append([*required, *(f"w{i}" for i in range(len(parser.positionals) + 1))])
+    for words in lines:
+        with pytest.raises(UserError) as refused:
+            parser.read(words)
+        told = str(refused.value)
+        assert refused.value.exit_code == 2 and not any(word in told for word in LIBRARY_WORDS), told
+        assert all(word in told for word in ([words[-1]] if words else needed)) or "is none of" in told
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "expected"),
+    [
+        ("--lr", ["--optim.lr", "--out"], "--optim.lr"),
+        ("--train.lr", ["--train.order", "--optim.lr"], "--optim.lr"),
+        ("--optim.lrr", ["--optim.lr"], "--optim.lr"),
+        ("--data.folde", ["--data.fold", "--data.folder"], "--data.folder"),
+        ("--modle", ["--model", "--mode"], "--model"),
+        ("tga", ["tag", "run"], "tag"),
+        ("gian", ["gain", "mixup"], "gain"),
+        ("predcit", ["predict", "prepare"], "predict"),
+        ("as20", ["as20k", "mini"], "as20k"),
+        ("engine", ["gain", "mixup"], None),
+        ("--engine", ["--augment.gain", "--seed"], None),
+        ("--speed", ["--train.seed"], None),
+        ("--data.xyz", ["--data.csv", "--data.folder"], None),
+        ("--train.colour", ["--train.order"], None),
+        ("xyzzy", ["tag", "run", "export"], None),
+        ("x", ["y"], None),
+    ],
+)
+def test_only_a_slip_of_a_name_is_offered_that_name(word, known, expected):
+    assert nearest(word, known) == expected

@@ -27,6 +27,7 @@ def add_config(parser: Parser) -> None:
     parser.add(
         "config",
         nargs="?",
+        type=str,
         metavar="CONFIG",
         help=f"YAML file, or the name of a shipped configuration: {', '.join(settings.shipped())}",
         values=settings.shipped,
@@ -89,6 +90,12 @@ def load_config(given: Namespace) -> Config:
             "no configuration is named",
             f"name a YAML file or {', '.join(settings.shipped())}: `beatline {given.command} mini`",
         )
+    for override in given.overrides:
+        name, _, value = override.partition("=")
+        if name == "--data.dataset" and value not in ("", "null"):
+            from beatline.data.manifest.sets import data_set
+
+            data_set(value)  # named before what else does not fit
     return settings.load(given.config, given.overrides)
 
 
@@ -313,6 +320,7 @@ def add_license_option(parser: Parser) -> None:
     """`--license`, for `pack` and `push`."""
     parser.add(
         "--license",
+        type=str,
         default="",
         metavar="ID",
         help="licence of the weights, for the model card: cc-by-4.0, apache-2.0, ...",

@@ -30,8 +30,15 @@ Values = Callable[[], Iterable[str]]
 """The words that an argument may have, asked for by shell completion alone."""
 
 
+def filled(text: str) -> str:
+    """Argument type: a text that is not empty."""
+    if not text:
+        raise ArgumentTypeError("it is empty")
+    return text
+
+
 def path(text: str) -> Path:
-    """A path; an empty text would mean the current folder, which nobody types so."""
+    """Argument type: a path; an empty text would mean the current folder, which nobody types so."""
     if not text:
         raise ArgumentTypeError("it is empty, and a path is wanted")
     return Path(text)
@@ -68,7 +75,7 @@ class Parser(ArgumentParser):
         self.add("-h", "--help", action="help", help="show this text")
 
     def add(self, *names: str, section: str = "", values: Values | None = None, **options: Any) -> None:
-        """An argument, as of argparse's `add_argument`.
+        """An argument, as of argparse's `add_argument`; its text must not be empty unless `type` is `str`.
 
         Args:
             section: Heading under which the help has it; empty for the common heading.
@@ -76,8 +83,8 @@ class Parser(ArgumentParser):
         """
         if section and section not in self._sections:
             self._sections[section] = self.add_argument_group(section)
-        if options.get("type") is Path:
-            options["type"] = path
+        if options.get("action", "append") == "append" and "choices" not in options:
+            options["type"] = {None: filled, Path: path}.get(options.get("type"), options.get("type"))
         action = (self._sections[section] if section else self).add_argument(*names, **options)
         for name in action.option_strings:
             self.actions[name] = action
@@ -112,6 +119,8 @@ class Parser(ArgumentParser):
             name, equals, value = word.partition("=")
             action = self.actions.get(name) or self._unknown(name)
             if action.nargs == 0:
+                if equals:
+                    raise self.refusal(f"option {name}", f"it takes no value, and {value!r} is given")
                 options.append(word)
                 continue
             if not equals:
@@ -165,7 +174,11 @@ class Parser(ArgumentParser):
         choices = action.choices if action else None
         given = re.match(r"invalid choice: (.*?) \(choose", error.message)
         if given and choices:
-            return self.refusal(what, f"{given[1]} is none of {', '.join(map(str, choices))}")
+            near = nearest(given[1].strip("'"), choices)
+            remedy = f"did you mean {near}?" if near else f"`{self.prog} --help` shows the form"
+            return UserError(
+                "bad-usage", what, f"{given[1]} is none of {', '.join(map(str, choices))}", remedy
+            )
         return self.refusal(what, error.message)
 
     def error(self, message: str) -> NoReturn:

@@ -84,3 +84,19 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return printable(" ".join(f"{self.what}: {self.cause}; {self.remedy} [{self.code}]".split()))
+
+
+def expect(value: object, kind: type | tuple[type, ...], what: str, remedy: str) -> None:
+    """Refuses a value of another type, which a program gave by mistake.
+
+    Args:
+        value: What was given.
+        kind: The types that fit; `numbers.Real` is any number, of NumPy too.
+        what: Its name, for the message.
+        remedy: What to give, as a clause.
+
+    Raises:
+        UserError: `bad-usage`.
+    """
+    if not isinstance(value, kind):
+        raise UserError("bad-usage", what, f"a value of type {type(value).__name__} does not fit", remedy)

@@ -200,7 +200,9 @@ class _Client:
                 "export the cookies again, in Netscape's format",
             ) from error
         self._yt_dlp, self._av, self._service, self._policy = yt_dlp, av, service, policy
-        self._pause, self._next, self._lock = 3600 / rate, 0.0, threading.Lock()
+        self._pause = 3600 / rate
+        self._next = 0.0
+        self._lock = threading.Lock()
         self._own = threading.local()
         self._downloaders: list[Any] = []
         self.stopped = threading.Event()

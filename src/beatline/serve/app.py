@@ -17,7 +17,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beatline.core.errors import UserError
+from beatline.core.errors import UserError, expect
 from beatline.core.limits import SERVE_LIMITS, ServeLimits
 from beatline.core.version import __version__
 from beatline.serve import answers
@@ -103,6 +103,7 @@ def create_app(
         limits: What clients may cost.
         routes: Endpoints beside those in the folder `routes`.
     """
+    expect(tagger, AudioTagger, "tagger", "give what beatline.load returns")
     service = Service(tagger, limits)
 
     @asynccontextmanager

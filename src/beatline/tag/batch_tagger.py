@@ -22,7 +22,7 @@ from beatline.audio import media
 from beatline.audio.pool import Decoders, Job
 from beatline.audio.samples import REMEDY, SAMPLE_RATE
 from beatline.core import artefact, remote
-from beatline.core.errors import UserError
+from beatline.core.errors import UserError, expect
 from beatline.core.limits import LIMITS
 from beatline.data.manifest.table import as_text
 from beatline.model.geometry import MIN_SAMPLES
@@ -147,6 +147,9 @@ class BatchTagger:
         events: EventOptions | None = None,
         **options: Any,
     ):
+        expect(model, (str, Path), "model", "give a path or a name")
+        if events is not None:
+            expect(events, EventOptions, "events", "give beatline.EventOptions()")
         self.column = column
         self.settings = Settings.of(model, calibrated, events, **options)
 

@@ -9,7 +9,8 @@ window and what sounds now, however long the recording is. Imports no torch.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -60,8 +61,10 @@ class EventOptions:
         }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and least <= value <= most):
+            if value is None and name == "threshold":
+                continue
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not (is_number and least <= value <= most):
                 span = "of at least 0"
                 if least:
                     span = f"above 0 up to {most:g}"
@@ -70,6 +73,9 @@ class EventOptions:
                 raise UserError(
                     "bad-usage", f"{name} of events", f"{value!r} is no number {span}", "give another"
                 )
+        if self.level not in get_args(Level):
+            cause = f"{self.level!r} is no level"
+            raise UserError("bad-usage", "level of events", cause, f"give {' or '.join(get_args(Level))}")
 
 
 @dataclass(frozen=True, slots=True)
