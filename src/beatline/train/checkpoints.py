@@ -43,7 +43,7 @@ class Loop:
 
 
 def take_added(tagger: Tagger, source: Path | None) -> None:
-    """Gives a new tagger what an objective added to the checkpoint that it starts from, where both have it."""
+    """Gives a new tagger what an objective added to the checkpoint it starts from, where both have it."""
     if source is not None and hasattr(tagger, ADDED) and (source / BESIDE).exists():
         added = load_tensors(source / BESIDE)
         own = tagger.state_dict()
