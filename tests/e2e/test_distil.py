@@ -168,6 +168,15 @@ def test_what_is_published_is_a_plain_model_of_the_mean(whole):
     assert load_tagger(checkpoint).state.keys() == model.keys()
 
 
+def test_a_run_from_a_checkpoint_goes_on_with_its_map(data, whole, tmp_path):
+    csv, table, _ = data
+    start = newest(whole[0].out)
+    config = tiny(csv, tmp_path / "run", train__teacher=str(table), model__init=str(start), **ALL)
+    tagger = Trainer(config, Store.open(config.store_folder)).tagger
+    saved = load_tensors(start / checkpoints.BESIDE)
+    assert all(torch.equal(tagger.state_dict()[name], tensor) for name, tensor in saved.items())
+
+
 def test_a_run_without_teacher_has_no_files_more(data):
     names = {path.name for path in newest(data[2]).iterdir()}
     assert not names & {"ema.safetensors", "objective.safetensors"}
@@ -210,11 +219,10 @@ def test_teaching_goes_on_after_the_last_whole_piece(data, tmp_path, monkeypatch
 
     assert in_child(work) == -signal.SIGKILL
     assert len([*(tmp_path / "twice").rglob("*.npz")]) == 3 and not (tmp_path / "twice/teacher").exists()
-    said = []
-    real = teach._said
-    monkeypatch.setattr(teach, "_said", lambda *given: said.append(1) or real(*given))
+    points = []
+    monkeypatch.setattr(artefact, "checkpoint_hook", points.append)
     write(tmp_path / "twice/teacher")
-    assert len(said) == 2
+    assert points.count("piece") == 2
     for name in ("scores.npy", "embeddings.npy", "ids.txt", "teacher.json"):
         once, twice = ((tmp_path / run / "teacher" / name).read_bytes() for run in ("once", "twice"))
         assert once == twice, name

@@ -42,6 +42,15 @@ class Loop:
     best_epoch: int = -1
 
 
+def take_added(tagger: Tagger, source: Path | None) -> None:
+    """Gives a new tagger what an objective added to the checkpoint it starts from, where both have it."""
+    if source is not None and hasattr(tagger, ADDED) and (source / BESIDE).exists():
+        added = load_tensors(source / BESIDE)
+        own = tagger.state_dict()
+        if all(name in own and own[name].shape == tensor.shape for name, tensor in added.items()):
+            tagger.load_state_dict(added, strict=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class Saved:
     """A checkpoint that is whole."""

@@ -35,7 +35,7 @@ from beatline.train.batches import (
     steps_of_epochs,
     takes_crops,
 )
-from beatline.train.checkpoints import Checkpoints, Loop
+from beatline.train.checkpoints import Checkpoints, Loop, take_added
 from beatline.train.draws import NAMED, rule_of
 from beatline.train.ema import Ema
 from beatline.train.identity import check_identity, identity
@@ -87,6 +87,7 @@ class Trainer:
         )
         self.tagger = new_tagger(config, store.labels, init)
         self.objective.begin(self.tagger, is_new=config.model.init is None)
+        take_added(self.tagger, init or config.model.init)
         self.tagger.to(self.device)
         self.ema = Ema(self.tagger, config.train.ema)
         self.is_large = sum(parameter.numel() for parameter in self.tagger.parameters()) > LARGE
