@@ -1,9 +1,9 @@
 """a package's sound files -> clips of 4 s.
 
 In: an unpacked package. Out: `<name>.train.wav` and `<name>.val.wav`, its clips end to end; `<name>.csv`, a
-row for each clip; `<name>.npz`, the prints of its recordings. Long files are cut. Short takes stand alone, and
-once more repeated and among neighbours of their folder. Speech is packed. Whatever is drawn is a function of
-the package and the file.
+row for each clip; `<name>.npz`, the prints of its recordings. Long files are cut. Short takes stand alone,
+and once more repeated and among neighbours of their folder. Speech is packed. Whatever is drawn is a function
+of the package and the file.
 """
 
 import csv
