@@ -8,6 +8,7 @@ import argparse
 import csv
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -92,25 +93,9 @@ def fetch(package: Package, folder: Path) -> Path:
         name, digest = marked.read_text().split()
         if digest == package.sha256 and (folder / name).exists():
             return folder / name
-    before = set(folder.iterdir())
-    command = {
-        "deb": ["apt-get", "download", "-qq", f"{package.name}={package.version}"],
-        "pypi": [
-            *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check"),
-            f"{package.name}=={package.version}",
-        ],
-        "npm": ["npm", "pack", "--silent", f"{package.name}@{package.version}"],
-    }[package.kind]
     stem = re.sub(r"[-_.@/]+", "[-_.]+", package.name.lstrip("@"))
-    found = [path for path in before if re.match(stem + r"[-_].*\.(deb|whl|tgz|tar\.gz)$", path.name)]
-    if not found:
-        done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=False)
-        found = sorted(set(folder.iterdir()) - before)
-        if done.returncode or len(found) != 1:
-            raise SystemExit(
-                f"make.py: {package.name} {package.version} ({package.kind}) is not to be had here; "
-                f"write the version that is into packages.csv with its SHA-256, or take its row out"
-            )
+    files = [path for path in folder.iterdir() if re.match(stem + r"[-_].*\.(deb|whl|tgz|gz)$", path.name)]
+    found = files or [_download(package, folder)]
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
     if digest != package.sha256:
         raise SystemExit(
@@ -119,6 +104,30 @@ def fetch(package: Package, folder: Path) -> Path:
         )
     marked.write_text(f"{found[0].name} {digest}\n")
     return found[0]
+
+
+def _download(package: Package, folder: Path) -> Path:
+    command = {
+        "deb": ["apt-get", "download", "-qq", f"{package.name}={package.version}"],
+        "pypi": [
+            *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check"),
+            f"{package.name}=={package.version}",
+        ],
+        "npm": ["npm", "pack", "--silent", f"{package.name}@{package.version}"],
+    }[package.kind]
+    part = folder / f".{package.name.replace('/', '-')}.part"  # so that no half of a file has its name
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    done = subprocess.run(command, cwd=part, stdout=subprocess.DEVNULL, check=False)
+    found = list(part.iterdir())
+    if done.returncode or len(found) != 1:
+        raise SystemExit(
+            f"make.py: {package.name} {package.version} ({package.kind}) is not to be had here; "
+            f"write the version that is into packages.csv with its SHA-256, or take its row out"
+        )
+    target = found[0].rename(folder / found[0].name)
+    part.rmdir()
+    return target
 
 
 def _clips_of(package: Package, work: Path, left_out: set[str]) -> tuple[str, list[tuple[str, str, str]]]:
