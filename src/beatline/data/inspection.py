@@ -304,7 +304,7 @@ def _doubt(
     """
     row_of = {clip: k for k, clip in enumerate(compared.tolist())}
     first: dict[str, int] = {}
-    links = [(first.setdefault(name, k), k) for k, name in enumerate(table.recording)]
+    links = [(first.setdefault(name, k), k) for k, names in enumerate(table.recordings) for name in names]
     together = np.arange(len(compared))
     for group in fingerprint.groups(
         links + [(row_of[a], row_of[b]) for a, b in pairs if a in row_of and b in row_of]

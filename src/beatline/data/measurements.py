@@ -16,6 +16,7 @@ import numpy as np
 
 from beatline.core.threads import in_order
 from beatline.data import fingerprint, label_noise
+from beatline.data.manifest.recordings import names_of
 from beatline.data.store import CODING, Store
 
 WORKERS = min(8, os.cpu_count() or 1)  # NumPy's transforms run without the interpreter's lock
@@ -23,7 +24,7 @@ WORKERS = min(8, os.cpu_count() or 1)  # NumPy's transforms run without the inte
 
 @dataclass(frozen=True)
 class Table:
-    """What `clips.csv` says: measurements of every clip, and the recording of the compared clips."""
+    """What `clips.csv` says: measurements of every clip, and the recordings of the compared clips."""
 
     peak: np.ndarray
     """`(clips,)`, full scale 1."""
@@ -37,7 +38,7 @@ class Table:
     """Clips by the source's sample rate, Hz."""
     channels: Counter[int]
     """Clips by the source's channels."""
-    recording: list[str]
+    recordings: list[tuple[str, ...]]
     """Of the compared clips, in order."""
 
 
@@ -51,16 +52,16 @@ def read_table(store: Store, compared: np.ndarray) -> Table:
     levels = np.zeros((4, len(store.ids)))
     rate = Counter[int]()
     channels = Counter[int]()
-    recording = []
+    recordings = []
     with (store.folder / "clips.csv").open(newline="", **CODING) as lines:
         for clip, row in enumerate(csv.DictReader(lines)):
             levels[:, clip] = [float(row[name]) for name in ("peak", "rms", "quiet", "clipped")]
             rate[int(row["rate_in"])] += 1
             channels[int(row["channels_in"])] += 1
             if clip in wanted:
-                recording.append(row["recording"])
+                recordings.append(names_of(row["recording"], row["source"]))
     peak, rms, quiet, clipped = levels
-    return Table(peak, rms, quiet, clipped, rate, channels, recording)
+    return Table(peak, rms, quiet, clipped, rate, channels, recordings)
 
 
 @dataclass(frozen=True)

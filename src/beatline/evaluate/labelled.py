@@ -22,6 +22,7 @@ from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
 from beatline.core.threads import buffered
 from beatline.data import manifest
+from beatline.data.manifest.recordings import groups_of, names_of
 from beatline.data.manifest.table import Clip, Rejected, shared
 from beatline.data.store import Store
 from beatline.settings import load as load_config
@@ -37,7 +38,7 @@ class Labelled:
     name: str
     ids: tuple[str, ...]
     recordings: tuple[str, ...]
-    """The recording of each clip; clips of the same recording are not independent."""
+    """The recording of each clip, the same for clips that mixtures link; such clips are not independent."""
     targets: np.ndarray = field(repr=False)
     """`(clips, labels)` bool."""
     labels: LabelSet = field(repr=False)
@@ -87,12 +88,17 @@ def store_of(folder: Path) -> Path | None:
     return next((found for found in folders if artefact.contents_file(found).exists()), None)
 
 
+def _groups(clips: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The group of each clip, from its recording and its file."""
+    return tuple(groups_of(names_of(*clip) for clip in clips))
+
+
 def of_store(name: str, store: Store, indices: np.ndarray, split: str) -> Labelled:
     """The clips of a store with these indices."""
     return Labelled(
         name,
         tuple(store.ids[int(i)] for i in indices),
-        tuple(store.clip(int(i))["recording"] for i in indices),
+        _groups((row["recording"], row["source"]) for row in map(store.clip, map(int, indices))),
         store.targets(indices) > 0.5,
         store.labels,
         ((split,),) * len(indices),
@@ -199,7 +205,7 @@ def _labelled(
     return Labelled(
         name,
         tuple(clip.id for clip in clips),
-        tuple(clip.recording for clip in clips),
+        _groups((clip.recording, str(clip.path)) for clip in clips),
         targets,
         labels,
         tuple(homes),

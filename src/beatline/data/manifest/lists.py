@@ -31,8 +31,8 @@ def read_csv(path: Path, data: DataConfig) -> Manifest:
     """The manifest of a table with columns `file,labels` and optionally `split,id,recording,start,end`.
 
     Files are relative to the table's folder and lie below it, or have absolute paths. Labels are mids or
-    names joined by `;`. Label set: `data.labels`, or `classes.csv` beside the table, or AudioSet's where it
-    knows every label, or the labels found, sorted.
+    names joined by `;`. The recordings of a mixture are names joined by `|`. Label set: `data.labels`, or
+    `classes.csv` beside the table, or AudioSet's where it knows every label, or the labels found, sorted.
 
     Raises:
         UserError: as `manifest.read`.

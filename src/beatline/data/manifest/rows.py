@@ -13,6 +13,8 @@ from operator import eq
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar, overload
 
+from beatline.data.manifest.recordings import JOINT, names_of
+
 Event = tuple[float, float, str]
 """Start and end in seconds from the clip's start, and a mid."""
 Problem = tuple[str, str]
@@ -31,7 +33,9 @@ class Clip(NamedTuple):
     id: str
     """Unique in the manifest."""
     recording: str
-    """Clips of the same recording never stand on both sides of a split."""
+    """Clips of the same recording never stand on both sides of a split. A clip made of several names each,
+    joined by `|`: see `recordings`.
+    """
     path: Path
     """Audio file."""
     labels: tuple[str, ...]
@@ -227,6 +231,8 @@ class Rows:
         self._starts, self._ends = array("d"), array("d")  # an end that is not known is NaN
         self._problems = Alike[Problem | None]()
         self._events: dict[int, tuple[Event, ...]] = {}
+        self.several: dict[int, tuple[str, ...]] = {}
+        """Of each row whose recording is names joined by `|`, the names."""
         self.files = Files()
         """Where their audio is."""
         self._file_of = array("i")  # index in files, -1 where it is not known
@@ -240,6 +246,10 @@ class Rows:
         """Adds a row."""
         if row.events:
             self._events[len(self)] = row.events
+        if JOINT in row.recording:
+            names = names_of(row.recording, str(row.path))
+            if names != (row.recording,):
+                self.several[len(self)] = names
         self._ids.append(row.id)
         self._recordings.append(row.recording)
         self._labels.append(row.labels)

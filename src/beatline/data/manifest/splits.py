@@ -16,6 +16,7 @@ from pathlib import Path
 from beatline.config import DataConfig
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
+from beatline.data.manifest.recordings import groups_of
 from beatline.data.manifest.rows import Row, Rows
 from beatline.data.manifest.table import (
     SPLITS,
@@ -72,17 +73,22 @@ def _splits(table: Sorted, data: DataConfig, rows: Rows) -> tuple[dict[str, tupl
     """Indices of the clips of each split, and how validation was made."""
     given = {name: tuple(i for i, homes in enumerate(table.homes) if name in homes) for name in SPLITS}
     made = not any(given.values())
+    groups = _groups(table)
     if made:
         everything = tuple(range(len(table.clips)))
         given["train"], given["test"] = carve(
-            table.recordings, table.labels, everything, data.test_fraction, data.split_seed
+            groups, table.labels, everything, data.test_fraction, data.split_seed
         )
     if data.validation_list is not None:
         return _listed_validation(
             given,
             table,
             data.validation_list,
-            {name for index in range(len(rows)) for name in (rows.id(index), rows.recording(index))},
+            {
+                name
+                for index in range(len(rows))
+                for name in (rows.id(index), rows.recording(index), *rows.several.get(index, ()))
+            },
         )
     if data.validation == "clean" and given["val"]:
         raise UserError(
@@ -93,7 +99,7 @@ def _splits(table: Sorted, data: DataConfig, rows: Rows) -> tuple[dict[str, tupl
         )
     if data.validation == "clean" or (made and data.validation == "given"):
         given["train"], given["val"] = carve(
-            table.recordings, table.labels, given["train"], data.validation_fraction, data.split_seed
+            groups, table.labels, given["train"], data.validation_fraction, data.split_seed
         )
         if (
             given["train"]
@@ -134,7 +140,7 @@ def _listed_validation(
     """The splits with the clips in a list as validation. Other clips of the data's own validation become
     train clips. A listed test clip stays a test clip, which is an overlap.
 
-    Each line of the list is a clip's id, or a recording's, for all its clips. A listed input that was
+    Each line of the list is a clip's id, or a recording's, for all clips it is in. A listed input that was
     rejected is no error.
     """
     wanted = dict.fromkeys(
@@ -148,7 +154,13 @@ def _listed_validation(
             f"{unknown} is no clip and no recording of this data",
             "list ids as they stand in the store's clips.csv, an id a line",
         )
-    val = tuple(i for i, clip in enumerate(table.clips) if clip.id in wanted or clip.recording in wanted)
+    val = tuple(
+        i
+        for i, clip in enumerate(table.clips)
+        if clip.id in wanted
+        or clip.recording in wanted
+        or any(name in wanted for name in table.several.get(i, ()))
+    )
     if not val:
         raise UserError(
             "no-clips",
@@ -162,6 +174,15 @@ def _listed_validation(
         "val": val,
         "train": tuple(i for i in train if i not in chosen),
     }, f"the {len(val)} clips of {path.name} that are there; disjoint from test"
+
+
+def _groups(table: Sorted) -> Sequence[str]:
+    """What stays whole where a split is made: the recording of each clip, or the recordings that mixtures
+    link.
+    """
+    if not table.several:
+        return table.recordings
+    return groups_of(table.several.get(i, (name,)) for i, name in enumerate(table.recordings))
 
 
 def carve(
@@ -231,19 +252,24 @@ def carve(
 def check_overlap(table: Sorted, splits: dict[str, tuple[int, ...]], allow: tuple[str, str] | None) -> None:
     """Raises `split-overlap` where two splits share a recording or a file, other than the pair that may."""
     real = _Files()
+
+    def names(i: int) -> tuple[str, ...]:
+        return table.several.get(i) or (table.recordings[i],)
+
     for own, others in (("val", ["test"]), ("train", ["val", "test"])):
         home = {i: other for other in others if (own, other) != allow for i in splits[other]}
-        recordings = {table.recordings[i]: i for i in home}
+        recordings = {name: i for i in home for name in names(i)}
         files = {real(*table.files[i]): i for i in home}
         mine = splits[own] if home else ()
         shared = [
-            ("recording", i, recordings[name]) for i in mine if (name := table.recordings[i]) in recordings
+            (f"recording {name}", i, recordings[name])
+            for i in mine
+            for name in islice(filter(recordings.__contains__, names(i)), 1)
         ]
-        shared += [("file", i, files[file]) for i in mine if (file := real(*table.files[i])) in files]
+        shared += [(f"file {file}", i, files[file]) for i in mine if (file := real(*table.files[i])) in files]
         if shared:
-            kind, i, k = shared[0]
+            what, i, k = shared[0]
             clip, other = table.clips[i], table.clips[k]
-            what = f"recording {clip.recording}" if kind == "recording" else f"file {real(*table.files[i])}"
             raise overlap(
                 what, own, home[k], f"clips {clip.id} and {other.id}; {len(shared)} such recordings or files"
             )

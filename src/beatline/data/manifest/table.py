@@ -68,6 +68,8 @@ class Sorted:
     clips: Sequence[Clip]
     recordings: Sequence[str]
     """Of each clip, as its `recording`: a part of a clip costs less than a clip."""
+    several: dict[int, tuple[str, ...]]
+    """Of each clip whose recording is names joined by `|`, the names."""
     labels: Sequence[tuple[str, ...]]
     """Of each clip, as its `labels`."""
     files: Sequence[tuple[str, str]]
@@ -125,9 +127,13 @@ def sort_rows(
         code, reason = rows.problem(number) or ("", "")
         return Rejected(rows.id(number), code, reason, mids(number), next(iter(rows.splits(number)), ""))
 
+    several = {}
+    if rows.several:
+        several = {i: rows.several[number] for i, number in enumerate(good) if number in rows.several}
     return Sorted(
         clips=View(good, lambda number: rows.clip(number, mids(number))),
         recordings=View(good, rows.recording),
+        several=several,
         labels=View(good, mids),
         files=View(good, rows.file),
         homes=View(good, rows.splits),
