@@ -52,7 +52,7 @@ def sounds() -> list[np.ndarray]:
     """One clip of each of 22 sounds of the embedded set."""
     folder = files("beatline") / "assets/mini-audioset/audio"
     names = sorted(
-        p.name for p in folder.iterdir() if p.name.startswith("train_") and p.name.endswith("_05.ogg")
+        p.name for p in folder.iterdir() if not p.name.startswith("test_") and p.name.endswith("_05.ogg")
     )
     return [decode(folder / name).samples for name in names]
 
