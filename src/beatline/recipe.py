@@ -19,7 +19,7 @@ from beatline.config import Config, to_dict
 from beatline.core import artefact, remote
 from beatline.core.console import is_first, is_whole, progress, read_log, say, show
 from beatline.core.errors import UserError
-from beatline.data import manifest
+from beatline.data import leaks, manifest
 from beatline.data.prepare import prepare as prepare_store
 from beatline.data.prepare import whole_store
 from beatline.data.store import Store
@@ -68,7 +68,7 @@ def prepare(config: Config) -> None:
     else:
         with artefact.FolderLock(folder.parent), progress("prepare", len(table.clips)) as advance:
             summary = prepare_store(table, folder, max(1, config.train.workers), advance)
-    _say_prepared(summary)
+    _say_prepared(summary, table, str(folder))
     _judge_rejected(summary, str(folder), config.data.strict)
 
 
@@ -83,11 +83,11 @@ def prepare_on_ray(config: Config, source: str, to: str) -> None:
     say("prepare", f"{table.inputs} inputs -> {target}, on Ray")
     with remote.locked(target), progress("prepare", len(table.clips)) as advance:
         summary = ray.prepare_store(table, target, max(1, config.train.workers), advance, source)
-    _say_prepared(summary)
+    _say_prepared(summary, table, target)
     _judge_rejected(summary, target, config.data.strict)
 
 
-def _say_prepared(summary: dict[str, Any]) -> None:
+def _say_prepared(summary: dict[str, Any], table: manifest.Manifest, store: str) -> None:
     clips = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())
     rejected = sum(summary["rejected"].values())
     reasons = (
@@ -96,6 +96,8 @@ def _say_prepared(summary: dict[str, Any]) -> None:
         else ""
     )
     say("prepare", f"{summary['ok']} clips ({clips}), {summary['hours']:.2f} h, {rejected} rejected{reasons}")
+    for line in leaks.lines(summary.get("leaks", {}) | leaks.of_column(table.shared), store):
+        say("prepare", line)
 
 
 def _judge_rejected(summary: dict[str, Any], store: str, strict: bool) -> None:

@@ -122,6 +122,15 @@ def test_what_the_user_gave_is_text():
     assert EVIL not in report.results_md(inputs)
 
 
+def test_what_leaks_stands_beside_how_validation_was_made():
+    twins = {"clips": 2, "of": 9, "first": ["a", EVIL], "all_heard": True}
+    inputs = make(data_summary=SUMMARY | {"leaks": {"near_duplicates": twins}})
+    said = f"2 of 9 val and test clips sound like a train clip, the first a and {EVIL}"
+    assert any(said in word for word in Page(report_page.page(inputs)).words)
+    assert "|leak|2 of 9 val and test clips" in report.results_md(inputs)
+    assert EVIL not in report.results_md(inputs) and "leak" not in report.results_md(make())
+
+
 def test_id_that_is_not_unicode_can_be_written(tmp_path):
     path = report.write(tmp_path / "report", make(ids=tuple(f"clip-\udcff{i}" for i in range(4))))
     assert "clip-\\udcff" in path.read_text(encoding="utf-8")

@@ -17,9 +17,9 @@ from beatline.audio.decoders.sndfile import DECODER
 from beatline.audio.samples import RESAMPLER
 from beatline.core import artefact
 from beatline.core.limits import LIMITS
-from beatline.data import shards, store_tables
+from beatline.data import leaks, shards, store_tables
 from beatline.data.manifest import Manifest
-from beatline.data.store import FORMAT, shard_name
+from beatline.data.store import FORMAT, Store, shard_name
 
 
 def state(path: Path) -> list[Any]:
@@ -120,7 +120,7 @@ def finish(manifest: Manifest, work: Path, plan: str) -> dict[str, Any]:
     for path in work.iterdir():  # of a call that was killed here, or of other inputs
         if path.name not in expected or path.name in store_tables.NAMES:
             path.unlink()
-    summary = store_tables.write(manifest, shards.rows(work, count), work)
+    summary = write_tables(manifest, work, work)
     known = {}
     for number in range(count):
         facts = json.loads((work / shards.facts_name(number)).read_bytes())
@@ -142,6 +142,22 @@ def finish(manifest: Manifest, work: Path, plan: str) -> dict[str, Any]:
     }
     artefact.seal(work, about, known)
     return summary
+
+
+def write_tables(manifest: Manifest, folder: Path, made: Path, listen: bool = True) -> dict[str, Any]:
+    """Writes the tables of a store into `folder`, and returns the summary with what stands on two sides.
+
+    Args:
+        made: Where the shards are; their samples may be elsewhere, and are not heard then.
+        listen: Whether to hear the samples.
+    """
+    summary = store_tables.write(manifest, shards.rows(made, shards.count(manifest)), folder)
+    found = leaks.of_column(manifest.shared)
+    if listen and (made / shard_name(0)).exists():
+        found |= leaks.near_duplicates(Store(folder, {}, made))
+    if found:
+        store_tables.write_summary(summary | {"leaks": found}, folder)
+    return summary | ({"leaks": found} if found else {})
 
 
 def file_names(count: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from beatline.core import artefact
 from beatline.core.errors import UserError
 from beatline.data import shards, store_tables
 from beatline.data.manifest import Manifest
-from beatline.data.plan import clips_in, file_names, finish, plan_of, plans_in
+from beatline.data.plan import clips_in, file_names, finish, plan_of, plans_in, write_tables
 from beatline.data.shards import Progress, no_progress
 from beatline.data.store import shard_name
 
@@ -110,7 +110,9 @@ def _as_its_list_says(
     damaged_tables = [name for name in found if name in store_tables.NAMES]
     if damaged_tables and not failed:
         if len(manifest.clips) == about["clips"]:
-            store_tables.write(manifest, shards.rows(folder, -(-about["clips"] // shards.SHARD_CLIPS)), work)
+            _write_tables(
+                manifest, folder, work, files.get("summary.json") if "summary.json" in found else None
+            )
         for name in damaged_tables:
             if not (work / name).exists() or artefact.sha256_file(work / name) != files[name]["sha256"]:
                 raise _cannot(
@@ -123,6 +125,18 @@ def _as_its_list_says(
     if failed:
         raise failed[0]
     return mended
+
+
+def _write_tables(manifest: Manifest, folder: Path, work: Path, summary_was: dict[str, Any] | None) -> None:
+    """Writes the tables of the store in `folder` into `work`.
+
+    Args:
+        summary_was: Facts of the summary, where it is damaged. That of an older store tells of no leaks.
+    """
+    summary = write_tables(manifest, work, folder, listen=summary_was is not None)
+    if summary_was is not None and summary_was["sha256"] != artefact.sha256_file(work / "summary.json"):
+        summary.pop("leaks", None)
+        store_tables.write_summary(summary, work)
 
 
 def _from_its_inputs(

@@ -97,8 +97,10 @@ class Store:
             )
         return Store(folder, about)
 
-    def __init__(self, folder: Path, about: dict[str, Any]):
+    def __init__(self, folder: Path, about: dict[str, Any], shards: Path | None = None):
+        """Takes a folder as it is; its shards may be in another."""
         self.folder = folder
+        self._shards = shards or folder
         self.about = about
         self.labels = LabelSet.from_csv(
             (folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv")
@@ -118,7 +120,7 @@ class Store:
             UserError: `corrupt-artefact` where they are not what was written.
         """
         shard, begin, length, crc = self._index[index].tolist()
-        path = self.folder / shard_name(shard)
+        path = self._shards / shard_name(shard)
         # read, not mapped: a mapped file that is cut later kills the process
         samples = np.fromfile(path, "<i2", length, offset=2 * begin) if path.exists() else np.empty(0, "<i2")
         if zlib.crc32(samples.data) != crc:

@@ -98,8 +98,13 @@ def write(manifest: Manifest, rows: Iterable[shards.Outcome], folder: Path) -> d
     lengths = _write_index(made, folder)
     (folder / "labels.csv").write_text(manifest.labels.to_csv(), encoding="utf-8", newline="")
     summary = _summary(manifest, made, splits, lengths)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_summary(summary, folder)
     return summary
+
+
+def write_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Writes what `write` returns, changed or not."""
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
 class _Made:

@@ -16,6 +16,7 @@ import torch
 
 from beatline.core import artefact
 from beatline.core.html import markdown_cell, number
+from beatline.data import leaks
 from beatline.evaluate import metrics
 from beatline.evaluate.report_page import HEADLINES, ReportInputs, page
 
@@ -113,6 +114,7 @@ def results_md(inputs: ReportInputs) -> str:
     lines += [
         f"|clip list|{f.n_instances} clips, SHA-256 `{f.clips_hash}`|",
         f"|validation|{markdown_cell(inputs.validation_rule)}|",
+        *(f"|leak|{markdown_cell(line)}|" for line in leaks.lines(inputs.data_summary.get("leaks", {}))),
         "",
     ]
     lines += [

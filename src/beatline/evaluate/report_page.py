@@ -19,6 +19,7 @@ import torch
 from beatline.core import html
 from beatline.core.html import POINTS, Plot, Sound, line_plot, number, thin
 from beatline.core.labels import audioset
+from beatline.data import leaks
 from beatline.evaluate import ranking
 from beatline.evaluate.metrics import Figures
 from beatline.evaluate.predictions import Predictions
@@ -105,6 +106,7 @@ def page(inputs: ReportInputs) -> str:
         clips=clips(inputs),
         alike_shown=ALIKE_SHOWN,
         data=inputs.data_summary,
+        leaks=leaks.lines(inputs.data_summary.get("leaks", {})),
         losers=losers(inputs.data_summary),
         losers_shown=LOSERS_SHOWN,
         settings=list(settings(inputs.config)),

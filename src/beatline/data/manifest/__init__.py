@@ -127,11 +127,11 @@ def read_listed(source: Path) -> tuple[Sorted, LabelSet]:
         UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`; `split-overlap` where a clip is
             listed in two splits.
     """
-    found, known = (
-        folder_rows(source, DataConfig(folder=source))
-        if source.is_dir()
-        else csv_rows(_table(source), DataConfig(csv=source))
-    )
+    known: LabelSet | None
+    if source.is_dir():
+        found, known = folder_rows(source, DataConfig(folder=source))
+    else:
+        found, known, _ = csv_rows(_table(source), DataConfig(csv=source))
     rows = Rows(found)
     labels = known or labels_of(rows)
     return sort_rows(rows, labels), labels

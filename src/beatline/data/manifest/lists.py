@@ -15,6 +15,7 @@ from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
 from beatline.data.manifest.rows import Row
 from beatline.data.manifest.splits import assemble
+from beatline.data.manifest.suspects import suspects, with_suspect
 from beatline.data.manifest.table import (
     SPLIT_NAMES,
     SPLITS,
@@ -37,11 +38,14 @@ def read_csv(path: Path, data: DataConfig) -> Manifest:
     Raises:
         UserError: as `manifest.read`.
     """
-    return assemble(*csv_rows(path, data), path.parent, data)
+    rows, known, values = csv_rows(path, data)
+    found = assemble(rows, known, path.parent, data)
+    return with_suspect(found, values, any(row.splits for row in rows))
 
 
-def csv_rows(path: Path, data: DataConfig) -> tuple[list[Row], LabelSet | None]:
-    """The rows of such a table, and its label set where a table or a setting names a label set.
+def csv_rows(path: Path, data: DataConfig) -> tuple[list[Row], LabelSet | None, dict[str, dict[str, str]]]:
+    """The rows of such a table; its label set where a table or a setting names a label set; and of each
+    column that may name recordings, although it is not called so, the values by clip id.
 
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-table`.
@@ -57,7 +61,12 @@ def csv_rows(path: Path, data: DataConfig) -> tuple[list[Row], LabelSet | None]:
                 "name the columns in the first line, separated by commas",
             )
         table.fieldnames = columns
-        rows = [_csv_row(cells, path, f"{path.name} line {table.line_num}") for cells in table]
+        rows = []
+        values: dict[str, dict[str, str]] = {name: {} for name in suspects(columns)}
+        for cells in table:
+            rows.append(_csv_row(cells, path, f"{path.name} line {table.line_num}"))
+            for name, of in values.items():
+                of.setdefault(rows[-1].id, (cells[name] or "").strip())
     except csv.Error as error:
         raise UserError(
             "bad-table",
@@ -66,7 +75,8 @@ def csv_rows(path: Path, data: DataConfig) -> tuple[list[Row], LabelSet | None]:
             "write it as plain CSV: commas, double quotes",
         ) from error
     beside = path.parent / "classes.csv"
-    return rows, read_labels(data.labels or beside) if data.labels or beside.exists() else None
+    known = read_labels(data.labels or beside) if data.labels or beside.exists() else None
+    return rows, known, values
 
 
 def _csv_row(cells: dict, table: Path, line: str) -> Row:

@@ -33,6 +33,19 @@ SPLIT_NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class SharedColumn:
+    """A column that looks like recordings and is not called so."""
+
+    name: str
+    shared: dict[str, int]
+    """Clips of val and of test that share a value with train."""
+    clips: dict[str, int]
+    """Clips of val and of test."""
+    own_splits: bool
+    """Whether the table names splits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The table of clips."""
@@ -59,6 +72,8 @@ class Manifest:
     """Longest clip of train and val."""
     notices: tuple[str, ...] = ()
     """What a careful reader should know before preparing: what was recognised, what an official set lacks."""
+    shared: SharedColumn | None = None
+    """The column, if any, by which train shares recordings with val or test."""
 
 
 @dataclass(frozen=True)
