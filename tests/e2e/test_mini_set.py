@@ -2,11 +2,14 @@
 
 import csv
 import importlib.util
+import json
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from beatline.cli import main
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "src/beatline/assets/mini-audioset/manifest.csv"
@@ -28,6 +31,13 @@ def script() -> ModuleType:
 
 def test_the_table_is_what_the_script_makes_of_all_clips(script):
     assert script.split(rows(ROOT / "recipes/mini/clips.csv")) == rows(TABLE)
+
+
+def test_prepare_finds_nothing_on_two_sides(tmp_path, capsys):
+    assert main(["prepare", "mini", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "429 clips (train 229, val 50, test 150)" in said and "share a value" not in said
+    assert "leaks" not in json.loads((tmp_path / "store/summary.json").read_text()), said
 
 
 def test_test_clips_are_those_of_before():

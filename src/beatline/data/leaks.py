@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from beatline.audio.samples import SAMPLE_RATE
+from beatline.core.console import say
 from beatline.core.text import printable
 from beatline.core.threads import in_order
 from beatline.data import fingerprint
 from beatline.data.manifest.table import SharedColumn
-from beatline.data.measurements import WORKERS, alike
+from beatline.data.measurements import WORKERS
 from beatline.data.store import Store
 
 MOST_SECONDS = 24 * 3600  # of sound that is heard: a minute on two cores
-MOST_PAIRS = 5_000  # compared in full: half a minute
+SAID_FROM = 3600  # seconds of sound from which it is said that they are heard
+MOST_PAIRS = 5_000  # of clips that may be alike, compared in full: half a minute at most
 
 
 def of_column(column: SharedColumn | None) -> dict[str, Any]:
@@ -41,24 +43,40 @@ def near_duplicates(store: Store) -> dict[str, Any]:
     some_train, some_held = _sample(store, train, held)
     clips = np.sort(np.concatenate([some_train, some_held]))
     trains = np.isin(clips, train)
+    if store.lengths[clips].sum() > SAID_FROM * SAMPLE_RATE:
+        say("prepare", f"{len(clips)} clips are heard, for sounds on both sides of the split")
 
-    def sketch(clip: int) -> np.ndarray:
-        return fingerprint.sketch(fingerprint.contrast(fingerprint.band_power(store.samples(clip))))
+    def seen(clip: int) -> np.ndarray:
+        return fingerprint.contrast(fingerprint.band_power(store.samples(clip)))
 
     sketches = np.full((len(clips), fingerprint.SKETCH), fingerprint.ABSENT)
-    for k, own in enumerate(in_order(clips.tolist(), sketch, WORKERS)):
-        sketches[k] = own
+    for k, sketch in enumerate(
+        in_order(clips.tolist(), lambda clip: fingerprint.sketch(seen(clip)), WORKERS)
+    ):
+        sketches[k] = sketch
     pairs = fingerprint.candidates(sketches)
     across = pairs[trains[pairs[:, 0]] != trains[pairs[:, 1]]]
-    found = [(a, b) for _, a, b in alike(store, clips[across[:MOST_PAIRS]])]
+    likely: dict[int, list[int]] = {}
+    for a, b in across[:MOST_PAIRS].tolist():
+        own, other = (b, a) if trains[a] else (a, b)
+        likely.setdefault(int(clips[own]), []).append(int(clips[other]))
+
+    def twin(clip: int) -> int | None:
+        own = seen(clip)
+        return next(
+            (other for other in likely[clip] if fingerprint.similarity(own, seen(other)) >= fingerprint.SAME),
+            None,
+        )
+
+    twins = in_order(sorted(likely), twin, WORKERS)
+    found = [(other, clip) for clip, other in zip(sorted(likely), twins, strict=True) if other is not None]
     if not found:
         return {}
-    first = min(found)
     return {
         "near_duplicates": {
-            "clips": len(set(np.array(found).ravel().tolist()) - set(train.tolist())),
+            "clips": len(found),
             "of": len(held),
-            "first": [store.ids[clip] for clip in first],
+            "first": [store.ids[clip] for clip in found[0]],
             "all_heard": len(clips) == len(train) + len(held) and len(across) <= MOST_PAIRS,
         }
     }

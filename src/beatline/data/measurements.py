@@ -106,17 +106,8 @@ def hear(store: Store, compared: np.ndarray, progress: Callable[[int], Any]) -> 
 
 def near_duplicates(store: Store, heard: Heard) -> list[tuple[float, int, int]]:
     """Similarity, at most 1, and the indices of two clips with the same sound; the pairs most alike first."""
-    return sorted(alike(store, fingerprint.candidates(heard.sketches)), key=lambda pair: (-pair[0], pair[1:]))
-
-
-def alike(store: Store, pairs: np.ndarray) -> list[tuple[float, int, int]]:
-    """Those of the pairs that have the same sound: their similarity, at most 1, and their indices.
-
-    Args:
-        pairs: Indices of the clips of each pair, `(pairs, 2)`, in order.
-    """
     likely: dict[int, list[int]] = {}
-    for a, b in pairs.tolist():
+    for a, b in fingerprint.candidates(heard.sketches).tolist():
         likely.setdefault(a, []).append(b)
 
     def seen(clip: int) -> np.ndarray:
@@ -126,6 +117,8 @@ def alike(store: Store, pairs: np.ndarray) -> list[tuple[float, int, int]]:
         first = seen(a)
         return [(fingerprint.similarity(first, seen(b)), a, b) for b in likely[a]]
 
-    return [
-        pair for found in in_order(likely, compare, WORKERS) for pair in found if pair[0] >= fingerprint.SAME
+    found = [
+        pair for pairs in in_order(likely, compare, WORKERS) for pair in pairs if pair[0] >= fingerprint.SAME
     ]
+    found.sort(key=lambda pair: (-pair[0], pair[1:]))
+    return found
