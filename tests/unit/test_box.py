@@ -61,7 +61,7 @@ def test_without_a_name_the_box_answers_without_pytorch_and_says_once_what_it_is
     )
     home = {"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | home)
-    assert done.returncode == 0 and done.stdout == "527\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "521\n", done.stderr
     assert done.stderr.count("\n") == 1 and "the box answers" in done.stderr
     assert "--model beats is better" in done.stderr and list(tmp_path.rglob("*")) == []
 
