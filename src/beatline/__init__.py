@@ -61,7 +61,7 @@ ROOMS = {
 }
 """Where a public name is; it is imported when it is first asked for."""
 
-# PyTorch reads this at its first tensor: those of 2 MB and more lie in pages of 2 MB where Linux offers them
+# PyTorch reads this at its first tensor; large tensors then lie in pages of 2 MB where Linux offers them
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
@@ -92,8 +92,8 @@ def load(
     """A model, ready to tag: `beatline.load("runs/mini")("bark.mp3").top(3)`.
 
     Args:
-        source: A run folder, a checkpoint of any family, an export; or `owner/name` on the Hugging Face Hub
-            and what else `beatline fetch checkpoint` knows, which is fetched.
+        source: A run folder, a checkpoint of any family, or an export. `owner/name` on the Hugging Face Hub,
+            and what else `beatline fetch checkpoint` knows, is fetched.
         engine: `torch`, `onnx` or `openvino`; `auto` is the fastest that is at hand. A checkpoint is exported
             into the user's cache once where an engine needs that.
         precision: `float32`, `bfloat16` or `int8`: of the products.

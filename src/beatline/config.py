@@ -1,7 +1,6 @@
 """Every setting of a run: frozen dataclasses and their checks.
 
-Each room takes the dataclass that bears its name. The docstring below a field is what `--help` prints of it.
-`settings` makes these from YAML and the command line.
+`settings` makes them from YAML and the command line. `--help` prints the docstring below a field.
 """
 
 import dataclasses
@@ -14,20 +13,23 @@ from beatline.core.errors import UserError
 
 def _check(condition: bool, name: str, cause: str) -> None:
     if not condition:
-        raise UserError(
-            "bad-config", f"setting {name}", cause, "correct it in the YAML file or on the command line"
-        )
+        raise UserError("bad-config", f"setting {name}", cause, "correct the YAML file or the command")
 
 
 def _fraction(value: float, name: str) -> None:
     _check(0.0 <= value <= 1.0, name, f"{value} is not between 0 and 1")
 
 
+def _not_below(least: int, settings: Any, prefix: str, *names: str) -> None:
+    """Checks that these settings are 0, or 1, or more."""
+    for name in names:
+        cause = "must be at least 1" if least else "must not be negative"
+        _check(getattr(settings, name) >= least, f"{prefix}{name}", cause)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """The architecture of a BEATs encoder; the field names are those of the released checkpoints' `cfg`.
-    Defaults: Base.
-    """
+    """Architecture of a BEATs encoder, by the field names of the released `cfg`. Defaults: Base."""
 
     input_patch_size: int = 16
     """Side of a patch, frames and mel bands; 16 is the only size."""
@@ -56,7 +58,7 @@ class EncoderConfig:
     num_buckets: int = 320
     """Buckets of relative distance in the position bias, both signs together, even, at least 4."""
     max_distance: int = 800
-    """Distance from which all share the position bias's last bucket, tokens, above num_buckets / 4."""
+    """Distance from which all share the last bucket of the position bias, tokens, above num_buckets / 4."""
     gru_rel_pos: bool = True
     """Whether the relative position bias is gated by the query."""
     dropout: float = 0.1
@@ -77,31 +79,13 @@ class EncoderConfig:
     """Deviation of log-mel energies, above 0; they are divided by twice this to normalise."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "embed_dim",
-            "encoder_layers",
-            "encoder_embed_dim",
-            "encoder_ffn_embed_dim",
-            "encoder_attention_heads",
-            "conv_pos",
-            "conv_pos_groups",
-        ):
-            _check(getattr(self, name) >= 1, name, "must be at least 1")
-        _check(
-            self.input_patch_size == 16,
-            "input_patch_size",
-            f"{self.input_patch_size} is not 16, as all released checkpoints have it",
-        )
-        _check(
-            self.encoder_embed_dim % self.encoder_attention_heads == 0,
-            "encoder_embed_dim",
-            "not a multiple of encoder_attention_heads",
-        )
-        _check(
-            self.encoder_embed_dim % self.conv_pos_groups == 0,
-            "encoder_embed_dim",
-            "not a multiple of conv_pos_groups",
-        )
+        _not_below(1, self, "", "embed_dim", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim")
+        _not_below(1, self, "", "encoder_attention_heads", "conv_pos", "conv_pos_groups")
+        size = self.input_patch_size
+        _check(size == 16, "input_patch_size", f"{size} is not 16, as all released checkpoints have it")
+        for name in ("encoder_attention_heads", "conv_pos_groups"):
+            is_multiple = self.encoder_embed_dim % getattr(self, name) == 0
+            _check(is_multiple, "encoder_embed_dim", f"not a multiple of {name}")
         _check(
             self.num_buckets >= 4 and self.num_buckets % 2 == 0, "num_buckets", "must be even and at least 4"
         )
@@ -126,7 +110,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which recordings, labels and splits; one of audioset, dataset, kaldi, csv, folder."""
+    """Which recordings, labels and splits, from a single source: audioset, dataset, kaldi, csv or folder."""
 
     audioset: Path | None = None
     """Folder with AudioSet's audio in any layout: files named by id, tar, Parquet, HDF5, lists of files."""
@@ -145,7 +129,7 @@ class DataConfig:
     kaldi: Path | None = None
     """Kaldi data: folder with `train`, `val` and `test` folders of `wav.scp` and `text`."""
     csv: Path | None = None
-    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded one."""
+    """Table `file,labels`, optionally `split,id,recording,start,end`; `mini` is the embedded table."""
     folder: Path | None = None
     """Folder with a folder for each class, or `<split>/<class>` folders."""
     labels: Path | None = None
@@ -161,7 +145,7 @@ class DataConfig:
     split_seed: int = 0
     """Seed of splits that the data does not bring."""
     min_seconds: float = 0.1
-    """Shortest training or validation clip, seconds, below data.max_seconds; shorter ones are rejected."""
+    """Shortest training or validation clip, seconds, below data.max_seconds; shorter clips are rejected."""
     max_seconds: float = 12.0
     """Longest training or validation clip, and window of longer test clips, seconds."""
     unlabelled: bool = False
@@ -170,12 +154,13 @@ class DataConfig:
     """Whether rejected inputs are an error (exit code 3), once everything else is prepared."""
 
     def __post_init__(self) -> None:
-        sources = [
-            name
-            for name in ("audioset", "dataset", "kaldi", "csv", "folder")
-            if getattr(self, name) is not None
-        ]
-        _check(len(sources) <= 1, "data", f"{' and '.join(sources)} are given, but a run has one source")
+        kinds = ("audioset", "dataset", "kaldi", "csv", "folder")
+        sources = [name for name in kinds if getattr(self, name) is not None]
+        _check(
+            len(sources) <= 1,
+            "data",
+            f"{' and '.join(sources)} are given, but a run has one source: set the others to null",
+        )
         _check(len(self.audioset_train) > 0, "data.audioset_train", "must name at least one table")
         _check(
             self.dataset is not None or (self.root is None and self.fold is None),
@@ -187,13 +172,10 @@ class DataConfig:
             "data.validation_list",
             "cannot be combined with validation clean or inside-eval",
         )
-
         _fraction(self.validation_fraction, "data.validation_fraction")
         _fraction(self.test_fraction, "data.test_fraction")
         _check(
-            0.0 <= self.min_seconds < self.max_seconds,
-            "data.min_seconds",
-            "must be at least 0 and below max_seconds",
+            0.0 <= self.min_seconds < self.max_seconds, "data.min_seconds", "must be 0 to below max_seconds"
         )
 
 
@@ -248,9 +230,9 @@ class AugmentConfig:
     """What training does to a clip: the augmentations and their settings."""
 
     order: tuple[str, ...] = ("mixup", "gain", "roll", "time_warp", "time_masks", "mel_masks")
-    """Augmentations by name, in the order they are applied; those of waveforms before those of fbanks."""
+    """Augmentations by name, in the order they are applied; waveforms come before fbanks."""
     more: dict[str, Any] = field(default_factory=dict)
-    """Settings of augmentations that have none here, by the augmentation's name."""
+    """Settings of augmentations that have no field here, by the augmentation's name."""
     mixup_probability: float = 0.8
     """Share of clips that are mixed with another of their batch, 0 to 1."""
     mixup_alpha: float = 0.8
@@ -277,8 +259,7 @@ class AugmentConfig:
         _check(self.mixup_alpha > 0, "augment.mixup_alpha", "must be above 0")
         _fraction(self.time_mask_fraction, "augment.time_mask_fraction")
         _check(0 <= self.mel_mask_bins <= 128, "augment.mel_mask_bins", "must be between 0 and 128")
-        for name in ("roll_step", "time_warp", "time_masks", "mel_masks", "gain"):
-            _check(getattr(self, name) >= 0, f"augment.{name}", "must not be negative")
+        _not_below(0, self, "augment.", "roll_step", "time_warp", "time_masks", "mel_masks", "gain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +283,7 @@ class OptimConfig:
     eps: float = 1e-8
     """Epsilon of AdamW, above 0."""
     clip_norm: float = 1.0
-    """Largest norm of all gradients together, above 0; longer ones are scaled down."""
+    """Largest norm of all gradients together, above 0; gradients of a larger norm are scaled down."""
     rates: dict[str, float] = field(default_factory=dict)
     """Factors on the learning rate by begins of parameters' names, as `{head: 10, encoder.layers.0: 0.1}`."""
 
@@ -310,7 +291,7 @@ class OptimConfig:
         _check(
             self.lr > 0 and 0 <= self.min_lr <= self.lr, "optim.lr", "must be above 0 and not below min_lr"
         )
-        _check(self.warmup_steps >= 0, "optim.warmup_steps", "must not be negative")
+        _not_below(0, self, "optim.", "warmup_steps")
         _check(
             self.cycle_steps == 0 or self.cycle_steps > self.warmup_steps,
             "optim.cycle_steps",
@@ -344,13 +325,13 @@ class TrainConfig:
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40
-    """Clips of one step, all processes together, at least 1."""
+    """Clips of a step, all processes together, at least 1."""
     crop_seconds: float = 0.0
     """Length of the random crop of a clip that training takes, seconds, 0.2 or more; 0 is whole clips."""
     crop_epochs: int = 0
     """First epochs that take crops, whole clips come after them; 0 is all epochs."""
     crop_batch: int = 0
-    """Clips of one step that takes crops, at least 1; 0 is train.batch."""
+    """Clips of a step that takes crops, at least 1; 0 is train.batch."""
     balance: float = 0.0
     """Power of a clip's rarity by which an epoch draws it, 0 to 1; 0 takes each clip once."""
     fold_seconds: float = 0.0
@@ -368,7 +349,7 @@ class TrainConfig:
     compile: bool = False
     """Whether each layer goes through torch.compile, for a GPU; it takes minutes at the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute: `auto` takes a GPU if there is one."""
+    """Where to compute: `auto` takes a GPU where PyTorch finds any."""
     workers: int = 2
     """Threads that decode or read ahead, 0 or more; they change nothing but speed."""
     seed: int = 0
@@ -383,15 +364,10 @@ class TrainConfig:
     """Decay of a running mean of the weights, which is validated and published, below 1; 0 is off."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
-            _check(getattr(self, name) >= 1, f"train.{name}", "must be at least 1")
-        _check(
-            self.workers >= 0 and self.average >= 0 and self.fold_seconds >= 0,
-            "train",
-            "workers, average and fold_seconds must not be negative",
-        )
-        for name in ("teacher_clips", "teacher_patches", "teacher_embeddings", "crop_epochs", "crop_batch"):
-            _check(getattr(self, name) >= 0, f"train.{name}", "must not be negative")
+        _not_below(1, self, "train.", "epochs", "batch", "accumulate", "validate_every", "save_every")
+        _not_below(0, self, "train.", "workers", "average", "fold_seconds")
+        _not_below(0, self, "train.", "teacher_clips", "teacher_patches", "teacher_embeddings")
+        _not_below(0, self, "train.", "crop_epochs", "crop_batch")
         _check(
             self.crop_seconds == 0 or self.crop_seconds >= 0.2,
             "train.crop_seconds",
@@ -416,7 +392,7 @@ class ScoreConfig:
     """Whether a classical baseline is fitted on train and scored beside the model."""
 
     def __post_init__(self) -> None:
-        _check(self.resamples >= 0, "score.resamples", "must not be negative")
+        _not_below(0, self, "score.", "resamples")
 
 
 @dataclass(frozen=True, kw_only=True)

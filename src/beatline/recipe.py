@@ -1,9 +1,9 @@
 """prepare -> train -> predict -> score -> report: the stages of a run, each resumable on its own.
 
 In: a configuration. Out: the run folder. A stage says what it will do, does only what is missing, and ends
-with one line. Its result is a published folder whose manifest carries the hash of what it was made from, so a
-stale result is seen and made anew. What needs PyTorch or draws is imported by the stage that needs it:
-`prepare` starts without them.
+with one line. Its result is a published folder. The manifest of that folder carries the hash of what it was
+made from. A stale result is seen and made anew. What needs PyTorch or draws is imported by the stage that
+needs it: `prepare` starts without them.
 """
 
 import json
@@ -73,8 +73,8 @@ def prepare(config: Config) -> None:
 
 
 def prepare_on_ray(config: Config, source: str, to: str) -> None:
-    """As `prepare`, by Ray: from files that the machines find at `source` (the data's own folder when empty)
-    into `to` (the run's store when empty).
+    """As `prepare`, by Ray. The machines find the files at `source` (the data's own folder when empty). The
+    store is `to` (the run's store when empty).
     """
     from beatline.data import ray
 
@@ -99,8 +99,8 @@ def _say_prepared(summary: dict[str, Any]) -> None:
 
 
 def _judge_rejected(summary: dict[str, Any], store: str, strict: bool) -> None:
-    """Says of the first rejected inputs why, and where the others stand; under `data.strict` that is an
-    error, now that everything else is prepared.
+    """Says of the first rejected inputs why, and where the others stand. Under `data.strict` a rejected input
+    is an error, now that everything else is prepared.
     """
     count = sum(summary["rejected"].values())
     if not count:
@@ -125,7 +125,7 @@ def _judge_rejected(summary: dict[str, Any], store: str, strict: bool) -> None:
 def train(config: Config) -> None:
     """Fine-tunes the tagger and publishes `<out>/model`; of several processes each takes its share."""
     from beatline.fetch import checkpoints
-    from beatline.train import parallel
+    from beatline.train import parallel, start
     from beatline.train.identity import check_identity, identity
     from beatline.train.loop import Trainer
     from beatline.train.start import pick_device
@@ -137,6 +137,8 @@ def train(config: Config) -> None:
     with parallel.process_group(pick_device(config.train.device)) as processes:
         if is_first():
             artefact.recover(folder)
+        if artefact.read_contents(folder) is None:
+            start.check(config)
         clips = open_store(config)
         init = checkpoints.locate(config.model.init) if config.model.init else None
         parallel.wait()
@@ -269,8 +271,8 @@ def write_report(config: Config) -> None:
 
 
 def _training_log(out: Path) -> list[dict[str, Any]]:
-    """The records of a run's training log, none where there is no log; raises `corrupt-artefact` where it is
-    not the one the model was published with.
+    """The records of a run's training log, none where there is no log. Raises `corrupt-artefact` where the
+    model was published with another log.
     """
     path = out / "train/log.jsonl"
     facts = (artefact.read_contents(out / "model") or {}).get("run_files", {}).get("train/log.jsonl")

@@ -1,12 +1,12 @@
 """YAML and dotted overrides -> a checked `Config`, and back.
 
-Begin with `load`. A YAML file holds only what differs from the defaults in `config`. jsonargparse turns text
-into the dataclasses there and says what does not fit. `table` lists every setting, for help and completion.
+Begin with `load`. A YAML file holds only what differs from the defaults in `config`. The library jsonargparse
+turns text into the dataclasses there, and says what does not fit. `table` lists every setting, for help and
+completion.
 """
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import re
 import types
@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from beatline.config import Config, DataConfig, to_dict
 from beatline.core.errors import UserError
+from beatline.core.text import did_you_mean, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +111,9 @@ def find(name: str) -> Path:
         return path
     if path.stem in known and path.suffix in ("", ".yaml") and str(path.parent) in (".", "conf"):
         return known[path.stem]  # in another folder it is a path that is mistyped
-    near = difflib.get_close_matches(path.stem, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(known)}"
+    if name and path.is_dir():
+        raise UserError("not-a-file", f"configuration {name}", "it is a folder", "name the YAML file in it")
+    hint = did_you_mean(path.stem, known, f"shipped are {', '.join(known)}")
     raise UserError(
         "missing-file", f"configuration {name}", "no such file, and none shipped has this name", hint
     )
@@ -158,21 +160,62 @@ def load_data(overrides: Sequence[str], **defaults: Any) -> DataConfig:
     return _parsed(parser, list(overrides), "settings of data").data
 
 
+def _given(overrides: Sequence[str]) -> dict[str, str]:
+    """The text of each setting among dotted overrides, by name."""
+    given: dict[str, str] = {}
+    words = iter(overrides)
+    for word in words:
+        name, equals, value = word.partition("=")
+        given[name.removeprefix("--")] = value if equals else next(words, "")
+    return given
+
+
+def _misfit(where: str, name: str, value: str) -> UserError:
+    """The error for a value that is not of its setting's type."""
+    setting = table().get(name)
+    wanted = "of another form"
+    if setting and setting.values:
+        wanted = f"none of {', '.join(setting.values)}"
+    elif setting and setting.kind.startswith("list"):
+        wanted = "no list as [0.9, 0.98]" if "float" in setting.kind else "no list as [name, name]"
+    elif setting:
+        kinds = {"float": "number", "int": "whole number", "dict": "mapping as {name: value}"}
+        wanted = f"no {kinds.get(setting.kind, setting.kind)}"
+    return UserError(
+        "bad-config",
+        f"setting {name}",
+        f"{value!r} is {wanted}",
+        f"correct it {where}",
+    )
+
+
 def _parsed(parser: Any, arguments: list[str], what: str) -> Any:
     """The arguments as the dataclasses they are of."""
     from jsonargparse import ArgumentError
 
+    given = _given(arguments)
+    known = table()
+    for name, text in given.items():
+        if not text and name in known and known[name].kind == "path":
+            raise _misfit("on the command line", name, text)
     try:
         return parser.instantiate(parser.parse_args(arguments))
     except (ArgumentError, TypeError, ValueError) as error:
         cause = " ".join(str(error).split())
+        if misfit := re.search(r'key "([\w.]+)": .*G(?:ot|iven) value: ?(.*?)$', cause):
+            name, value = misfit.groups()
+            is_typed = name in given
+            where = "on the command line" if is_typed else f"in the {what}"
+            raise _misfit(where, name, given[name] if is_typed else value) from error
         if "Unexpected config" in cause:
             cause = "it holds no settings as `name: value`"
         names = {name for key in table() for name in (key, key.split(".")[-1])}
         words = [dotted or quoted for dotted, quoted in re.findall(r"--([\w.]+)|'([\w.]+)'", cause)]
-        near = [match for word in words for match in difflib.get_close_matches(word, names, n=1)]
-        known = "Expected" in cause  # the setting there is; its value does not fit
+        near = [match for word in words if (match := nearest(word, names))]
+        misfits = "Expected" in cause  # the setting there is; its value does not fit
         hint = (
-            f"did you mean {near[0]}?" if near and not known else "`beatline run --help` lists every setting"
+            f"did you mean {near[0]}?"
+            if near and not misfits
+            else "`beatline run --help` lists every setting"
         )
         raise UserError("bad-config", what, cause, hint) from error

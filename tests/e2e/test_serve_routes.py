@@ -1,5 +1,6 @@
 """An endpoint from outside the package: a router, given to the application, is served like its own."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from beatline.serve import routes
 from beatline.serve.routes import service_of
 from beatline.serve.uploads.intake import BODY, FilesAnswer, Intake
 from tests.helpers.processes import until
-from tests.helpers.serving import SHORT, form, serving, wav
+from tests.helpers.serving import LIMITS, SHORT, form, serving, wav
 
 toys = APIRouter()
 
@@ -54,6 +55,14 @@ def test_a_route_from_outside_takes_files_within_the_same_limits():
         assert status == 413 and json.loads(body)["error"]["code"] == "too-large"
         until(lambda: not client.service.running)
         assert not client.service.spool.used and not list(client.service.folder.iterdir())
+
+
+def test_a_route_from_outside_is_turned_away_early_where_there_is_no_room():
+    limits = dataclasses.replace(LIMITS, max_uploads=0)
+    with serving(limits, routes=[toys]) as client:
+        for path in ("/lengths", "/v1/tag"):
+            status, _, body = client.ask("POST", path, form(("a.wav", SHORT)))
+            assert status == 429 and json.loads(body)["error"]["code"] == "server-busy"
 
 
 def test_the_registry_of_routes_is_the_folder():

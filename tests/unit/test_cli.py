@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from beatline import cli
 from beatline.audio import media
 from beatline.audio.inputs import find_audio
 from beatline.core.errors import UserError
@@ -88,3 +89,29 @@ def test_a_folder_that_cannot_be_read_is_one_line_and_the_rest_is_found(half_clo
     assert list(find_audio([str(half_closed)])) == [half_closed / "a.wav", half_closed / "closed"]
     with pytest.raises(UserError, match=r"closed: Permission denied"):
         media.decode(half_closed / "closed")
+
+
+def test_debug_shows_the_traceback_and_keeps_line_and_exit_code(capsys):
+    assert cli.main(["--debug", "tag", "--nonsense"]) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "beatline: option --nonsense" in shown
+
+
+@pytest.mark.parametrize(
+    "words, near",
+    [
+        (["tag", "--topp", "3"], "--top"),
+        (["tag", "--modle", "x"], "--model"),
+        (["tagg"], "tag"),
+        (["prepare", "mini", "--data.folde", "x"], "--data.folder"),
+    ],
+)
+def test_the_nearest_name_is_offered(words, near, capsys):
+    assert cli.main(words)
+    assert f"did you mean {near}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["tag", "--colour"], ["xyzzy"], ["train", "mini", "--speed=2"]])
+def test_a_far_name_is_not_offered(words, capsys):
+    assert cli.main(words)
+    assert "did you mean" not in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Every command reads its arguments alike, and the tab key knows them."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from beatline import cli, recipe
+from beatline import cli, recipe, settings
 from beatline.cli import completion
+from beatline.core.errors import UserError
+from beatline.core.text import nearest
 
 COMMANDS = list(cli.COMMANDS)
 
@@ -189,8 +192,8 @@ def test_tagging_with_and_without_ray_have_options_of_their_own(words, capsys):
 
 def test_debug_works_anywhere(capsys):
     for words in (["--debug", "tag", "a", "--frob"], ["tag", "a", "--debug", "--frob"]):
-        with pytest.raises(cli.UserError):
-            cli.main(words)
+        code, _, err = said(capsys, *words)
+        assert code == 2 and err.startswith("Traceback") and "beatline: option --frob" in err
 
 
 def test_the_former_name_of_compare_is_compare(capsys):
@@ -325,3 +328,111 @@ def test_an_empty_text_and_a_dash_before_a_name_are_refused_in_one_line(
     got, _, error = said(capsys, *words)
     assert got == code and what in error and error.count("\n") == 1 and "delete" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+LIBRARY_WORDS = ("Parser key", "Namespace", "Expected a", "NoneType", "invalid choice", "argument --")
+BAD_VALUES = ("", "x", "-1", "1e999", "[1", "{a: b}")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_bad_value_is_answered_in_the_users_words(name):
+    parser = cli.parser_of(name)
+    options = [option for option, action in parser.actions.items() if action.nargs != 0]
+    for option in (option for option in options if option not in parser.settings):
+        for value in BAD_VALUES:
+            try:
+                parser.read([f"{option}={value}"])
+            except UserError as error:
+                assert error.exit_code == 2, option
+                assert not any(word in str(error) for word in LIBRARY_WORDS), (option, value, str(error))
+                assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+def test_a_setting_of_another_type_is_answered_in_the_users_words(value):
+    refused = 0
+    for name in settings.table():
+        try:
+            settings.load("mini", (f"--{name}={value}",))
+        except UserError as error:
+            refused += 1
+            assert (error.exit_code == 2 and name.split(".")[0] in str(error)) or "encoder" in name
+            assert not any(word in str(error) for word in LIBRARY_WORDS), str(error)
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("tag a.wav --model m --timeline=yes", "option --timeline: it takes no value, and 'yes' is given"),
+        ("tag a.wav --model m --format jsno", "did you mean json?"),
+        ("tag a.wav --model m --top", "option --top: its value is missing"),
+        ("tag a.wav --model ''", "option --model: it is empty"),
+        ("tag '' --model m", "argument FILE|FOLDER|GLOB|-: it is empty"),
+        ("verify ''", "argument FOLDER: it is empty"),
+        ("compare '' b", "argument A: it is empty"),
+        ("completion bsh", "argument SHELL: 'bsh' is none of bash, zsh, fish; did you mean bash?"),
+        ("run mini --out ''", "setting out: '' is no path; correct it on the command line"),
+        ("run mini --data.csv=", "setting data.csv: '' is no path"),
+        ("run mini --optim.lr null", "setting optim.lr: 'null' is no number; correct it on the command line"),
+        ("run mini --optim.betas [a,b]", "setting optim.betas: '[a,b]' is no list as [0.9, 0.98]"),
+        (
+            "run mini --train.lr 3",
+            "option --train.lr: `beatline run` has no such option; did you mean --optim.lr?",
+        ),
+        ("train mini --data.dataset esc5", "there is no data set 'esc5', did you mean esc50?"),
+        ("run mini --data.dataset esc50", "set the others to null"),
+        (
+            "train mini --train.objective clip",
+            "setting train.objective: there is no clip; did you mean clips?",
+        ),
+        ("train mini --augment.order [gian]", "setting augment.order: there is no gian; did you mean gain?"),
+    ],
+)
+def test_a_refusal_names_what_was_typed_and_what_is_wanted(words, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, error = said(capsys, *shlex.split(words))
+    assert code == 2 and told in error and error.count("\n") == 1 and not out
+    assert not any(path.is_file() for path in tmp_path.rglob("*") if path.name != ".lock")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_missing_words_and_words_too_many_are_told_in_the_users_words(name, capsys):
+    parser = cli.parser_of(name)
+    needed = [action.metavar for action in parser.positionals if action.nargs not in ("?", "*")]
+    needed += [option for option, action in parser.actions.items() if action.required]
+    lines = [[]] if needed else []
+    if all(action.nargs in (None, "?") for action in parser.positionals):
+        required = [word for action in needed if action.startswith("--") for word in (action, "json")]
+        lines.append([*required, *(f"w{i}" for i in range(len(parser.positionals) + 1))])
+    for words in lines:
+        with pytest.raises(UserError) as refused:
+            parser.read(words)
+        told = str(refused.value)
+        assert refused.value.exit_code == 2 and not any(word in told for word in LIBRARY_WORDS), told
+        assert all(word in told for word in ([words[-1]] if words else needed)) or "is none of" in told
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "expected"),
+    [
+        ("--lr", ["--optim.lr", "--out"], "--optim.lr"),
+        ("--train.lr", ["--train.order", "--optim.lr"], "--optim.lr"),
+        ("--optim.lrr", ["--optim.lr"], "--optim.lr"),
+        ("--data.folde", ["--data.fold", "--data.folder"], "--data.folder"),
+        ("--modle", ["--model", "--mode"], "--model"),
+        ("tga", ["tag", "run"], "tag"),
+        ("gian", ["gain", "mixup"], "gain"),
+        ("predcit", ["predict", "prepare"], "predict"),
+        ("as20", ["as20k", "mini"], "as20k"),
+        ("engine", ["gain", "mixup"], None),
+        ("--engine", ["--augment.gain", "--seed"], None),
+        ("--speed", ["--train.seed"], None),
+        ("--data.xyz", ["--data.csv", "--data.folder"], None),
+        ("--train.colour", ["--train.order"], None),
+        ("xyzzy", ["tag", "run", "export"], None),
+        ("x", ["y"], None),
+    ],
+)
+def test_only_a_slip_of_a_name_is_offered_that_name(word, known, expected):
+    assert nearest(word, known) == expected

@@ -1,5 +1,7 @@
 """What a program gives by mistake gets one line, whatever its type."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def tiny_tagger():
     return beatline.AudioTagger(TorchEngine(make_tagger(), LABELS))
 
 
-WRONG = [3, None, "", b"x", ["a"], object()]
+WRONG = [3, None, "", b"x", ["a"], 1j]
 
 
 @pytest.mark.parametrize("value", WRONG, ids=repr)
@@ -79,3 +81,85 @@ def test_a_tagger_refuses_arrays_that_are_no_sound(tiny_tagger, samples):
 def test_a_tagger_refuses_rates_that_are_none(tiny_tagger, rate):
     with pytest.raises(UserError):
         tiny_tagger(np.zeros(16000, np.float32), rate)
+
+
+@pytest.mark.parametrize("value", [3, None, "runs/mini", object()], ids=repr)
+def test_what_takes_a_tagger_or_an_engine_says_what_to_give(value):
+    for made in (beatline.AudioTagger, beatline.create_app, lambda given: beatline.Stream(given, 16000)):
+        with pytest.raises(UserError, match=rf"{type(value).__name__} does not fit; give .*beatline\.load"):
+            made(value)
+
+
+@pytest.mark.parametrize("name, value", [("window", "a"), ("hop", "a"), ("hop", [1]), ("merge", 3)])
+def test_a_tagger_and_load_refuse_options_that_are_none(tiny_tagger, name, value):
+    with pytest.raises(UserError, match=f"^{name}"):
+        beatline.AudioTagger(tiny_tagger.engine, **{name: value})
+    with pytest.raises(UserError, match=f"^{name}"):
+        beatline.load("/no/model", **{name: value})
+
+
+@pytest.mark.parametrize("events", [True, 0.5, "steps"], ids=repr)
+def test_a_tagger_refuses_events_that_are_no_options(tiny_tagger, events):
+    with pytest.raises(UserError, match=r"events: .* does not fit"):
+        tiny_tagger(np.zeros(16000, np.float32), 16000, events)
+    with pytest.raises(UserError, match=r"events: .* does not fit"):
+        beatline.BatchTagger("model", events=events)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"rate": value} for value in (None, "a", -1, 0, 1e12, float("nan"))]
+    + [{"channels": value} for value in (0, -1, 1.5, "a", 10**6)]
+    + [{"window": value} for value in ("a", 0, float("inf"), float("nan"))]
+    + [{"hop": value} for value in ("a", 0, -1, float("inf"), float("nan"))],
+    ids=repr,
+)
+def test_a_stream_refuses_what_it_cannot_hear(tiny_tagger, options):
+    with pytest.raises(UserError):
+        beatline.Stream(tiny_tagger, **{"rate": 16000} | options)
+
+
+def test_event_options_take_the_numbers_of_numpy():
+    assert beatline.EventOptions(threshold=np.float32(0.5), gap=np.int64(1)).threshold == 0.5
+
+
+@pytest.mark.parametrize("options", [{"level": "step"}, {"gap": None}, {"median": None}], ids=repr)
+def test_event_options_refuse_what_has_no_meaning(options):
+    with pytest.raises(UserError, match="of events"):
+        beatline.EventOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"labels": ["a", "b"]},
+        {"thresholds": [0.5]},
+        {"thresholds": np.zeros(99, np.float32)},
+        {"thresholds": np.array(["a"] * len(LABELS))},
+        {"positives": np.zeros((len(LABELS), 2), np.int64)},
+        {"states": ("learned",)},
+        {"temperature": "x"},
+        {"temperature": 0.0},
+        {"temperature": float("nan")},
+    ],
+    ids=lambda wrong: f"{next(iter(wrong))}-{type(next(iter(wrong.values()))).__name__}",
+)
+def test_a_calibration_refuses_what_does_not_fit_its_labels(wrong):
+    count = len(LABELS)
+    good = beatline.Calibration(
+        LABELS, np.full(count, 0.5, np.float32), 1.0, ("learned",) * count, np.ones(count, np.int64)
+    )
+    with pytest.raises(UserError, match="of a calibration"):
+        replace(good, **wrong)
+
+
+@pytest.mark.parametrize("value", [3, None, ["a"]], ids=repr)
+def test_what_takes_a_path_refuses_what_is_none(value):
+    with pytest.raises(UserError, match=r"source.*does not fit"):
+        beatline.Calibration.load(value)
+    with pytest.raises(UserError, match=r"model.*does not fit"):
+        beatline.BatchTagger(value)
+
+
+def test_a_tagger_answers_an_empty_list_with_an_empty_list(tiny_tagger):
+    assert tiny_tagger([]) == []

@@ -120,7 +120,8 @@ def _mp4(read_at: ReadAt, begin: int, end: int, top: bool) -> float | None:
         length, name = struct.unpack(">I4s", read_at(begin, 8))
         header = 8
         if length == 1:
-            length, header = struct.unpack(">Q", read_at(begin + 8, 8))[0], 16
+            (length,) = struct.unpack(">Q", read_at(begin + 8, 8))
+            header = 16
         stop = min(begin + length, end) if length else end
         if name == b"moov" and top:
             found = _mp4(read_at, begin + header, stop, top=False)

@@ -79,8 +79,8 @@ def has_rate(audio: Any) -> bool:
 
 
 def find_audio(patterns: Iterable[str]) -> Iterator[Path]:
-    """The files that arguments name, each once for an argument: a file as it is, a folder's audio files below
-    it in order of name, and what a glob matches of either.
+    """The files that arguments name, each once for an argument. A file stays as it is. A folder gives the
+    audio files below it in order of name. A glob gives what it matches of either.
     """
     for pattern in patterns:
         yield from dict.fromkeys(
@@ -99,8 +99,8 @@ def matches(pattern: str) -> list[Path]:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """The audio files below a folder, and the folders that cannot be read, for whoever opens them to say so;
-    links are followed, each folder once.
+    """The audio files below a folder, with the folders that cannot be read, for whoever opens them to say so.
+    Links are followed, each folder once.
     """
     seen = set()
     unread = list[OSError]()

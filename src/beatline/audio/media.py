@@ -2,7 +2,7 @@
 
 In: a file, bytes, a stream, a pipe, or samples with their rate. Out: `samples.Decoded`, or blocks of a
 recording of any length. libsndfile is asked first (`decoders.sndfile`), FFmpeg where libsndfile refuses
-(`decoders.ffmpeg`); mean of channels, resampler and rounding are the same for both. What strangers send
+(`decoders.ffmpeg`). Mean of channels, resampler and rounding are the same for both. What strangers send
 belongs into child processes: `pool`. Imports no torch.
 """
 
@@ -33,8 +33,8 @@ from beatline.core.errors import UserError
 from beatline.core.limits import LIMITS
 
 Audio = Path | bytes | BinaryIO | tuple[np.ndarray, int]
-"""A file (never a pipe or a device), its bytes, a binary stream, which may be a pipe, or samples with their
-rate (as `samples.Samples`).
+"""A file, its bytes, a binary stream, or samples with their rate (as `samples.Samples`). A file is never a
+pipe or a device; a stream may be a pipe.
 """
 
 
@@ -85,7 +85,9 @@ def _regrouped(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
     for piece in pieces:
         while count + len(piece) >= size:
             yield np.concatenate([*held, piece[: size - count]])
-            piece, held, count = piece[size - count :], [], 0
+            piece = piece[size - count :]
+            held = []
+            count = 0
         held.append(piece)
         count += len(piece)
     if count:

@@ -1,9 +1,9 @@
 """Decoding in bounded child processes: a file that crashes, hangs or swells its decoder costs one job.
 
 In: jobs. Out: `Decoded` or the `UserError` that belongs to it, in the jobs' order. A child imports no torch
-and is told one job at a time over a pipe; it may take so much memory and time, write no file, and dies with
-its parent; a child that is gone is replaced. Messages are JSON and raw samples: nothing is pickled, and the
-caller's main module is not run again. The child's side is `child`.
+and is told one job at a time over a pipe. Its memory and time are bounded, and it writes no file. A child
+dies with its parent, and a child that is gone is replaced. Messages are JSON and raw samples: nothing is
+pickled, and the caller's main module is not run again. The child's side is `child`.
 """
 
 import json
@@ -134,8 +134,8 @@ class Decoders:
         return future
 
     def stream(self, job: Job, seconds: float, take: Callable[[np.ndarray], object]) -> Reading:
-        """Gives the recording to `take` in blocks of `seconds`, as `media.blocks`, in a thread of the pool;
-        fails as `submit`, or with what `take` raises.
+        """Gives the recording to `take` in blocks of `seconds`, as `media.blocks`, in a thread of the pool.
+        Fails as `submit`, or with what `take` raises.
         """
         future = Reading()
 
@@ -177,8 +177,8 @@ class Decoders:
         self._jobs.put((work, future))
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Decoded | UserError]:
-        """The result of each job, in order; takes jobs and holds results only so far ahead as keeps the
-        children busy.
+        """The result of each job, in order. Jobs and results are held only so far ahead as keeps the children
+        busy.
         """
         pending: deque[Future[Decoded]] = deque()
         try:
@@ -333,8 +333,8 @@ class _Child:
         return note
 
     def ask(self, job: Job, block_seconds: float) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        """What the child says of the job: a message with all samples, or a message for each block and
-        a last message with the note.
+        """What the child says of the job: a message with all samples, or a message for each block. After the
+        blocks a last message has the note.
         """
         request = asdict(job) | {"path": str(job.path.absolute()), "block_seconds": block_seconds}
         what = f"cannot use {job}"

@@ -2,7 +2,7 @@
 
 In: a `Source`, opened by a module of `decoders` or in memory already (`Samples`), and the stretch wanted.
 Out: `Decoded`, whose samples over 32 768 are the waveform. A file tagged directly and the same clip read
-from a store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded: memory
+from a store give the same bits. Read in blocks, mean of the channels, resampled as a stream, rounded. Memory
 follows the result, never what a header promises. Imports no torch.
 """
 
@@ -35,7 +35,7 @@ class Decoded:
     """A clip's audio and what it was before."""
 
     samples: np.ndarray
-    """16 kHz mono, `(samples,)` int16, at least one."""
+    """16 kHz mono, `(samples,)` int16, not empty."""
     rate_in: int
     """Sample rate of the source, Hz."""
     channels_in: int
@@ -258,7 +258,7 @@ class Samples:
 
 
 class Resampler:
-    """float32 at any rate in, int16 at 16 kHz out; the result does not depend on how the input was cut into
+    """float32 at any rate in, int16 at 16 kHz out. The result does not depend on how the input was cut into
     blocks.
     """
 

@@ -1,8 +1,8 @@
 """What a file is, by its first bytes and never by its name: the table for every reader of sound.
 
-In: the first bytes of a file. Out: the `Form` that they belong to: what errors call it, and who reads it,
-libsndfile or which demuxer of FFmpeg. Here too is what readers of headers share: tags of MP3, chunks of RIFF.
-Imports no torch.
+In: the first bytes of a file. Out: the `Form` that they belong to. It says what errors call it, and who reads
+it, libsndfile or which demuxer of FFmpeg. Here too is what readers of headers share: tags of MP3, chunks of
+RIFF. Imports no torch.
 """
 
 import re
@@ -95,9 +95,7 @@ def form_of(first: bytes) -> Form | None:
 
 
 def looks_like(first: bytes) -> tuple[str, bool]:
-    """What a file that begins with these bytes seems to be, and whether that is audio of a form that
-    libsndfile reads.
-    """
+    """What a file that begins with these bytes seems to be, and whether libsndfile reads that form."""
     form = form_of(first)
     if form is not None and form.name:
         return form.name, form.sndfile
@@ -116,16 +114,14 @@ def looks_like(first: bytes) -> tuple[str, bool]:
 
 
 def tag_length(first: bytes) -> int:
-    """Bytes of the ID3 tag that a file begins with, 0 where there is none: its length is four times seven
-    bits.
-    """
+    """Bytes of the ID3 tag that a file begins with, 0 without a tag. Its length is four times seven bits."""
     if not first.startswith(b"ID3") or len(first) <= 10:
         return 0
     return 10 + sum((byte & 127) << shift for byte, shift in zip(first[6:10], (21, 14, 7, 0), strict=True))
 
 
 def riff_chunks(read_at: ReadAt) -> Iterator[tuple[bytes, int, int]]:
-    """Name of each chunk of a RIFF or RF64 file, the offset of its content, and the bytes that it claims.
+    """Name of each chunk of a RIFF or RF64 file, offset of its content, and the bytes it claims.
 
     Ends where no further chunk begins. Claims are the file's own: the caller bounds what it reads, and how
     many chunks it looks at.

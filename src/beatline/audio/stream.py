@@ -162,8 +162,8 @@ class Wav:
 
 
 def wav(data: Bytes) -> Wav | None:
-    """The recording, where these are the bytes of a WAV stream in a form of `FORMS`; else None, and nothing
-    was taken from them.
+    """The recording, where these are the bytes of a WAV stream in a form of `FORMS`. Else None, and no byte
+    was taken.
     """
     first = data.exactly(LOOKED_AT)
     seen = Bytes(io.BytesIO(first).read)

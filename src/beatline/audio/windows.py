@@ -18,8 +18,8 @@ def cut(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The windows of a recording as `(first sample, samples)`, holding about one window and one block.
 
-    A recording of at most one window is one window. Of a longer one every window is full: they begin every
-    `hop` samples, and the last window ends with the recording.
+    A recording of at most one window is one window. Of a longer recording every window is full. Windows begin
+    every `hop` samples, and the last window ends with the recording.
 
     Args:
         blocks: The recording's samples in order, int16.

@@ -1,12 +1,12 @@
 """In: argv. Out: a command's work, one line for an error, and an exit code.
 
-Begin with `main`. Each command is a module named like it, with `parser()` and a function of its own name,
-imported when it is called. `beatline --help` imports no torch.
+Begin with `main`. Each command is a module of the same name, with `parser()` and a function of that name. The
+module is imported when the command is called. `beatline --help` imports no torch.
 """
 
-import difflib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from beatline.core import system
 from beatline.core.artefact import disk_errors
 from beatline.core.errors import USAGE, UserError
+from beatline.core.text import did_you_mean
 from beatline.core.version import __version__
 
 if TYPE_CHECKING:
@@ -86,14 +87,14 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
             "bad-usage",
             f"beatline {' '.join([first, *words[1:2]])}",
             f"it takes {', '.join(below[:-1])} or {below[-1]}",
-            f"`beatline help {first} {below[0]}` shows one of the forms",
+            f"`beatline help {first} {below[0]}` shows a form",
         )
-    near = difflib.get_close_matches(first, [*FORMER, *(name.split()[0] for name in COMMANDS)], n=1)
+    known = [*FORMER, *(name.split()[0] for name in COMMANDS)]
     raise UserError(
         "bad-usage",
         f"command {first!r}",
         "there is no such command",
-        f"did you mean {near[0]}?" if near else "`beatline --help` lists them",
+        did_you_mean(first, known, "`beatline --help` lists them"),
     )
 
 
@@ -143,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
-    )  # busy waiting makes two threads slower than one on a shared machine
+    )  # busy waiting makes two threads slower than a single thread on a shared machine
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
@@ -187,7 +188,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         return _dispatch(arguments)
     except UserError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"beatline: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:  # a light installation, see requirements-onnx.txt

@@ -1,10 +1,8 @@
 """`beatline calibrate`: thresholds and a temperature for a model, from labelled clips."""
 
 import math
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import add_model_options, add_window_options, load_tagger
 from beatline.cli.parser import Parser

@@ -2,10 +2,9 @@
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import add_device_option
 from beatline.cli.parser import Parser

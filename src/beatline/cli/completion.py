@@ -1,12 +1,11 @@
 """`beatline completion`: commands, options and values by the tab key.
 
-A shell's function calls `beatline` with the words of the line and BEATLINE_COMPLETE set, and gets
-`candidates`, each on a line. Where there are none it offers files. The parsers themselves give the options.
+A shell's function calls `beatline` with the words of the line and BEATLINE_COMPLETE set. The function gets
+`candidates`, each on a line. Where there are none, it offers files. The parsers themselves give the options.
 """
 
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
-
-from jsonargparse import Namespace
 
 from beatline.cli import COMMANDS, parser_of, split
 from beatline.cli.parser import Parser
@@ -67,7 +66,8 @@ def candidates(words: Sequence[str]) -> list[str]:
     """
     *before, begun = words or [""]
     if begun == "=":
-        before, begun = [*before, "="], ""
+        before = [*before, "="]
+        begun = ""
     if not before or before == ["help"]:
         firsts = [name.split()[0] for name in COMMANDS]
         return _fitting([*firsts, *([] if before else ["help"])], begun)

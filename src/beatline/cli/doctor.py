@@ -4,10 +4,9 @@ import dataclasses
 import os
 import platform
 import shutil
+from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
-
-from jsonargparse import Namespace
 
 from beatline.cli.parser import Parser
 from beatline.core.errors import UserError

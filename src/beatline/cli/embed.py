@@ -1,10 +1,9 @@
 """`beatline embed`: audio files to embeddings."""
 
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import add_model_options, add_window_options, find_sources, load_tagger
 from beatline.cli.parser import Parser

@@ -1,8 +1,7 @@
 """`beatline export`: a model as a graph."""
 
+from argparse import Namespace
 from pathlib import Path
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import refuse_existing
 from beatline.cli.parser import Parser

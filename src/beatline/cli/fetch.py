@@ -1,8 +1,7 @@
 """`beatline fetch`: AudioSet's tables and clips, checkpoints."""
 
+from argparse import Namespace
 from pathlib import Path
-
-from jsonargparse import Namespace
 
 from beatline.cli.parser import Parser, number, whole
 
@@ -24,7 +23,9 @@ def fetch(given: Namespace) -> None:
     elif given.command == "fetch clips":
         from beatline.fetch import clips
 
-        numbers = {name: given[name] for name in ("rate", "jobs") if given[name] is not None}
+        numbers = {
+            name: getattr(given, name) for name in ("rate", "jobs") if getattr(given, name) is not None
+        }
         tables = tuple(given.tables.split(","))
         options = clips.Options(tables=tables, cookies=given.cookies, **numbers)
         print(clips.fetch(given.folder, given.sources, options))

@@ -1,9 +1,8 @@
 """`beatline inspect`: what a store holds."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
-
-from jsonargparse import Namespace
 
 from beatline.cli.parser import Parser
 from beatline.core.errors import UserError

@@ -3,11 +3,10 @@
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import (
     add_label_options,
@@ -86,11 +85,15 @@ def listen(given: Namespace) -> None:
             "standard input is a terminal",
             "pipe sound into it; `beatline listen --help` shows how",
         )
-    count, skipped, last = 0, 0, 0.0
+    count = 0
+    skipped = 0
+    last = 0.0
     try:
         for line, moment in _lines(given):
             print(line, flush=True)
-            count, skipped, last = count + 1, skipped + moment.skipped, moment.time
+            count += 1
+            skipped += moment.skipped
+            last = moment.time
     finally:
         if count:
             slow = (

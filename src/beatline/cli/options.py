@@ -1,11 +1,9 @@
 """Options that several commands share, and what they ask for."""
 
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from beatline import settings
 from beatline.cli.parser import Parser, above_zero, not_negative, share
@@ -29,8 +27,9 @@ def add_config(parser: Parser) -> None:
     parser.add(
         "config",
         nargs="?",
+        type=str,
         metavar="CONFIG",
-        help=f"YAML file, or the name of a shipped one: {', '.join(settings.shipped())}",
+        help=f"YAML file, or the name of a shipped configuration: {', '.join(settings.shipped())}",
         values=settings.shipped,
     )
 
@@ -89,8 +88,14 @@ def load_config(given: Namespace) -> Config:
             "bad-usage",
             f"beatline {given.command}",
             "no configuration is named",
-            f"name a YAML file or one of {', '.join(settings.shipped())}: `beatline {given.command} mini`",
+            f"name a YAML file or {', '.join(settings.shipped())}: `beatline {given.command} mini`",
         )
+    for override in given.overrides:
+        name, _, value = override.partition("=")
+        if name == "--data.dataset" and value not in ("", "null"):
+            from beatline.data.manifest.sets import data_set
+
+            data_set(value)  # named before what else does not fit
     return settings.load(given.config, given.overrides)
 
 
@@ -128,7 +133,7 @@ def add_model_options(parser: Parser, more_engines: Sequence[str] = ()) -> None:
 def add_device_option(parser: Parser) -> None:
     """`--device`."""
     parser.add(
-        "--device", choices=DEVICES, default="auto", help="where to compute (auto: a GPU if there is one)"
+        "--device", choices=DEVICES, default="auto", help="where to compute (auto: a GPU where present)"
     )
 
 
@@ -226,7 +231,7 @@ def check_label_options(given: Namespace) -> None:
             "bad-usage",
             "option --threshold",
             "--calibrated brings a threshold for each label",
-            "give one of the two",
+            "give --threshold or --calibrated, not both",
         )
     if given.labels is not None and not all(words(text) for text in given.labels):
         raise UserError("bad-usage", "option --labels", "it names no label", "name labels, `;` between them")
@@ -282,13 +287,13 @@ def load_tagger(given: Namespace, head: bool = True) -> "AudioTagger":
         engine=given.engine,
         precision=given.precision,
         device=given.device,
-        parents=given.get("parents", False),
+        parents=getattr(given, "parents", False),
         head=head,
         window=given.window,
         hop=seconds,
-        merge=given.get("merge", "mean"),
+        merge=getattr(given, "merge", "mean"),
     )
-    if given.get("calibrated"):
+    if getattr(given, "calibrated", False):
         from beatline.tag.calibration import Calibration
 
         tagger.calibration = Calibration.load(given.model, tagger.labels)
@@ -302,6 +307,7 @@ def add_license_option(parser: Parser) -> None:
     """`--license`, for `pack` and `push`."""
     parser.add(
         "--license",
+        type=str,
         default="",
         metavar="ID",
         help="licence of the weights, for the model card: cc-by-4.0, apache-2.0, ...",

@@ -1,8 +1,7 @@
 """`beatline pack`: a model as others take it."""
 
+from argparse import Namespace
 from pathlib import Path
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import add_license_option, refuse_existing
 from beatline.cli.parser import Parser

@@ -1,43 +1,47 @@
-"""argv -> a command's arguments: jsonargparse, with what every command has in common.
+"""argv -> a command's arguments: argparse, with what every command has in common.
 
-`Parser.read` takes `--option value` and `--option=value` before, between and after the other arguments, no
-abbreviations, and names the option nearest to an unknown name. Dotted settings are gathered as text, which
-`settings` turns into a configuration.
+`Parser.read` takes `--option value` and `--option=value` before, between and after the other arguments. It
+takes no abbreviations, and names the option nearest to an unknown name. Dotted settings are gathered as text,
+which `settings` turns into a configuration.
 """
 
-import difflib
-from argparse import SUPPRESS, Action, ArgumentTypeError, RawDescriptionHelpFormatter
+import re
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentError,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
-
 from beatline.core.errors import UserError
+from beatline.core.text import nearest
 
 Values = Callable[[], Iterable[str]]
 """The words that an argument may have, asked for by shell completion alone."""
 
 
+def filled(text: str) -> str:
+    """Argument type: a text that is not empty."""
+    if not text:
+        raise ArgumentTypeError("it is empty")
+    return text
+
+
 def path(text: str) -> Path:
-    """A path; an empty text would mean the current folder, which nobody types so."""
+    """Argument type: a path; an empty text would mean the current folder, which nobody types so."""
     if not text:
         raise ArgumentTypeError("it is empty, and a path is wanted")
     return Path(text)
-
-
-def _of_text(convert: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """The conversion of texts alone: jsonargparse also offers what was converted already."""
-
-    @wraps(convert)
-    def converted(value: Any) -> Any:
-        return convert(value) if isinstance(value, str) else value
-
-    return converted
 
 
 class Parser(ArgumentParser):
@@ -47,7 +51,7 @@ class Parser(ArgumentParser):
         name: The command, as it is typed after `beatline`.
         description: A sentence for its help.
         epilog: Paragraphs after the options.
-        options: For jsonargparse, such as `usage`.
+        options: For argparse, such as `usage`.
     """
 
     def __init__(self, name: str, description: str, epilog: str = "", **options: Any):
@@ -63,7 +67,6 @@ class Parser(ArgumentParser):
             description=description,
             epilog=epilog,
             exit_on_error=False,
-            default_env=False,
             allow_abbrev=False,
             add_help=False,
             formatter_class=RawDescriptionHelpFormatter,
@@ -72,7 +75,7 @@ class Parser(ArgumentParser):
         self.add("-h", "--help", action="help", help="show this text")
 
     def add(self, *names: str, section: str = "", values: Values | None = None, **options: Any) -> None:
-        """An argument, as of argparse's `add_argument`.
+        """An argument, as of argparse's `add_argument`; its text must not be empty unless `type` is `str`.
 
         Args:
             section: Heading under which the help has it; empty for the common heading.
@@ -80,11 +83,8 @@ class Parser(ArgumentParser):
         """
         if section and section not in self._sections:
             self._sections[section] = self.add_argument_group(section)
-        convert = options.get("type")
-        if convert is Path:
-            options["type"] = _of_text(path)
-        elif convert and not isinstance(convert, type):
-            options["type"] = _of_text(convert)
+        if options.get("action", "append") == "append" and "choices" not in options:
+            options["type"] = {None: filled, Path: path}.get(options.get("type"), options.get("type"))
         action = (self._sections[section] if section else self).add_argument(*names, **options)
         for name in action.option_strings:
             self.actions[name] = action
@@ -119,6 +119,8 @@ class Parser(ArgumentParser):
             name, equals, value = word.partition("=")
             action = self.actions.get(name) or self._unknown(name)
             if action.nargs == 0:
+                if equals:
+                    raise self.refusal(f"option {name}", f"it takes no value, and {value!r} is given")
                 options.append(word)
                 continue
             if not equals:
@@ -126,7 +128,10 @@ class Parser(ArgumentParser):
                     raise self.refusal(f"option {name}", "its value is missing")
                 value = queue.popleft()
             (overrides if name in self.settings else options).append(f"{name}={value}")
-        given = self.parse_args([*options, *others])
+        try:
+            given = self.parse_args([*options, *others])
+        except ArgumentError as error:
+            raise self._misfit(error) from error
         given.command = self.prog.removeprefix("beatline ")
         given.overrides = overrides
         return given
@@ -144,7 +149,7 @@ class Parser(ArgumentParser):
         return UserError("bad-usage", what, cause, f"`{self.prog} --help` shows the form")
 
     def _unknown(self, name: str) -> NoReturn:
-        near = difflib.get_close_matches(name, self.actions, n=1)
+        near = nearest(name, self.actions)
         if not name.startswith("--") and not near:
             raise UserError(
                 "bad-usage",
@@ -156,16 +161,34 @@ class Parser(ArgumentParser):
             "bad-config" if name.startswith("--") and "." in name else "bad-usage",
             f"option {name}",
             f"`{self.prog}` has no such option",
-            f"did you mean {near[0]}?" if near else f"`{self.prog} --help` lists them",
+            f"did you mean {near}?" if near else f"`{self.prog} --help` lists them",
         )
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        begin, required, names = message.partition("arguments are required: ")
-        if required:  # jsonargparse names them by key
-            typed = {action.dest: option for option, action in self.actions.items()}
-            typed |= {action.dest: str(action.metavar) for action in self.positionals}
-            message = begin + required + ", ".join(typed.get(name, name) for name in names.split(", "))
-        raise self.refusal(self.prog, message) from ex
+    def _misfit(self, error: ArgumentError) -> UserError:
+        """The error for a value that its argument does not take."""
+        name = error.argument_name or "?"
+        what = f"option {name}" if name.startswith("-") else f"argument {name}"
+        action = self.actions.get(name.split("/")[0])
+        if action is None:
+            action = next((each for each in self.positionals if each.metavar == name), None)
+        choices = action.choices if action else None
+        given = re.match(r"invalid choice: (.*?) \(choose", error.message)
+        if given and choices:
+            near = nearest(given[1].strip("'"), choices)
+            remedy = f"did you mean {near}?" if near else f"`{self.prog} --help` shows the form"
+            return UserError(
+                "bad-usage", what, f"{given[1]} is none of {', '.join(map(str, choices))}", remedy
+            )
+        return self.refusal(what, error.message)
+
+    def error(self, message: str) -> NoReturn:
+        _, missing, names = message.partition("arguments are required: ")
+        _, more, words = message.partition("unrecognized arguments: ")
+        if missing:
+            raise self.refusal(self.prog, f"missing: {names}")
+        if more:
+            raise self.refusal(self.prog, f"it takes no more words, and {words} is left")
+        raise self.refusal(self.prog, message)
 
     def text(self, columns: int | None = None) -> str:
         """The help, that many columns wide; as wide as the terminal when left out."""

@@ -1,6 +1,6 @@
 """`beatline predict`: the third stage of a run."""
 
-from jsonargparse import Namespace
+from argparse import Namespace
 
 from beatline.cli.options import add_config, add_settings, load_config
 from beatline.cli.parser import Parser

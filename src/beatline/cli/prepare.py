@@ -1,6 +1,6 @@
 """`beatline prepare`: the first stage of a run."""
 
-from jsonargparse import Namespace
+from argparse import Namespace
 
 from beatline.cli.options import add_config, add_settings, load_config
 from beatline.cli.parser import Parser
@@ -43,7 +43,7 @@ def prepare(given: Namespace) -> None:
         recipe.prepare_on_ray(config, given.source or "", given.to or "")
         return
     for name in ("source", "to"):
-        if given[name]:
+        if getattr(given, name):
             raise parser().refusal(
                 f"option --{name}", "only Ray reads and writes elsewhere; add --engine ray, or use settings"
             )

@@ -1,9 +1,8 @@
-"""`beatline probe`: a head for one's own labels, on a frozen encoder."""
+"""`beatline probe`: a head for labels of your own, on a frozen encoder."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import add_device_option, add_settings
 from beatline.cli.parser import Parser
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = {"test_fraction": 0.0, "validation_fraction": 0.0}
 
-FORMS = """DATA is a folder with one for each class, or a table with columns file,labels and optionally
+FORMS = """DATA is a folder with a folder for each class, or a table with columns file,labels and optionally
 split,id,recording,start,end. Other forms of data: --data.dataset NAME --data.root DIR,
 --data.kaldi DIR, --data.audioset DIR. Without splits in the data all clips are learned from;
 --data.test_fraction 0.2 holds out whole recordings, to be scored. FOLDER is then a model for
@@ -46,7 +45,7 @@ def parser() -> Parser:
     parser.add(
         "--task",
         choices=("multi-label", "single-label"),
-        help="whether labels exclude each other (they do where every clip has one)",
+        help="whether labels exclude each other (they do where every clip has a single label)",
     )
     add_device_option(parser)
     add_settings(parser, ["data"], "data.", {f"data.{name}": value for name, value in DEFAULTS.items()})
@@ -93,8 +92,7 @@ def probe(given: Namespace) -> None:
     _print(learned.test, "on the test clips")
     _print(
         learned.cross_validated,
-        f"no test clips; on the train clips, each by a head that has not seen it (the {what} was chosen on "
-        f"them too, so a little high)",
+        f"on the train clips, each by a head that has not seen it (a little high: they chose the {what})",
     )
     say("probe", f"{given.to}")
 

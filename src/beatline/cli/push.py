@@ -1,6 +1,6 @@
 """`beatline push`: a model to a hub."""
 
-from jsonargparse import Namespace
+from argparse import Namespace
 
 from beatline.cli.options import add_license_option
 from beatline.cli.parser import Parser

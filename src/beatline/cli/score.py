@@ -1,8 +1,7 @@
 """`beatline score`: the fourth stage of a run, and the figures of given score files."""
 
+from argparse import Namespace
 from pathlib import Path
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import add_config, add_settings, load_config, refuse_existing
 from beatline.cli.parser import Parser

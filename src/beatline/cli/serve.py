@@ -1,8 +1,7 @@
 """`beatline serve`: a tagger over HTTP."""
 
+from argparse import Namespace
 from importlib.util import find_spec
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import (
     add_calibrated_option,
@@ -29,7 +28,7 @@ def parser() -> Parser:
         help="address to listen on (127.0.0.1: this machine only)",
     )
     parser.add(
-        "--port", type=whole(0, 65_535), default=8000, metavar="N", help="port; 0 takes a free one (8000)"
+        "--port", type=whole(0, 65_535), default=8000, metavar="N", help="port; 0 takes a free port (8000)"
     )
     return parser
 

@@ -1,13 +1,12 @@
 """`beatline tag`: audio files to labels, on this machine or with Ray on many."""
 
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import (
     add_event_options,
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
 
 TOP = 5
 
-RAY = """With --engine ray any number of recordings become partitioned Parquet, a row for each, refused
-ones too. Inputs may then also be addresses, such as s3://bucket/folder or hf://datasets/owner/name;
-tar (WebDataset), Parquet and HDF5 files are archives of recordings. All machines must find inputs,
-model and --to. RAY_ADDRESS names the cluster; without it Ray runs on this machine alone. Typed
-again, the same command does only the rest."""
+RAY = """With --engine ray any number of recordings become partitioned Parquet, a row for each, also
+if refused. Inputs may then also be addresses, such as s3://bucket/folder or
+hf://datasets/owner/name. Files of tar (WebDataset), Parquet and HDF5 are archives of recordings.
+All machines must find inputs, model and --to. RAY_ADDRESS names the cluster; without it Ray runs on
+this machine alone. Typed again, the same command does only the rest."""
 
 
 def parser() -> Parser:
@@ -159,7 +158,7 @@ def _asked(given: Namespace) -> dict[str, float]:
     from beatline.tag.events import EventOptions
 
     names = [field.name for field in fields(EventOptions) if field.name != "level"]
-    return {name: given[name] for name in names if given[name] is not None}
+    return {name: getattr(given, name) for name in names if getattr(given, name) is not None}
 
 
 def _refuse_unused(options: set[str]) -> None:
@@ -183,7 +182,7 @@ def _tag_on_ray(given: Namespace) -> None:
 
     if given.to is None:
         raise parser().refusal("beatline tag --engine ray", "the following arguments are required: --to")
-    unused = [name for name in ("out", "top", "labels", "timeline") if given[name]]
+    unused = [name for name in ("out", "top", "labels", "timeline") if getattr(given, name)]
     unused += ["format"] if given.format != "table" else []
     if unused:
         raise parser().refusal(f"option --{unused[0]}", "with --engine ray, all labels go to Parquet in --to")
@@ -192,7 +191,7 @@ def _tag_on_ray(given: Namespace) -> None:
         _refuse_unused(set(_asked(given)))
     else:
         events = EventOptions(**_asked(given), level=given.events)
-    options = {name: given[name] for name in ("precision", "device", "window", "merge", "parents")}
+    options = {name: getattr(given, name) for name in ("precision", "device", "window", "merge", "parents")}
     inputs = bulk.find_inputs(given.audio, given.to)
     settings = Settings.of(given.model, given.calibrated, events, **options, hop=hop(given), threads=1)
     say("tag", f"{len(inputs)} files -> {given.to}, on Ray")

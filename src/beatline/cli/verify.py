@@ -1,8 +1,7 @@
 """`beatline verify`: is a folder that beatline wrote whole?"""
 
+from argparse import Namespace
 from pathlib import Path
-
-from jsonargparse import Namespace
 
 from beatline.cli.options import add_config, add_settings, load_config
 from beatline.cli.parser import Parser

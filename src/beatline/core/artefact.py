@@ -266,7 +266,7 @@ def read_contents(folder: Path) -> dict[str, Any] | None:
 
 
 def damaged(folder: Path, select: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, str]]:
-    """Name and cause of every file of a published folder that is missing, cut, changed or not listed; the
+    """Name and cause of every file of a published folder that is missing, cut, changed or not listed. The
     list itself comes first.
 
     Args:

@@ -1,8 +1,8 @@
 """What a run says: a line for each stage, a progress bar, and `log.jsonl`.
 
-In: what a stage has to say. Out: the console, and a log. The log holds no times, only functions of
-the run: a resumed run's log equals the uninterrupted run's bit for bit. Its length and hash travel in the
-checkpoint, and a resume cuts it back to them.
+In: what a stage has to say. Out: the console, and a log. The log holds no times, only functions of the run. A
+resumed run's log equals the uninterrupted run's bit for bit. Its length and hash travel in the checkpoint,
+and a resume cuts it back to them.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-Outside the straight line: every room raises `UserError`; the command line prints it as a line and exits by
-its class. The table `EXIT_CODES` is the whole list of codes. What is not here is a bug and keeps its
+Outside the straight line: every room raises `UserError`. The command line prints the error as a line and
+exits by its class. The table `EXIT_CODES` is the whole list of codes. What is not here is a bug and keeps its
 traceback.
 """
 
@@ -84,3 +84,19 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return printable(" ".join(f"{self.what}: {self.cause}; {self.remedy} [{self.code}]".split()))
+
+
+def expect(value: object, kind: type | tuple[type, ...], what: str, remedy: str) -> None:
+    """Refuses a value of another type, which a program gave by mistake.
+
+    Args:
+        value: What was given.
+        kind: The types that fit; `numbers.Real` is any number, of NumPy too.
+        what: Its name, for the message.
+        remedy: What to give, as a clause.
+
+    Raises:
+        UserError: `bad-usage`.
+    """
+    if not isinstance(value, kind):
+        raise UserError("bad-usage", what, f"a value of type {type(value).__name__} does not fit", remedy)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 FOLDER = "assets/pages"
 SERIES = 5  # colours `--c0` to `--c4` of the style sheet
 POINTS = 500  # of a line; more cannot be seen
-INK, SOFT = "#0a0b0c", "#0b0c0d"  # stand-ins, replaced by the page's variables
+INK = "#0a0b0c"  # stand-in, replaced by a variable of the page
+SOFT = "#0b0c0d"  # stand-in, replaced by a variable of the page
 LINES = tuple(f"#0{i}0{i}0{i}" for i in range(1, SERIES + 1))  # of series; never black, which SVG leaves out
 COLOURS = {stand_in: f"var(--c{i})" for i, stand_in in enumerate(LINES)} | {
     INK: "var(--ink)",
@@ -158,7 +159,7 @@ def line_plot(
     """Lines over a common axis.
 
     Args:
-        lines: Up to five lines `(x, y)` by name; the names appear in HTML only, so that they may be anything.
+        lines: Up to five lines `(x, y)` by name. The names appear in HTML only, and may be anything.
         adjust: Called with the axes at the end.
         legend: Whether to name the lines; not needed for a single line that the axis names.
         height: For a width of 4.8.

@@ -30,13 +30,13 @@ class Limits:
     max_decode_wait: float = 60.0
     """Longest wait for a decoding in a child process, seconds; then the child is killed."""
     max_decoder_bytes: int = 192 << 20
-    """Memory that decoding a small file in a child process may take, bytes; a large file may take its size
-    more, up to four times this (enforced on Linux).
+    """Memory that decoding a small file in a child process may take, bytes (enforced on Linux). A large file
+    may take its size more, up to four times this limit.
     """
     max_member_bytes: int = 128 << 20
     """Largest audio file read out of an archive, bytes."""
     max_row_group_bytes: int = 1 << 30
-    """Largest group of Parquet rows whose audio is read, bytes; a group is held in memory, because Parquet
+    """Largest group of Parquet rows whose audio is read, bytes. A group is held in memory, because Parquet
     gives no smaller piece.
     """
     max_names_bytes: int = 64 << 20
@@ -52,7 +52,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class ServeLimits:
-    """What the clients of a server may cost, each and all together; the defaults suit a machine of a few
+    """What the clients of a server may cost, each and all together. The defaults suit a machine of a few
     cores that strangers can reach.
     """
 
@@ -77,16 +77,16 @@ class ServeLimits:
     max_spool_bytes: int = 4 << 30
     """Most bytes of uploads and decoded sound on disk at once."""
     upload_grace: float = 10.0
-    """Seconds a request may take to arrive, and those of its body so many more as its bytes need at
+    """Seconds a request may take to arrive. A body may take as many more as its bytes need at
     `min_upload_rate`.
     """
     min_upload_rate: int = 32_000
-    """Slowest average rate of an upload after its grace, bytes a second; nor may it pause for longer than the
-    grace.
+    """Slowest average rate of an upload after its grace, bytes a second. Nor may an upload pause for longer
+    than the grace.
     """
     answer_grace: float = 30.0
-    """Seconds a client may let us wait until it takes the next 48 kB of its answer, or the rest; and for the
-    whole so many more as its bytes need at `min_answer_rate`.
+    """Seconds a client may let us wait until it takes the next 48 kB of its answer, or the rest. The whole
+    may take as many more as its bytes need at `min_answer_rate`.
     """
     min_answer_rate: int = 32_000
     """Slowest average rate at which an answer is taken after its grace, bytes a second; else the connection

@@ -6,7 +6,6 @@ is a label's name or mid, or a branch: `Dog/` is the dog and every kind of it. I
 """
 
 import csv
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ import numpy as np
 
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet
+from beatline.core.text import nearest
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ def _meant(labels: LabelSet, word: str) -> set[int]:
         if not labels.index_of_mid.keys().isdisjoint((node.mid, *below(node.mid)))
     ]
     names = {name.lower(): name for name in (*(node.name for node in nodes), *labels.names)}
-    near = difflib.get_close_matches(branch.lower(), names, n=1)
+    near = nearest(branch.lower(), names)
     raise UserError(
         "unknown-label",
         f"label {word!r}",
         "this model has none of that name or mid",
-        f"did you mean {names[near[0]]!r}?" if near else "see the model's label table",
+        f"did you mean {names[near]!r}?" if near else "see the model's label table",
     )
 
 

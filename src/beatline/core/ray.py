@@ -1,7 +1,7 @@
 """Ray Data: tasks over many machines.
 
 In: tasks, which are the rows of a Ray Data set, a block each. Out: their answers. `data.ray` and `tag.ray`
-use it. A task says all that its result depends on: a worker that dies costs only its task, which Ray gives to
+use it. A task says all that its result depends on. A worker that dies costs only its task, which Ray gives to
 another worker. A task that fails says so in its answer's `error`, because Ray would wrap an exception. The
 package is in the extra `bulk`. Imports no torch.
 """

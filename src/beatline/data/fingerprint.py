@@ -1,10 +1,10 @@
 """samples -> fingerprint -> near-duplicates: which clips hold the same recording, whatever was done to it on
 the way.
 
-In: 16 kHz int16 samples of a clip at a time. Out: its `contrast` (where the sound stands out from its
-surroundings in time and frequency), a `sketch` of 256 bytes, and over all sketches the pairs worth comparing.
-Gain drops out of the contrast; coding, resampling and noise leave the strongest peaks; a shift moves all of
-them alike. Time and memory grow with the number of clips, never with its square. NumPy only.
+In: 16 kHz int16 samples of a clip at a time. Out: its `contrast` and a `sketch` of 256 bytes; over all
+sketches the pairs worth comparing. The contrast says where the sound stands out in time and frequency.
+Gain drops out of the contrast. Coding, resampling and noise leave the strongest peaks. A shift moves all
+peaks alike. Time and memory grow with the number of clips, never with its square. NumPy only.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +17,11 @@ from beatline.audio.samples import FULL_SCALE, SAMPLE_RATE
 WINDOW = 1024  # samples, 64 ms
 HOP = 256  # samples, 16 ms
 BANDS = 24  # equally wide on the mel scale
-LOW_HZ, HIGH_HZ = 100.0, 5500.0  # coders and telephone-like channels keep what lies between
+LOW_HZ = 100.0  # coders and telephone-like channels keep what lies between LOW_HZ and HIGH_HZ
+HIGH_HZ = 5500.0
 BLOCK = 1024  # frames transformed at once: bounds the memory for long clips
-SMOOTH, SURROUND = 3.0, 12.0  # standard deviations in frames: what is seen, and what it is compared with
+SMOOTH = 3.0  # standard deviation of what is seen, frames
+SURROUND = 12.0  # standard deviation of the surroundings that it is compared with, frames
 FLOOR = 2e-3  # of the clip's mean power: below it noise 30 dB down decides, so nothing is seen there
 
 PEAK_REACH = 6, 2  # a peak is the highest within that many frames and bands
@@ -43,7 +45,7 @@ OVERLAP = 0.5  # of the shorter clip, at least
 
 
 def band_power(samples: np.ndarray) -> np.ndarray:
-    """Power of int16 samples, `(frames, 24 bands)` float32, full scale 1; a clip shorter than a window is a
+    """Power of int16 samples, `(frames, 24 bands)` float32, full scale 1. A clip shorter than a window is a
     single frame.
     """
     waveform = np.pad(samples, (0, max(0, WINDOW - len(samples)))).astype(np.float32) / np.float32(FULL_SCALE)
@@ -155,9 +157,7 @@ def candidates(sketches: np.ndarray) -> np.ndarray:
 
 
 def _votes(sketches: np.ndarray, part: int) -> Iterator[np.ndarray]:
-    """For each landmark that two clips share: the pair and its shift in half seconds as a number, in arrays
-    of int64.
-    """
+    """Arrays of int64: for each landmark that two clips share, the pair and the shift in half seconds."""
     clip, column = np.nonzero((sketches >> np.uint32(28) == part) & (sketches != ABSENT))
     landmarks = sketches[clip, column]
     order = np.argsort(landmarks, kind="stable")
@@ -177,8 +177,8 @@ def _votes(sketches: np.ndarray, part: int) -> Iterator[np.ndarray]:
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
-    """How alike two clips are where they fit best, at most 1: the correlation of their contrasts over all
-    shifts that overlap enough.
+    """How alike two clips are where they fit best, at most 1. It is the correlation of their contrasts, over
+    all shifts that overlap enough.
 
     Args:
         a: As from `contrast`.

@@ -1,9 +1,10 @@
 """store -> what is in it: every count a person should know before training on it.
 
-In: an opened store. Out: `inspect`'s dictionary of plain JSON values, a key per question. The questions are
-splits, hours, missing inputs, what each label lost, levels and formats, silent and half-empty clips,
-near-duplicates, labels that go together, labels to doubt. `measurements` reads the store and hears the sound;
-here the measurements are counted. `inspection_page` shows the result. Imports no torch.
+In: an opened store. Out: `inspect`'s dictionary of plain JSON values, a key per question. The questions
+about clips are splits, hours, missing inputs, levels and formats, silent and half-empty clips,
+near-duplicates. Those about labels are what each lost, labels that go together, labels to doubt.
+`measurements` reads the store and hears the sound; here the measurements are counted. `inspection_page` shows
+the result. Imports no torch.
 """
 
 import json

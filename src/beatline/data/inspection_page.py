@@ -19,7 +19,8 @@ from beatline.data import fingerprint
 
 ROWS = 10  # of a list on the console
 PAGE_ROWS = 100
-PAIRS_HEARD, DOUBTS_HEARD = 3, 6  # on the page, with sound
+PAIRS_HEARD = 3  # on the page, with sound
+DOUBTS_HEARD = 6  # on the page, with sound
 SECONDS_HEARD = 20  # of a clip, at most: bounds the page
 DYNAMIC_RANGE = 60.0  # dB below the loudest point of a picture
 KINDS = {
@@ -199,8 +200,8 @@ def page(found: Mapping[str, Any], samples_of: Callable[[str], np.ndarray] | Non
     """The inspection as an HTML file.
 
     Args:
-        samples_of: Gives a clip's samples, int16 at 16 kHz, by its id; without it the page has no pictures
-            and no sound.
+        samples_of: Gives a clip's samples, int16 at 16 kHz, by its id. When left out, the page has no
+            pictures and no sound.
 
     Raises:
         UserError: `corrupt-artefact` where a clip's audio cannot be read.

@@ -2,9 +2,9 @@
 alike.
 
 In: band power and targets. Out: per label, how often its clips' nearest neighbours carry it; and the clips
-whose neighbours contradict them. Agreement is an indicator, not a rate of errors: a label of varied sounds,
-or a label that these plain statistics cannot hear, agrees as little as a wrong label. Agreement says where to
-listen first. The rate, where it is known, comes from people: AudioSet's `qa_true_counts.csv`.
+whose neighbours contradict them. Agreement is an indicator, not a rate of errors. A label of varied sounds
+agrees as little as a wrong label. So does a label that these plain statistics cannot hear. Agreement says
+where to listen first. The rate, where it is known, comes from people: AudioSet's `qa_true_counts.csv`.
 """
 
 import csv
@@ -42,8 +42,8 @@ class Agreement:
 
 
 def features(power: np.ndarray) -> np.ndarray:
-    """A clip's sound as `(72,)` float32: mean and deviation over time of its log band power, and deviation of
-    its change, without its overall level.
+    """A clip's sound as `(72,)` float32, without its overall level. The numbers are mean and deviation over
+    time of its log band power, and deviation of its change.
 
     Args:
         power: As from `fingerprint.band_power`.
@@ -94,8 +94,8 @@ def agreement(sounds: np.ndarray, targets: np.ndarray, together: np.ndarray) -> 
 
 
 def suspicion(found: Agreement) -> np.ndarray:
-    """How strongly a clip's neighbours contradict it, `(clips,)`: the share with the strange label less the
-    best share of its own labels; -1 to 1.
+    """How strongly a clip's neighbours contradict it, `(clips,)`, -1 to 1. It is the share with the strange
+    label less the best share of its own labels.
     """
     known = ~np.isnan(found.own).all(axis=1)
     best = np.where(known, np.nanmax(np.where(known[:, None], found.own, 0), axis=1, initial=0), 1.0)
@@ -103,7 +103,7 @@ def suspicion(found: Agreement) -> np.ndarray:
 
 
 def read_quality(path: Path, labels: LabelSet) -> dict[str, tuple[int, int]]:
-    """How many clips of a label people rated again, and how many of these they found to have it, by mid.
+    """By mid, how many clips of a label people rated again, and how many they found to have it.
 
     Any table with a mid and two counts a row does, whichever count comes first.
 

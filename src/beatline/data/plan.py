@@ -1,8 +1,8 @@
 """What a store is made from, and which files it is made of.
 
 In: a `Manifest`, and the folder where its store grows. Out: the plan, a hash of everything the store is a
-function of; the shards that are still missing; the sealed folder. `prepare`, `repair` and `ray` share this.
-Imports no torch.
+function of. Also the shards that are still missing, and the sealed folder. `prepare`, `repair` and `ray`
+share this. Imports no torch.
 """
 
 import json
@@ -23,8 +23,8 @@ from beatline.data.store import FORMAT, shard_name
 
 
 def state(path: Path) -> list[Any]:
-    """What tells a file from another with the same name; empty where it cannot be looked at, as decoding it
-    will say.
+    """What tells a file from another with the same name. Empty where it cannot be looked at, as decoding will
+    say.
     """
     try:
         found = path.stat()
@@ -34,7 +34,7 @@ def state(path: Path) -> list[Any]:
 
 
 def plan_of(manifest: Manifest, state: Callable[[Path], list[Any]] = state) -> str:
-    """A hash of everything the store is a function of; a file counts by size and time of change, so that a
+    """A hash of everything the store is a function of. A file counts by size and time of change, so that a
     repaired file is read again.
     """
     remembered = lru_cache(16)(state)  # an archive holds many clips in a row

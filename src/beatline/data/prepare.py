@@ -1,9 +1,9 @@
 """manifest -> store: every clip decoded once.
 
 In: a `Manifest`. Out: a published folder of shards (`shards`) and tables (`store_tables`) that `store` reads.
-Its bytes depend on the inputs only, not on the number of workers nor on how often preparing was killed: it
-grows in `<folder>.partial`, where shards survive, and only missing shards are made again. `repair` mends a
-store of which bytes have changed since. Imports no torch.
+Its bytes depend on the inputs only, not on the number of workers nor on how often preparing was killed. It
+grows in `<folder>.partial`, where shards survive. Only missing shards are made again. `repair` mends a store
+of which bytes have changed since. Imports no torch.
 """
 
 import json
@@ -24,11 +24,11 @@ from beatline.data.shards import Progress, no_progress
 def prepare(
     manifest: Manifest, folder: Path, workers: int = 1, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """The summary of the store in `folder`, which is made, completed, repaired, or left alone where it is
+    """The summary of the store in `folder`. The store is made, completed, repaired, or left alone where it is
     whole and of these inputs.
 
-    Train and val clips outside the manifest's bounds of length are rejected; a test clip only where it
-    exceeds the limits. Holds a few clips in memory at a time.
+    Train and val clips outside the manifest's bounds of length are rejected. A test clip is rejected only
+    where it exceeds the limits. Holds a few clips in memory at a time.
 
     Args:
         workers: Child processes that decode, at least 1.

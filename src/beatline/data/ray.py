@@ -1,8 +1,8 @@
 """prepare and verify over many machines: jobs on Ray, a shard being the unit of work.
 
 In: what `prepare` and `verify` take, and addresses: folders that all machines see, or what fsspec knows
-(`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on (`shards.ShardTask`): a
-worker that dies costs only its shard, which Ray gives to another, and a job that ends early goes on.
+(`s3://bucket/store`). Out: the same bytes. A task says all that its shard depends on (`shards.ShardTask`). A
+worker that dies costs only its shard, which Ray gives to another worker. A job that ended early goes on.
 Extra `bulk`. Imports no torch.
 """
 
@@ -41,11 +41,11 @@ def prepare_store(
     progress: Progress = no_progress,
     source: str = "",
 ) -> dict[str, Any]:
-    """The summary of the store in `address`, made by Ray; its bytes are those that `prepare.prepare` makes of
+    """The summary of the store in `address`, made by Ray. Its bytes are those that `prepare.prepare` makes of
     the same files.
 
     Args:
-        address: A folder that all machines see, or what fsspec knows; there every object appears whole, and
+        address: A folder that all machines see, or what fsspec knows. There every object appears whole, and
             the list of contents last.
         workers: Processors of a local Ray; a cluster named by RAY_ADDRESS has its own.
         source: Where the machines find what is below the manifest's root, folder or address; the root itself
@@ -203,8 +203,8 @@ def _make_shard(row: RayTask) -> dict[str, Any]:
 
 
 class _Fetch:
-    """A job with its source where this machine can read it; keeps the last few files fetched, as an archive
-    holds many clips in a row.
+    """A job with its source where this machine can read it. The last few files fetched are kept, as an
+    archive holds many clips in a row.
     """
 
     def __init__(self, source: str, root: Path, scratch: Path):

@@ -45,15 +45,15 @@ def damage(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def repair(manifest: Manifest, folder: Path, workers: int = 1, progress: Progress = no_progress) -> list[str]:
-    """Names of the files of a damaged store that are again, bit for bit, what they were; empty where nothing
+    """Names of the files of a damaged store that are again, bit for bit, what they were. Empty where nothing
     was wrong.
 
-    Only damaged shards are decoded, and a file is replaced only by a file with the hash in the store's
-    list of contents. Where the list is damaged, what the same inputs give replaces it. A store that cannot be
+    Only damaged shards are decoded. A file is replaced only by a file with the hash in the store's list of
+    contents. Where the list is damaged, what the same inputs give replaces it. A store that cannot be
     repaired is left no worse than it was.
 
     Args:
-        manifest: The data that the store was made from; of its files only those of damaged shards need to be
+        manifest: The data that the store was made from. Of its files only those of damaged shards need to be
             there.
         workers: Child processes that decode, at least 1.
 
@@ -160,8 +160,8 @@ def _refuse_foreign(folder: Path, names: Iterable[str], own: set[str]) -> None:
 def _recorded_tasks(
     manifest: Manifest, folder: Path, about: dict[str, Any], numbers: Iterable[int], failed: list[UserError]
 ) -> list[shards.ShardTask]:
-    """The tasks of damaged shards by the ledger's ids, because a source that is gone since would shift the
-    manifest's clips.
+    """The tasks of damaged shards, by the ledger's ids. In the manifest a source that is gone since would
+    shift the clips.
     """
     index_of = {clip.id: i for i, clip in enumerate(manifest.clips)}
     in_test = set(manifest.splits["test"])

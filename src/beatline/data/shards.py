@@ -1,4 +1,4 @@
-"""clips -> a shard: up to 512 clips decoded into a file, and the facts about each clip in a second file.
+"""clips -> a shard: up to 512 clips decoded into a file, and facts about each clip in another.
 
 In: a `ShardTask`, which says all that a shard depends on. Out: `shard-N.i16`, the clips' samples in a row,
 and `shard-N.json`, what became of each clip. The pair says by itself whether it is whole, and what it was
@@ -84,7 +84,7 @@ def count(manifest: Manifest) -> int:
 
 
 def tasks(manifest: Manifest, plan: str, numbers: Iterable[int]) -> Iterator[ShardTask]:
-    """The tasks of these shards; a test clip may be of any length within the limits, others within the
+    """The tasks of these shards. A test clip may be of any length within the limits, others within the
     manifest's bounds.
     """
     in_test = np.zeros(len(manifest.clips), bool)
@@ -118,8 +118,8 @@ def make(
     Args:
         workers: Child processes that decode, at least 1.
         progress: Called with the number of clips done since the last call.
-        fetch: Called with each job shortly before it is decoded, and gives the job to decode: the same from
-            where this machine can read it.
+        fetch: Called with each job shortly before it is decoded. Gives the job to decode: the same from where
+            this machine can read it.
     """
     ahead, todo = tee(todo)
     with Decoders(workers) as decoders:

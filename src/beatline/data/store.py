@@ -1,9 +1,9 @@
 """store -> samples and targets: every clip decoded once, with random access ever after.
 
-In: a folder made by `prepare`: shards of raw little-endian int16 at 16 kHz, plain `.npy` arrays that say
-where each clip lies and which labels it has, tables for people. Out: any clip by its index or id. On opening,
-sizes and all small files are checked; a clip's checksum each time it is read. What grows with the number of
-clips is held as arrays, so that two million open in seconds. Imports no torch.
+In: a folder made by `prepare`. Its shards are raw little-endian int16 at 16 kHz. Plain `.npy` arrays say
+where each clip lies and which labels it has. Tables are for people. Out: any clip by its index or id. On
+opening, sizes and all small files are checked; a clip's checksum each time it is read. What grows with the
+number of clips is held as arrays, so that two million open in seconds. Imports no torch.
 """
 
 import csv
@@ -80,8 +80,8 @@ class Store:
         """The store in a folder.
 
         Args:
-            full: Also hash the shards (seconds for 7 GB); otherwise their sizes are checked here and
-                each clip's checksum when it is read.
+            full: Also hash the shards (seconds for 7 GB). Otherwise their sizes are checked here, and each
+                clip's checksum when it is read.
 
         Raises:
             UserError: `corrupt-artefact`, naming the file; `missing-stage` for a store of another version of

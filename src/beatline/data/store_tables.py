@@ -1,8 +1,8 @@
 """manifest + what became of its clips -> the tables of a store.
 
-In: a `Manifest` and a row of facts for each of its clips, in order. Out: the files beside the shards:
-arrays by which a reader finds a clip's samples and labels, tables for people, and `ledger.jsonl` with a
-line per input. The pass over the clips holds numbers and the ids only. Imports no torch.
+In: a `Manifest` and a row of facts for each of its clips, in order. Out: the files beside the shards. By the
+arrays a reader finds a clip's samples and labels. Tables are for people, and `ledger.jsonl` has a line per
+input. The pass over the clips holds numbers and the ids only. Imports no torch.
 """
 
 import csv
@@ -62,8 +62,8 @@ COLUMNS = [
 
 
 def source(clip: Clip, manifest: Manifest) -> str:
-    """The clip's file as the store names it: relative to the data's folder where it is below that, with the
-    member of an archive after `::`.
+    """The clip's file as the store names it: relative to the data's folder where it is below that. The member
+    of an archive follows after `::`.
     """
     path = (
         clip.path.relative_to(manifest.root).as_posix()
@@ -103,9 +103,7 @@ def write(manifest: Manifest, rows: Iterable[shards.Outcome], folder: Path) -> d
 
 
 class _Made:
-    """What a pass over the clips leaves: indices of the good clips, and codes of the others by their index
-    in the manifest.
-    """
+    """What a pass over the clips leaves: indices of good clips, and codes of the others by manifest index."""
 
     def __init__(self) -> None:
         self.index, self.length, self.crc = array("q"), array("q"), array("q")

@@ -19,8 +19,8 @@ from beatline.data import repair as mending
 
 
 def verify(folder: Path) -> None:
-    """Prints which published folders are whole, every file of the others that is missing, cut, changed or not
-    listed, and which work is unfinished.
+    """Prints which published folders are whole, and which work is unfinished. Of a damaged folder it prints
+    every file that is missing, cut, changed or not listed.
 
     Args:
         folder: Made by a stage, or with such folders anywhere below it.

@@ -12,10 +12,10 @@ import numpy as np
 
 from beatline.evaluate.ranking import Ranking, ap_and_auc, d_prime, mean_of_known, per_label, rank, top1_hits
 
-# resamples at once: 0.6 MB of weights for 20 123 clips, which stays in the cache; more was six times slower
+# resamples at once: 0.6 MB of weights for 20 123 clips stay in the cache; more was six times slower
 BOOTSTRAP_CHUNK = 32
-# fewest positives of a label with an interval of its own: with 8 it held the expected difference in 93 % of
-# simulated cases, with 5 in 88 %, with 3 in 81 %
+# Fewest positives of a label with an interval of its own. With 8 the interval held the expected difference in
+# 93 % of simulated cases. With 5 that was 88 %, with 3 81 %.
 LEAST_POSITIVES = 8
 THREADS = min(8, os.cpu_count() or 1)  # NumPy's kernels run without the interpreter's lock
 
@@ -57,7 +57,7 @@ def _interval(drawn: np.ndarray, value: float, lowest: float, highest: float) ->
     """The 95 % interval of a value: percentiles over resamples, moved by the difference between the
     resamples' mean and the value.
 
-    A positive clip drawn twice stands beside itself in the ranking, which lifts AP: with rare labels every
+    A positive clip drawn twice stands beside itself in the ranking, which lifts AP. With rare labels every
     resample's mAP lies above the value. In simulated cases, unmoved percentiles then held the expected mAP in
     80 %, moved percentiles in 95 %.
     """
@@ -94,8 +94,8 @@ def difference_intervals(
     The intervals of mAP, mean_auc, d_prime and top1_hit_rate come by name, those of AP by label.
 
     Both are scored on the same resamples, so that what makes a resample hard for both drops out. An undefined
-    difference has no interval. Nor has the AP of a label with fewer than `LEAST_POSITIVES` positive clips:
-    its resamples know too little of other clips of the label.
+    difference has no interval. Nor has the AP of a label with fewer than `LEAST_POSITIVES` positive clips.
+    Its resamples know too little of other clips of the label.
 
     Args:
         scores: `(clips, labels)` float.

@@ -1,5 +1,5 @@
-"""logits of labelled clips -> a temperature and thresholds, so that scores mean probabilities and decisions
-are as good as they can be.
+"""logits of labelled clips -> a temperature and thresholds. Scores then mean probabilities, and decisions are
+as good as they can be.
 
 In: `Evidence`, a model's logits of clips that neither trained nor test it. Out: a temperature, thresholds,
 and their worth on clips that had no part in them (`cross_fitted`). `tag.calibration` keeps them in a folder,
@@ -71,8 +71,8 @@ def loss(scores: np.ndarray, targets: np.ndarray, task: str) -> float:
 
 
 def fit_temperature(evidence: Evidence) -> float:
-    """The temperature of the least loss on the labels that are known, between `COLDEST` and `HOTTEST`: a
-    grid, then golden sections of the best part of it.
+    """The temperature of the least loss on the labels that are known, between `COLDEST` and `HOTTEST`. A grid
+    is tried, then golden sections of the best part of the grid.
 
     Source: temperature scaling of Guo et al., arXiv 1706.04599; with several labels a clip all share a single
     temperature.
@@ -176,7 +176,7 @@ def cross_fitted(
 
 @dataclass(frozen=True)
 class Worth:
-    """What a calibration gains on clips that had no part in it; of each pair the first is without it, decided
+    """What a calibration gains on clips that had no part in it. Of each pair the first is without it, decided
     at `DEFAULT`.
     """
 
@@ -231,14 +231,14 @@ def reliability(scores: np.ndarray, targets: np.ndarray, task: str) -> np.ndarra
 
 
 def expected_error(bins: np.ndarray) -> float:
-    """Expected calibration error: the mean over scores of how far their bin's mean score lies from its share
+    """Expected calibration error: the mean distance, over scores, of their bin's mean score from its share
     that is right.
 
     Args:
         bins: As `reliability`.
 
-    Source: Guo et al., arXiv 1706.04599, equation 3, with bins of equal width; there the highest score of a
-    clip counts, with several labels a clip here all do.
+    Source: Guo et al., arXiv 1706.04599, equation 3, with bins of equal width. There the highest score of a
+    clip counts. With several labels a clip all scores count here.
     """
     return float(np.abs(bins[:, 0] - bins[:, 1]).dot(bins[:, 2]) / max(1, bins[:, 2].sum()))
 

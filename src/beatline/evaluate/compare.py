@@ -1,8 +1,8 @@
 """two models -> what tells them apart on the same clips and labels, by figure and by label.
 
-In: two `Predictions`, of runs, or made here by scoring labelled clips with any tagger. Out: a `Comparison`:
-the figures of both on the clips and labels that both have, and the differences with their paired bootstrap
-intervals. Copies of AudioSet differ by up to 15 % of their clips: figures of different clip lists say little
+In: two `Predictions`, of runs, or made here by scoring labelled clips with any tagger. Out: a `Comparison`.
+It has the figures of both on the clips and labels they share, and the differences with paired bootstrap
+intervals. Copies of AudioSet differ by up to 15 % of their clips. Figures of different clip lists say little
 beside each other. `compare_page` shows what to look at and to listen to.
 """
 
@@ -214,8 +214,8 @@ def find_clips(source: Path) -> Labelled:
 def score(
     tagger: AudioTagger, clips: Labelled, advance: Callable[[int], object] = lambda count: None
 ) -> tuple[Predictions, list[str]]:
-    """A tagger's predictions for clips, in the labels that both know; and the clips that could not be read,
-    each with its reason.
+    """A tagger's predictions for clips, in the labels that both know. The clips that could not be read come
+    with their reasons.
 
     Args:
         advance: Called with the number of clips just done.

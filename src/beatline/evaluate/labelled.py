@@ -1,9 +1,8 @@
 """labelled clips + tagger -> what the model says of each: logits and embeddings, to learn from.
 
-In: the validation clips of a run, a table, a folder for each class, or any form of data that `manifest`
-reads. Out: `Labelled` clips, never test clips unless they are asked for; then `Heard`. Clips that cannot be
-used cost the others nothing. Learning is `calibration`'s and `probe`'s, setting two models side by side
-`comparison`'s.
+In: the validation clips of a run, a table, a folder for each class, or any data that `manifest` reads. Out:
+`Labelled` clips, never test clips unless they are asked for; then `Heard`. Clips that cannot be used cost the
+others nothing. Learning is `calibration`'s and `probe`'s, setting two models side by side `comparison`'s.
 """
 
 import hashlib
@@ -267,11 +266,12 @@ def hear(tagger: AudioTagger, clips: Labelled, advance: Callable[[], object] = l
 
 
 def folds(recordings: Sequence[str], targets: np.ndarray, count: int) -> np.ndarray:
-    """Which of `count` parts each clip belongs to, `(clips,)`: recordings stay whole, labels are spread over
+    """Which of `count` parts each clip belongs to, `(clips,)`. Recordings stay whole, labels are spread over
     the parts, and the order of the clips does not matter.
 
     With at least as many parts as recordings, each recording is a part of its own. Recordings are dealt out
-    in the order of their rarest label, each to the part with the least of its labels, then the fewest clips.
+    in the order of their rarest label. Each goes to the part with the least of its labels, then the fewest
+    clips.
     """
     names, of = np.unique(np.array(list(recordings)), return_inverse=True)
     if count >= len(names):

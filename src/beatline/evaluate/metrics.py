@@ -38,7 +38,7 @@ class Figures:
     mean_acc: float
     """The recipe's accuracy; depends on the label order."""
     top1_hit_rate: float
-    """Share of clips whose top label is among their labels; depends on the label order only where the highest
+    """Share of clips whose top label is among their labels. The label order matters only where the highest
     score occurs twice.
     """
     chance: float

@@ -277,8 +277,8 @@ def _scores_of(line: str, numbers: list[str], labels: int) -> np.ndarray:
 
 
 def _lines(path: Path, what: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Of each line with words: file and line number, the first word, which no other line has, and the other
-    words.
+    """Of each line with words: file and line number, the first word, and the other words. No other line has
+    that first word.
     """
     seen: set[str] = set()
     try:

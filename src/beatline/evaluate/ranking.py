@@ -38,8 +38,8 @@ def check(scores: np.ndarray, targets: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A label's clips from the highest score down, cut at both ends of each group of equal scores that has a
-    positive.
+    """A label's clips from the highest score down. Cuts are at both ends of each group of equal scores that
+    has a positive.
     """
 
     order: np.ndarray

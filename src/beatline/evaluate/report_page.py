@@ -47,7 +47,7 @@ HEADLINES = {
     "mAP": Headline("mAP", 100, "mean over labels of the average precision"),
     "mean_auc": Headline("Mean AUC", 100, "mean over labels of the area under the ROC curve"),
     "d_prime": Headline("d′", 1, "the mean AUC as a distance of two normal distributions"),
-    "top1_hit_rate": Headline("Top-1 hit rate", 100, "clips whose highest score is one of their labels"),
+    "top1_hit_rate": Headline("Top-1 hit rate", 100, "clips whose highest score is among their labels"),
     "mean_acc": Headline(
         "mean_acc",
         100,
@@ -81,7 +81,7 @@ class ReportInputs:
     log: list[dict[str, Any]] = field(default_factory=list)
     """Records of the training log; empty where there was no training."""
     samples_of: Callable[[str], np.ndarray] | None = None
-    """Gives a clip's samples, int16 at 16 kHz, by its id; without it the page has no pictures and no
+    """Gives a clip's samples, int16 at 16 kHz, by its id. When left out, the page has no pictures and no
     sound.
     """
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -239,9 +239,9 @@ def confusion(p: Predictions) -> dict[str, Any]:
 def confusion_mass(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What is scored on the clips of each label, both `(true labels, scored labels)`.
 
-    First the mean score: of the label itself on its clips, of another label on those of the clips that do not
-    have it (NaN where there is none). Second the number of the clips where that other label has the highest
-    score of all without being there.
+    First the mean score. Of the label itself it is over the label's clips. Of another label it is over those
+    of these clips that lack the other label (NaN without such a clip). Second the number of the clips where
+    that other label has the highest score of all without being there.
     """
     true = targets.astype(np.float32)
     absent = (~targets).astype(np.float32)
@@ -282,8 +282,8 @@ def of_different_labels(order: np.ndarray, targets: np.ndarray) -> list[int]:
 
 
 def rank_clips(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the clips that have a label, worst first, and the average precision of each clip over the
-    labels, `(clips,)`.
+    """Indices of the clips that have a label, worst first; and each clip's average precision over the labels,
+    `(clips,)`.
     """
     ap = ranking.average_precision(scores.T, targets.T)
     lowest_true = np.where(targets, scores, np.inf).min(axis=1)

@@ -1,9 +1,9 @@
 """AudioSet's tables -> a folder: segment CSVs, label table, ontology, the strongly labelled set, and how good
 each label is.
 
-In: a folder and an ordered list of sources, folders or web addresses that hold the files under their official
-names. Out: the files, each whole and of the right content; what is in the folder already stays. After the
-given sources come the package's own label table and the official addresses.
+In: a folder and an ordered list of sources. A source is a folder or web address that holds the files under
+their official names. Out: the files, each whole and of the right content; what is in the folder already
+stays. After the given sources come the package's own label table and the official addresses.
 """
 
 import csv
@@ -14,13 +14,14 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from beatline.core.artefact import FolderLock, disk_errors, sha256_file
+from beatline.core.artefact import FolderLock, sha256_file
 from beatline.core.console import say
 from beatline.core.errors import UserError
 from beatline.core.labels import LabelSet, audioset
 from beatline.data.manifest import read_text
 from beatline.data.manifest.audioset import STRONG_HEADER, segments
 from beatline.fetch import http, services
+from beatline.fetch.local import copy
 
 Check = Callable[[Path], None]
 _WEB = ("http://", "https://")
@@ -140,38 +141,6 @@ def _from(table: Table, source: str, target: Path, policy: http.Policy) -> str:
     return copy(found, target, table.sha256, table.check) if found.is_file() else ""
 
 
-def copy(source: Path, target: Path, sha256: str = "", check: Check = lambda path: None) -> str:
-    """SHA-256 of a local file, which now has a copy, as whole and as checked as a downloaded file.
-
-    Raises:
-        UserError: `hash-mismatch`, `missing-file`, `disk-full`, `not-writable`, or what `check` raises.
-    """
-    try:
-        size = source.stat().st_size
-        digest = sha256_file(source)
-    except OSError as error:
-        raise UserError(
-            "missing-file",
-            f"cannot read {source}",
-            error.strerror or str(error),
-            "check the path and its permissions",
-        ) from error
-    if sha256 and digest != sha256:
-        raise UserError(
-            "hash-mismatch",
-            f"refused {source}",
-            f"its SHA-256 is {digest}, not {sha256}",
-            "get the right file",
-        )
-    http.check_room(target.parent, size)
-    partial = target.with_name(target.name + ".partial")
-    with disk_errors(target), source.open("rb") as original, partial.open("wb") as file:
-        while piece := original.read(1 << 20):
-            file.write(piece)
-    http.finish(partial, target, check)
-    return digest
-
-
 def _keep(table: Table, path: Path) -> None:
     """Accepts a file that is there already: it may be the user's own, so nothing ever replaces it."""
     if not path.is_file():
@@ -248,7 +217,8 @@ def _check_quality(path: Path) -> None:
         raise _bad(path, "it is no table")
 
 
-_CSV, _STRONG = services.AUDIOSET + "v1/csv/", services.AUDIOSET + "strong/"
+_CSV = services.AUDIOSET + "v1/csv/"
+_STRONG = services.AUDIOSET + "strong/"
 TABLES = (
     Table(
         "class_labels_indices.csv",

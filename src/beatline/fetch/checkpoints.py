@@ -15,7 +15,7 @@ from beatline.core.artefact import LISTS, FolderLock, sha256_file
 from beatline.core.console import say
 from beatline.core.errors import UserError
 from beatline.fetch import http, hub, services
-from beatline.fetch.audioset import copy
+from beatline.fetch.local import copy
 
 WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 BESIDE = (".yaml", ".yml", ".json", ".txt", ".csv", ".md")
@@ -35,8 +35,8 @@ def locate(
     """The path of the model that somebody named: a file, or a model folder.
 
     Args:
-        source: A path; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub, with `hub:`
-            before it where that is a path too; or `BEATs_iter3_plus_AS20K` and the like.
+        source: A path; `owner/name` or `owner/name/path/of/the/file` on the Hugging Face Hub, or
+            `BEATs_iter3_plus_AS20K` and the like. `hub:` goes before a name that is a path too.
         target: Folder into which files go, each resumed and its hash printed. None is huggingface_hub's
             cache; then a source that can be no name comes back as it is.
         sources: Folders to look in before any network, with a target only. A folder may hold a repository's
@@ -137,8 +137,8 @@ def _release(name: str, wanted: _Wanted) -> Path:
 
 
 def _from_repository(wanted: _Wanted) -> Path:
-    """The weights of a repository, with the small files beside them that say how to read them; or the folder
-    of a model that `beatline push` made, in the cache.
+    """The weights of a repository, with the small files beside them that say how to read them. For a model
+    that `beatline push` made, its folder in the cache.
     """
     name = wanted.repository
     path = wanted.path
@@ -186,8 +186,8 @@ def _is_ours(files: Sequence[hub.File], path: str) -> bool:
 
 
 def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
-    """The small files that say how to read the weights, then the weights: those at `path`, those of `beatline
-    push`, or the only weights.
+    """The small files that say how to read the weights, then the weights. These are those at `path`, those of
+    `beatline push`, or the only weights.
 
     Raises:
         UserError: `bad-usage`.
@@ -204,7 +204,7 @@ def _chosen(repository: hub.Repository, path: str) -> list[hub.File]:
             "bad-usage",
             f"checkpoint {repository.name}{'/' * bool(path)}{path}",
             f"it has {len(chosen)} files of weights of that name",
-            f"name one of: {there or '(none)'}",
+            f"name a file of these: {there or '(none)'}",
         )
     return [
         *(file for file in repository.files if file.path.endswith(BESIDE) and file.size <= MOST_BESIDE),

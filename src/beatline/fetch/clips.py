@@ -1,9 +1,9 @@
 """AudioSet's clips -> a folder, from an ordered list of sources, with a ledger over them all.
 
 In: a folder with AudioSet's tables, and sources: folders that are already there, copies on the Hugging Face
-Hub, YouTube. Out: below the folder whatever is needed to have each clip once: links to local folders, shards
-of copies as they are, single files from YouTube; and `fetch-ledger.jsonl`. Every source is asked only for
-what the sources before it do not have. Stopped anywhere, the same command goes on.
+Hub, YouTube. Out: below the folder whatever is needed to have each clip once, and `fetch-ledger.jsonl`. These
+are links to local folders, shards of copies as they are, and single files from YouTube. Every source is asked
+only for what the sources before it do not have. Stopped anywhere, the same command goes on.
 """
 
 import os
@@ -206,7 +206,7 @@ def _commit(target: Path) -> str | None:
 def _needed(
     repository: hub.Repository, below: str, missing: dict[str, set[str]], policy: http.Policy
 ) -> list[hub.File]:
-    """The shards that may hold a missing clip: of a copy that is known, those of each table's folder, unless
+    """The shards that may hold a missing clip. Of a copy that is known, those of each table's folder, unless
     a folder is named.
     """
     folders = (

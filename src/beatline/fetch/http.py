@@ -1,8 +1,8 @@
 """A file over HTTP: resumed by range, checked by length and SHA-256, whole before it has its name.
 
 In: an address. Out: the file, or parts of it as a stream (`RangeStream`). While it is incomplete it is called
-`<name>.partial`, with `<name>.partial.json` beside it, which says what version of the file it is a part of.
-Retries wait as long as the server asks; `request` makes a single request.
+`<name>.partial`. Beside it `<name>.partial.json` says which version of the file the part belongs to. Retries
+wait as long as the server asks; `request` makes a single request.
 """
 
 import io
@@ -87,8 +87,7 @@ def download(
 ) -> str:
     """SHA-256 of the file, which is now at `target`.
 
-    What an earlier run left is continued where the server's ETag, its date or the known hash can tell that it
-    is of the same file.
+    What an earlier run left is continued where ETag, date or known hash can tell that the file is the same.
 
     Args:
         size: Length in bytes, where known.
@@ -204,8 +203,8 @@ def _first_bytes(answer: "httpx2.Response", count: int) -> bytes:
 
 
 class RangeStream(io.RawIOBase):
-    """A remote file as a raw stream that can seek, of which only the blocks that are read are transferred;
-    a read ends at a block's end.
+    """A remote file as a raw stream that can seek. Only the blocks that are read are transferred. A read ends
+    at a block's end.
 
     Args:
         read: (first byte, count) -> those bytes and the file's length.

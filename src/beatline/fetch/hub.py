@@ -2,9 +2,9 @@
 
 In: a repository's name. Out: its files with length and hash at a commit, in a folder or in a cache. The
 library huggingface_hub answers what there is, and with which token. A file for a folder comes through `http`,
-because that library begins again from nothing after a kill; models to be used at once lie in its cache. Its
-settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). A stranger chose the names of a repository's files:
-a name that is not plain is never used. Begin with `listing`; `publish.upload` sends files.
+because that library begins again from nothing after a kill. Models to be used at once lie in its cache. Its
+settings hold (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). A stranger chose the names of a repository's files: a
+name that is not plain is never used. Begin with `listing`; `publish.upload` sends files.
 """
 
 import hashlib
@@ -65,8 +65,8 @@ def is_repository(name: str) -> bool:
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path in a repository may name a file on disk: below its folder, nothing hidden, nothing that
-    a program reads as an option.
+    """Whether a path in a repository may name a file on disk. The path must lie below its folder, with
+    nothing hidden, and nothing that a program reads as an option.
     """
     return all(re.fullmatch(r"\w[\w.+=-]*", part, re.ASCII) for part in path.split("/"))
 
@@ -152,7 +152,7 @@ def cached(
     name: str, choose: Callable[[Repository], Sequence[File]], remedy: str, policy: http.Policy = http.POLICY
 ) -> tuple[Path, Sequence[File]]:
     """The folder in huggingface_hub's cache with the newest version of a model repository's chosen files, and
-    these files; the version fetched last where the hub cannot be asked.
+    these files. Where the hub cannot be asked, it is the version fetched last.
 
     A file that is not what the repository states is fetched once more.
 
@@ -218,8 +218,8 @@ def _known(name: str) -> Repository | None:
 def holds_any(
     repository: Repository, file: File, wanted: Container[str], policy: http.Policy = http.POLICY
 ) -> bool:
-    """Whether an archive may hold a wanted id: of Parquet the column of ids is read, a few hundred kilobytes;
-    of a tar file it is not known before it is here.
+    """Whether an archive may hold a wanted id. Of Parquet the column of ids is read, a few hundred kilobytes.
+    Of a tar file this is not known before it is here.
     """
     if archives.kind(file.path) != "parquet":
         return True
@@ -269,8 +269,8 @@ def package() -> Any:
 
 
 def ask(name: str, question: Callable[[], Value], remedy: str, policy: http.Policy) -> Value:
-    """The library's answer about a repository, asked for as patiently as `http` asks; its own tries are few
-    and its waits have no bound.
+    """The library's answer about a repository, asked for as patiently as `http` asks. The library's own tries
+    are few, and its waits have no bound.
 
     Raises:
         UserError: as `http.patiently`; `download-failed` where the hub refuses.
@@ -317,8 +317,8 @@ _CLIENT = threading.Lock()
 
 @contextmanager
 def _bounded(policy: http.Policy) -> Iterator[None]:
-    """Inside, huggingface_hub's client neither waits for a silent server for ever nor sleeps as long as a
-    server asks: such a wait is `Again`. It is quiet, too.
+    """Inside, huggingface_hub's client does not wait for a silent server for ever. Nor does it sleep as long
+    as a server asks: such a wait is `Again`. It is quiet, too.
     """
     from huggingface_hub.utils import (
         are_progress_bars_disabled,

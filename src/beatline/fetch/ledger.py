@@ -20,7 +20,8 @@ from beatline.fetch import http
 
 LEDGER = "fetch-ledger.jsonl"
 ANSWERS = "fetch-answers.jsonl"
-HUB, YOUTUBE = "hub", "youtube"  # folders of the sources' files
+HUB = "hub"  # folder of the files from the hub
+YOUTUBE = "youtube"  # folder of the files from YouTube
 
 
 class Wanted(NamedTuple):

@@ -1,7 +1,7 @@
 """An HTTP request: what may be asked, what an answer says, and which troubles pass.
 
 In: an address and headers. Out: the answer, opened, or `Again` where another try may do better. The client is
-httpx2, which comes with huggingface_hub: it checks certificates, asks proxies as the environment says, and
+httpx2, which comes with huggingface_hub. It checks certificates, asks proxies as the environment says, and
 keeps `Authorization` from other hosts. Here: only http and https, no redirect from https to http, the file's
 own bytes. Begin with `opened`.
 """

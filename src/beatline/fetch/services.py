@@ -2,7 +2,7 @@
 
 In: nothing. Out: constants for the other modules of `fetch`. Hugging Face's own address is
 `huggingface_hub`'s (environment variable HF_ENDPOINT). Hashes are of files that were at hand, or as third
-parties list them; a file without a hash is used with a notice that prints its own.
+parties list them. A file without a hash is used with a notice that prints its own.
 """
 
 from dataclasses import dataclass

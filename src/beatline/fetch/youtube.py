@@ -1,9 +1,9 @@
 """YouTube -> a file for each clip, of the needed seconds only, through yt-dlp's Python API.
 
 In: clips wanted. Out: `<id>_<start ms>_<end ms>` as Opus or whatever codec the video has, copied, not encoded
-again; its edges are those of the codec's packets, 20 ms. And an answer for each clip that has no file: a clip
+again. Its edges are those of the codec's packets, 20 ms. And an answer for each clip that has no file. A clip
 with an answer of `PERMANENT` is never asked for again. When YouTube takes us for a robot, everything stops.
-yt-dlp's options are fixed here: no plugin, no configuration file, no program to run. An id is 11 characters
+Options of yt-dlp are fixed here: no plugin, no configuration file, no program to run. An id is 11 characters
 before it becomes part of an address or a name.
 """
 
@@ -113,8 +113,8 @@ def fetch(
 
     Args:
         excerpts: Folders and what to put there.
-        record: Called with each excerpt that cannot be had, the kind of answer and its words; from a single
-            thread, as soon as the answer is known.
+        record: Called with each excerpt that cannot be had, the kind of answer and its words. A single thread
+            calls, as soon as the answer is known.
         cookies: File of a browser's cookies, in Netscape's format; it is read, never written.
         rate: Videos asked for in an hour, by all jobs together.
         jobs: Videos asked for at the same time.
@@ -136,7 +136,9 @@ def fetch(
         try:
             for excerpt, missing in answers:
                 if missing is None:
-                    count, failures, unreachable = count + 1, 0, 0
+                    count += 1
+                    failures = 0
+                    unreachable = 0
                     continue
                 record(excerpt, missing.kind, missing.reason)
                 failures = failures + 1 if missing.kind == "failed" else 0
@@ -198,7 +200,9 @@ class _Client:
                 "export the cookies again, in Netscape's format",
             ) from error
         self._yt_dlp, self._av, self._service, self._policy = yt_dlp, av, service, policy
-        self._pause, self._next, self._lock = 3600 / rate, 0.0, threading.Lock()
+        self._pause = 3600 / rate
+        self._next = 0.0
+        self._lock = threading.Lock()
         self._own = threading.local()
         self._downloaders: list[Any] = []
         self.stopped = threading.Event()

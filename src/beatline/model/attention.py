@@ -19,13 +19,14 @@ from beatline.model.linear import Linear, linear
 
 def relative_buckets(buckets: int, max_distance: int) -> Tensor:
     """The bucket of every distance key - query from -max_distance to max_distance, `(2 max_distance + 1,)`
-    int64; beyond, the last bucket goes on.
+    int64. Beyond, the last bucket goes on.
 
-    Half the buckets for each sign; below a quarter each distance has its own, above they grow with the
-    logarithm up to `max_distance`.
+    Each sign has half the buckets. Below a quarter each distance has its own bucket. Above, buckets grow with
+    the logarithm up to `max_distance`.
     """
     distance = torch.arange(-max_distance, max_distance + 1)
-    per_sign, single = buckets // 2, buckets // 4
+    per_sign = buckets // 2
+    single = buckets // 4
     far = (
         torch.log(distance.abs().clamp(min=1).float() / single)
         / math.log(max_distance / single)
@@ -76,8 +77,8 @@ class Attention(nn.Module):
         """The factor on the bias of each query, `(batch, heads, tokens, 1)`, of tokens `(batch, tokens,
         width)`.
         """
-        # eight outputs of a query, summed in two groups of four: two outputs of summed weights; and as a
-        # query is linear in its token, so are they
+        # Eight outputs of a query, summed in two groups of four, are two outputs of summed weights. As a
+        # query is linear in its token, so are these two.
         width = tokens.shape[-1]
         of_query = (self.heads, -1)
         weight, bias = (

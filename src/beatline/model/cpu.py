@@ -1,11 +1,12 @@
-"""What a CPU needs of its own: products in float32 by whichever library has the full rate there (MKL on
-Intel's CPUs and on those with AVX2 alone, oneDNN on all others), and free memory given back.
+"""What a CPU needs of its own: products in float32 by the library that is fastest there, free memory given
+back.
 
-Outside the straight line. PyTorch carries both and always asks MKL, which has no AVX-512 for CPUs of other
-makers and reaches half of oneDNN's rate there; on Intel's, oneDNN reaches less than MKL, and a third to two
-thirds of it for a weight's gradient (`benchmarks/roofline.py`), and so on an AMD with AVX2. MKL's bits of a
-row depend on how many rows there are, oneDNN's do not; so where a clip has to have the same scores whatever
-clips are beside it, oneDNN is asked everywhere (`steady_product`).
+Outside the straight line. MKL is fastest on Intel's CPUs and on those with AVX2 alone, oneDNN on all others.
+PyTorch carries both and always asks MKL. MKL has no AVX-512 for CPUs of other makers and reaches half of
+oneDNN's rate there. On Intel's CPUs, oneDNN reaches less than MKL, and a third to two thirds of its rate
+for a weight's gradient (`benchmarks/roofline.py`). So it is on an AMD with AVX2. MKL's bits of a row depend
+on how many rows there are, oneDNN's do not. Where a clip's scores must not depend on its neighbours, oneDNN
+is asked everywhere (`steady_product`).
 """
 
 import ctypes
@@ -34,11 +35,11 @@ def on_cpu_in_float32(tensor: Tensor) -> bool:
 
 
 def keep_gpu_exact() -> None:
-    """Keeps products and convolutions in float32 on a GPU from being rounded to TF32 (the filter bank's would
-    be wrong), and leaves attention to one kernel in training and after it.
+    """Keeps a GPU's products and convolutions in float32 from TF32, and cuDNN from attention, for the whole
+    process.
 
-    For the whole process. cuDNN's attention, which PyTorch prefers on newer GPUs where nothing is trained,
-    prepares itself for every new length.
+    Rounded to TF32, the filter bank would be wrong. PyTorch prefers cuDNN's attention on newer GPUs where
+    nothing is trained; it prepares itself for every new length.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -53,7 +54,7 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def steady_product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As `product`, with bits of each row that do not depend on the other rows, or on how many there are."""
+    """As `product`, with bits of each row that do not depend on the other rows, or on their number."""
     if not torch.backends.mkldnn.is_available() or left.numel() == 0 or right.numel() == 0:
         return F.linear(left, right, bias)
     return torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right), bias, "none", [], "")
@@ -92,8 +93,8 @@ def keep_memory() -> None:
 
 
 def give_back() -> None:
-    """Returns to the system what is free in C's heap, where that is glibc's; what lies between two blocks in
-    use stays there otherwise.
+    """Returns to the system what is free in C's heap, where that is glibc's. Otherwise what lies between two
+    blocks in use stays there.
     """
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

@@ -1,9 +1,10 @@
 """waveform -> fbank: the Kaldi log-mel filter bank that BEATs was trained on, as a batched transform.
 
 In: waveforms `(batch, samples)` float32 in [-1, 1] at 16 kHz. Out: fbank `(batch, frames, 128)` float32,
-normalised. Pre-emphasis, window and Fourier transform are linear, so each frame is a product with a fixed
-400 x 512 matrix made in float64; that is closer to the exact value than a float32 FFT and exports without an
-FFT operator. On a CPU an FFT in float64 is closer still, and faster. Padding is left to `model/tagger`.
+normalised. Pre-emphasis, window and Fourier transform are linear, so each frame is a product with a fixed 400
+x 512 matrix. The matrix is made in float64. The product is closer to the exact value than a float32 FFT, and
+exports without an FFT operator. On a CPU an FFT in float64 is closer still, and faster. Padding is left to
+`model/tagger`.
 """
 
 import math
@@ -117,10 +118,10 @@ os.register_at_fork(after_in_child=_threads.cache_clear)  # a fork has none of t
 
 
 def _on_cpu(waveforms: Tensor, mean: float, std: float) -> Tensor:
-    """The same by an FFT in float64, its squares in float32; clip by clip, so that what lies between waveform
-    and result stays in the cache.
+    """The same by an FFT in float64, its squares in float32. It goes clip by clip, so that what lies between
+    waveform and result stays in the cache.
 
-    PyTorch's threads would share each of the dozen short operations of a clip, and sleep between them: here
+    PyTorch's threads would share each of the dozen short operations of a clip, and sleep in between. Here
     each thread has clips of its own.
     """
     banks = waveforms.new_empty(len(waveforms), frame_count(waveforms.shape[1]), MELS)
@@ -140,7 +141,7 @@ def _on_cpu(waveforms: Tensor, mean: float, std: float) -> Tensor:
 def _fill(waveforms: Tensor, banks: Tensor, mean: float, std: float) -> None:
     """Writes the clips' filter banks, in the calling thread.
 
-    Pre-emphasis comes before the frames' mean is taken off, once for each sample: of a constant m it leaves
+    Pre-emphasis comes before the frames' mean is taken off, once for each sample. Of a constant m it leaves
     (1 - PRE_EMPHASIS) m. The first sample of a frame, its own predecessor in Kaldi, is left out: Povey's
     window is zero there. Where a frame lies in the transform does not matter to its power.
     """

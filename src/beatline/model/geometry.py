@@ -46,7 +46,7 @@ def tile_short(samples: np.ndarray) -> np.ndarray:
     """The clip, repeated until it has `MIN_SAMPLES` or more.
 
     Args:
-        samples: `(samples,)` of any dtype, at least one.
+        samples: `(samples,)` of any dtype, not empty.
     """
     if len(samples) >= MIN_SAMPLES:
         return samples

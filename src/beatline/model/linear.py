@@ -1,5 +1,5 @@
-"""Linear layers whose float32 products on a CPU go to the library that is faster there, see `products`;
-elsewhere, and for other types, they are PyTorch's own.
+"""Linear layers whose float32 products on a CPU go to the library that is faster there, see `products`.
+Elsewhere, and for other types, the products are PyTorch's own.
 """
 
 import torch

@@ -20,7 +20,7 @@ from beatline.model.heads.base import Head
 
 
 def _all_padding(is_padding: Tensor, length: int) -> Tensor:
-    """Shortens a padding mask to `length`: cut the tail, group, and a group is padding only when all of it
+    """Shortens a padding mask to `length`: cut the tail, then group. A group is padding only when all of it
     is.
     """
     whole = is_padding.shape[1] // length * length
@@ -146,8 +146,8 @@ class Tagger(nn.Module):
         return logits, embeddings, tokens, self._logits_of_each(steps)
 
     def _logits_of_each(self, features: Tensor) -> Tensor:
-        """The head clip by clip on a CPU: there the last bits of a product depend on how many rows are
-        multiplied at once, and a clip's must not.
+        """The head clip by clip on a CPU. There the last bits of a product depend on the number of rows, and
+        a clip's must not.
         """
         return (
             torch.cat([self.logits(clip) for clip in features.split(1)])

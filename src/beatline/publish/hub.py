@@ -36,7 +36,7 @@ def pack(source: Path | str, folder: Path, name: str = "", licence: str = "") ->
     """Writes the folder that `push` uploads, whole or not at all.
 
     Args:
-        source: A run folder, whose score, data and calibration go into the card; or a model folder, a
+        source: A run folder, whose score, data and calibration go into the card. Or a model folder, a
             checkpoint, a hub repository.
         name: The repository's name, for the card; the folder's name where left out.
         licence: Of the weights, as the Hub calls it (`cc-by-4.0`).
@@ -108,8 +108,7 @@ def _write(source: Path, folder: Path, name: str, licence: str) -> None:
         file.write_text(
             json.dumps(json.loads(file.read_text()) | _for_transformers(labels, tagger.task), indent=1) + "\n"
         )
-    # what others than beatline read, or edit, is not in the manifest; nor is what names the model by its
-    # manifest
+    # what others than beatline read, or edit, is not in the manifest, nor what names the model by it
     (folder / FEATURES).write_text(
         json.dumps(
             {"feature_extractor_type": "BeatlineFeatureExtractor", "sampling_rate": SAMPLE_RATE}, indent=1

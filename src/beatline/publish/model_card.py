@@ -1,7 +1,7 @@
 """what a run's files say of a model -> its model card, `README.md` of a repository.
 
 In: `Facts`. Out: Markdown with the front matter that the Hugging Face Hub reads. Every figure is the run's
-own, or published by others and then called so; what the run does not say, the card says is not known.
+own, or published by others and then called so. What the run does not say, the card says is not known.
 """
 
 import json

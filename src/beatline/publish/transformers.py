@@ -2,7 +2,7 @@
 pipeline, once this module is imported.
 
 In: a folder that `publish` packed, or a repository that it pushed. Out: the same scores as `beatline.load`
-gives for recordings no longer than a window. transformers is the extra `transformers`; no other module of
+gives for recordings no longer than a window. The library is the extra `transformers`; no other module of
 beatline imports this module.
 """
 
@@ -175,7 +175,7 @@ class _SameTensor(ConversionOps):
 
 
 # transformers takes tensors called weight_g and weight_v for PyTorch's own weight norm of old, and renames
-# them; in our model these are their names
+# them. In our model these are their names.
 _RENAMED = (
     (".parametrizations.weight.original0", ".weight_g"),
     (".parametrizations.weight.original1", ".weight_v"),

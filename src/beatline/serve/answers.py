@@ -184,7 +184,7 @@ def chosen(labels: LabelSet, words: list[str]) -> list[int]:
 
 
 def encoded(value: Any) -> Iterator[str]:
-    """The JSON of a value, a piece at a time: an iterator in it is written as a list, each element when it is
+    """The JSON of a value, a piece at a time. An iterator in it is written as a list, each element when it is
     its turn.
     """
     if isinstance(value, dict):

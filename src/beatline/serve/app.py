@@ -17,17 +17,15 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beatline.core.errors import UserError
+from beatline.core.errors import UserError, expect
 from beatline.core.limits import SERVE_LIMITS, ServeLimits
 from beatline.core.version import __version__
 from beatline.serve import answers
 from beatline.serve.routes import routers
-from beatline.serve.routes.tag import ADDRESS
 from beatline.serve.service import Service
 from beatline.tag.tagger import AudioTagger
 
 LOG = logging.getLogger("beatline.serve")
-TAG = ("POST", ADDRESS)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 HEADERS = {  # of every answer
@@ -73,8 +71,8 @@ class Guard:
             await send(message)
 
         try:
-            if (scope["method"], scope["path"]) == TAG:
-                self._service.admit()  # of many at once, most are turned away: as cheaply as can be
+            if scope["method"] == "POST":  # an upload: most of a crowd are turned away cheaply
+                self._service.admit()
             await self._app(scope, receive, answer)
         except UserError as error:
             await refusal(self._service, request_id, error)(scope, receive, answer)
@@ -105,6 +103,7 @@ def create_app(
         limits: What clients may cost.
         routes: Endpoints beside those in the folder `routes`.
     """
+    expect(tagger, AudioTagger, "tagger", "give what beatline.load returns")
     service = Service(tagger, limits)
 
     @asynccontextmanager

@@ -1,8 +1,8 @@
 """windows of all requests -> scores: a thread runs the model and shares its passes fairly.
 
-In: recordings as windows. Out: each window's scores, handed to the event loop that waits for them, with the
-bits that the recording alone gets offline. Recordings take turns: an hour of sound delays a second of sound
-by a single pass. Imports no torch.
+In: recordings as windows. Out: each window's scores, handed to the event loop that waits for them. Their bits
+are those that the recording alone gets offline. Recordings take turns: an hour of sound delays a second of
+sound by a single pass. Imports no torch.
 """
 
 import asyncio
@@ -223,8 +223,8 @@ class Batcher:
 def rows_are_independent(engine: Engine, lengths: Iterable[int]) -> bool:
     """Whether a clip gets the same bits alone and in a pass with clips of its length.
 
-    PyTorch and OpenVINO keep a clip's bits on a CPU, onnxruntime does not: there a pass holds windows of a
-    single recording, as offline.
+    PyTorch and OpenVINO keep a clip's bits on a CPU. With onnxruntime, which does not, a pass holds windows
+    of a single recording, as offline.
 
     Args:
         lengths: Lengths to try, samples.

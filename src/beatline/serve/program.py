@@ -2,7 +2,7 @@
 told to.
 
 In: SIGTERM, connections. Out: an exit code. Connections that say nothing, or do not take what they asked for,
-are closed; after SIGTERM running requests are served to their end.
+are closed. After SIGTERM running requests are served to their end.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from beatline.core.errors import UserError
 from beatline.core.limits import ServeLimits
 from beatline.serve.service import Service
 
-# of an answer that the system keeps for a client, twice that on Linux; the rest stays with us, where we see
-# how fast it is taken
+# Of an answer that the system keeps for a client, twice that on Linux. The rest stays with us, where we see
+# how fast it is taken.
 KERNEL_BYTES = 65_536
 # that a client has taken, at least, between the two calls of a transport: three quarters of asyncio's 64 kB
 TAKEN_BYTES = 49_152
@@ -65,8 +65,8 @@ class Connection(H11Protocol):
         return self.transport.get_write_buffer_size()
 
     def look(self, now: float, limits: ServeLimits) -> None:
-        """Closes the connection where its client is too slow to ask, to send what nobody waits for any more,
-        or to take its answer.
+        """Closes the connection where its client is too slow. It may be slow to ask, to send what nobody
+        waits for any more, or to take its answer.
         """
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering or self.unsent:
@@ -180,8 +180,8 @@ def run(app: FastAPI, host: str, port: int) -> int:
             "give another --host or --port",
         ) from error
     gc.collect()
-    # what is there now stays; to look through it again and again takes a quarter of a second, in which nobody
-    # is answered
+    # What is there now stays. To look through it again and again takes a quarter of a second, in which nobody
+    # is answered.
     gc.freeze()
     server.listen()
     return 0

@@ -131,8 +131,8 @@ class Service:
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """While the block runs, a body is on its way. At first the queue keeps room for its file, so that a
-        fast body is not turned away once it has arrived.
+        """While the block runs, a body is on its way. At first the queue keeps room for its file. So a fast
+        body is not turned away once it has arrived.
         """
         kept = True
 

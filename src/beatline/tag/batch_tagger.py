@@ -22,7 +22,7 @@ from beatline.audio import media
 from beatline.audio.pool import Decoders, Job
 from beatline.audio.samples import REMEDY, SAMPLE_RATE
 from beatline.core import artefact, remote
-from beatline.core.errors import UserError
+from beatline.core.errors import UserError, expect
 from beatline.core.limits import LIMITS
 from beatline.data.manifest.table import as_text
 from beatline.model.geometry import MIN_SAMPLES
@@ -124,15 +124,16 @@ def state_of(model: str, calibrated: bool) -> str:
 
 
 class BatchTagger:
-    """Tags batches that are dictionaries of columns: for `map_batches` of Ray Data, `map(batched=True)` of
-    Hugging Face's data sets, and what Spark and Daft make of it.
+    """Tags batches that are dictionaries of columns. It is for `map_batches` of Ray Data, `map(batched=True)`
+    of Hugging Face's data sets, and the like in Spark and Daft.
 
     It pickles as its settings; each process loads the model when it is first called there.
 
     Args:
         model: As `beatline.load`.
-        column: Of the batch: paths or addresses, files' bytes, or Hugging Face's audio: dictionaries with
-            `bytes`, `path`, or `array` and `sampling_rate`, or what gives these two when it is asked.
+        column: Of the batch: paths or addresses, files' bytes, or Hugging Face's audio. The latter is
+            dictionaries with `bytes`, `path`, or `array` and `sampling_rate`. What gives these two when asked
+            will do too.
         calibrated: As `Settings`.
         events: As `AudioTagger.tag`.
         options: Of `beatline.load`.
@@ -146,6 +147,9 @@ class BatchTagger:
         events: EventOptions | None = None,
         **options: Any,
     ):
+        expect(model, (str, Path), "model", "give a path or a name")
+        if events is not None:
+            expect(events, EventOptions, "events", "give beatline.EventOptions()")
         self.column = column
         self.settings = Settings.of(model, calibrated, events, **options)
 
@@ -207,8 +211,9 @@ def _source(value: Any, scratch: Path) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    """The samples of what decodes when it is asked for them by name, as audio in Hugging Face's data sets
-    does since their version 4.
+    """The samples of a value that decodes when asked for them by name.
+
+    Audio in Hugging Face's data sets has done so since their version 4.
     """
     try:
         return np.asarray(value["array"]), int(value["sampling_rate"])

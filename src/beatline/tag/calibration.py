@@ -5,16 +5,18 @@ threshold for each label. NumPy only.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from beatline.core import artefact
-from beatline.core.errors import UserError
+from beatline.core.errors import UserError, expect
 from beatline.core.labels import Label, LabelSet
 
 FILE = "calibration.json"
@@ -28,7 +30,11 @@ precision wanted.
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a model's scores become probabilities, and the score from which each label counts as heard."""
+    """How a model's scores become probabilities, and the score from which each label counts as heard.
+
+    Raises:
+        UserError: `bad-usage` for values that do not fit the labels, or a temperature that is not above 0.
+    """
 
     labels: LabelSet = field(repr=False)
     thresholds: np.ndarray = field(repr=False)
@@ -41,6 +47,28 @@ class Calibration:
     """Clips that had each label, `(labels,)` int64."""
     about: dict[str, Any] = field(default_factory=dict, repr=False)
     """JSON facts: goal, clips and their hash, the model's hash, what it gains."""
+
+    def __post_init__(self) -> None:
+        expect(self.labels, LabelSet, "labels of a calibration", "give those of the tagger")
+        for name in ("thresholds", "positives"):
+            values = getattr(self, name)
+            expect(
+                values, np.ndarray, f"{name} of a calibration", "give an array with a number for each label"
+            )
+            if values.shape != (len(self.labels),) or values.dtype.kind not in "fiu":
+                raise UserError(
+                    "bad-usage",
+                    f"{name} of a calibration",
+                    f"{values.dtype} of shape {values.shape} for {len(self.labels)} labels",
+                    "give an array with a number for each label",
+                )
+        if len(self.states) != len(self.labels):
+            cause = f"{len(self.states)} for {len(self.labels)} labels"
+            raise UserError("bad-usage", "states of a calibration", cause, "give a state for each label")
+        expect(self.temperature, Real, "temperature of a calibration", "give a number above 0")
+        if not 0 < self.temperature < math.inf:
+            cause = f"{self.temperature} is not above 0"
+            raise UserError("bad-usage", "temperature of a calibration", cause, "give a number above 0")
 
     def save(self, folder: Path, page: Callable[[Path], object] = lambda partial: None) -> None:
         """Publishes the folder; `page` may add to it.
@@ -65,7 +93,7 @@ class Calibration:
         """The calibration in a folder, or the calibration of a model.
 
         Args:
-            source: A calibration folder; or a model folder, run folder, checkpoint file or export, whose
+            source: A calibration folder. Or a model folder, run folder, checkpoint file or export; its
                 calibration is read from its `calibration_folder`.
             labels: The model's labels, which the calibration must have; None checks nothing.
 
@@ -73,6 +101,7 @@ class Calibration:
             UserError: `missing-file`, `corrupt-artefact`; `label-mismatch` where the calibration is for other
                 labels; `missing-stage` where it is for the model that `source` was before.
         """
+        expect(source, (str, Path), "a calibration's source", "give a path")
         source = Path(source)
         own = _is_calibration(source)
         folder = source if own else calibration_folder(source)

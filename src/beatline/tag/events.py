@@ -2,14 +2,15 @@
 
 In: a recording's windows in order, each with its scores. Out: `Event`s, as soon as they are over. Windows
 that overlap are averaged on a grid of steps of 0.16 s, and a median filter follows. An event begins at a
-threshold and goes on above a lower threshold; short gaps are joined, short events left out. Memory holds a
+threshold and goes on above a lower threshold. Short gaps are joined, short events left out. Memory holds a
 window and what sounds now, however long the recording is. Imports no torch.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class EventOptions:
     each label, or else 0.5.
     """
     low: float = 0.5
-    """An event goes on for as long as the score is at least this share of the threshold, above 0 up to 1; 1
+    """An event goes on for as long as the score is at least this share of the threshold. Above 0 up to 1; 1
     is no hysteresis.
     """
     median: float = 0.48
@@ -60,8 +61,10 @@ class EventOptions:
         }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and least <= value <= most):
+            if value is None and name == "threshold":
+                continue
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not (is_number and least <= value <= most):
                 span = "of at least 0"
                 if least:
                     span = f"above 0 up to {most:g}"
@@ -70,6 +73,9 @@ class EventOptions:
                 raise UserError(
                     "bad-usage", f"{name} of events", f"{value!r} is no number {span}", "give another"
                 )
+        if self.level not in get_args(Level):
+            cause = f"{self.level!r} is no level"
+            raise UserError("bad-usage", "level of events", cause, f"give {' or '.join(get_args(Level))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +270,7 @@ class _Average:
 
 
 class _Median:
-    """A median filter over time for rows that come bit by bit; the first and the last row are repeated beyond
+    """A median filter over time for rows that come bit by bit. The first and the last row are repeated beyond
     the ends.
 
     Args:

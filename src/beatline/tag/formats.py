@@ -91,7 +91,7 @@ def audacity(results: Results, choice: Choice) -> Iterator[str]:
 
 
 def rttm(results: Results, choice: Choice) -> Iterator[str]:
-    """Ten fields between spaces, of a SPEAKER object whose name is the label; a recording is called by its
+    """Ten fields between spaces, of a SPEAKER object whose name is the label. A recording is called by its
     file's name without extension.
 
     White space within a field becomes `_`. The ninth field is the score.
@@ -109,8 +109,8 @@ def raven(results: Results, choice: Choice) -> Iterator[str]:
     """A selection table: tabs, a heading, seconds and Hz. Begin and end count through all recordings in
     order, as Raven does for files opened as one sound.
 
-    Source: Raven Pro 1.4 User's Manual, on selection tables and the measurements Begin Path and File Offset,
-    which say which file, and where in it.
+    Source: Raven Pro 1.4 User's Manual, on selection tables and the measurements Begin Path and File Offset.
+    These say which file, and where in it.
     """
     yield _tabbed(
         "Selection",

@@ -7,22 +7,24 @@ does not wait, and skips what the model is too slow for. Memory holds a few wind
 is. Imports no torch.
 """
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
 from beatline.audio import samples as audio
 from beatline.audio.samples import SAMPLE_RATE
-from beatline.core.errors import UserError
+from beatline.core.errors import UserError, expect
 from beatline.core.labels import Label, LabelSet
 from beatline.tag.tagger import AudioTagger
 
 LEAVING = 1.0  # seconds
-# share of a hop that a full window may wait for the model: less than 1, so that a lag is made up
+# share of a hop that a full window may wait for the model; below 1, so that lag shrinks
 PATIENCE = 0.9
 
 Window = tuple[int, np.ndarray]
@@ -96,15 +98,23 @@ class Stream:
         window: float | None = None,
         hop: float | None = None,
     ):
+        expect(tagger, AudioTagger, "tagger", "give what beatline.load returns")
+        expect(rate, Real, "rate", "give samples a second")
+        expect(channels, Integral, "channels", "give how many there are")
         window = tagger.window if window is None else window
+        expect(window, Real, "window", "give a number of seconds")
         hop = min(tagger.hop, window) if hop is None else hop
-        if not 1 <= round(hop * SAMPLE_RATE) <= round(window * SAMPLE_RATE):
+        expect(hop, Real, "hop", "give a number of seconds")
+        finite = math.isfinite(window) and math.isfinite(hop)
+        if not (finite and 1 <= round(hop * SAMPLE_RATE) <= round(window * SAMPLE_RATE)):
             raise UserError(
                 "bad-usage",
                 f"a hop of {hop:g} s",
                 f"it is not above 0 and at most the window of {window:g} s",
                 "give another",
             )
+        if channels < 1:
+            raise UserError("bad-usage", f"{channels} channels", "a stream has at least 1", "give another")
         with audio.refusals_about("the stream"):
             audio.check_form(rate, channels)
         self.tagger = tagger
@@ -193,8 +203,8 @@ def every(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
 
 
 def live(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[Moment]:
-    """The moments of blocks that come in real time, each at most a hop and a pass of the model after its last
-    sample.
+    """The moments of blocks that come in real time. Each is at most a hop and a pass of the model after its
+    last sample.
 
     A thread hears while the model works, and a single window waits. Where the next window is full a hop later
     and the model still is busy, the older window is skipped. The next moment counts skipped windows. A source

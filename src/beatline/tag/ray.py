@@ -1,8 +1,8 @@
 """audio anywhere -> tables of scores: `tag` on Ray, over folders, archives and object storage.
 
 In: folders and addresses (`core.remote`) with audio files, tar, Parquet or HDF5 archives. Out: a folder or
-address with partitioned Parquet: a row for each file or member of an archive, refused recordings too. Inputs
-are cut into parts. The name of a part hashes what its rows depend on, and a part appears whole: a job that
+address with partitioned Parquet. Each file or member of an archive has a row, refused recordings too. Inputs
+are cut into parts. The name of a part hashes what its rows depend on, and a part appears whole. A job that
 was killed does only the rest. Decoding happens in bounded children (`audio.pool`). Extra `bulk`. Imports no
 torch.
 """
@@ -98,8 +98,8 @@ def tag_inputs(
 
 
 def find_inputs(sources: Iterable[str], target: str) -> list[Input]:
-    """All inputs in order of name, each once: audio files and archives in folders, and files as they are
-    named; nothing that is below `target`.
+    """All inputs in order of name, each once. These are audio files and archives in folders, and files as
+    they are named. Nothing below `target` is an input.
 
     Raises:
         UserError: `missing-file`, `download-failed`.

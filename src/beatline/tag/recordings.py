@@ -215,7 +215,7 @@ def _windows(
     read: Read,
     readers: int,
 ) -> Iterator[tuple[Kind, int, np.ndarray | None]]:
-    """`(recording, first sample, samples)` of each window; an item without samples is the begin (0) or the
+    """`(recording, first sample, samples)` of each window. An item without samples is the begin (0) or the
     end (-1) of a recording.
     """
 

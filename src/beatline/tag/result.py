@@ -93,7 +93,7 @@ class Result:
         """The result as a table.
 
         Args:
-            level: What a row is of: a label of the whole `clip` or of a window, best first, or an event, by
+            level: What a row is of: a label of the whole `clip` or of a window, best first. Or an event, by
                 onset.
             count: Labels of the clip or of a window at most, None is all; of events it is always all.
             threshold: Lowest score of the clip or a window, as `top`; events have had theirs.

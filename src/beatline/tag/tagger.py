@@ -8,6 +8,7 @@ of scores for each, however long a recording is. Imports no torch.
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args, overload
 
@@ -17,7 +18,7 @@ from beatline.audio import inputs, media
 from beatline.audio.media import Audio
 from beatline.audio.samples import SAMPLE_RATE
 from beatline.audio.windows import Merge
-from beatline.core.errors import UserError
+from beatline.core.errors import UserError, expect
 from beatline.core.ontology import families, raise_parents
 from beatline.model.engines import load as engines
 from beatline.model.engines.base import Engine, Outputs, Precision
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from beatline.tag.calibration import Calibration
 
 Sound = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | tuple[np.ndarray, int]
-"""What a user may mean by audio: a path, a file's bytes or stream, an array, an array with its rate."""
+"""What a user may mean by audio: a path, a file's bytes or stream, an array with or without rate."""
 WINDOW_SECONDS = 10.0
 HOP_SECONDS = 5.0
 
@@ -50,7 +51,8 @@ class AudioTagger:
         parents: Raise a label's scores to those of its kinds in AudioSet's ontology.
 
     Raises:
-        UserError: `bad-usage` for a hop that does not fit the window, or where the labels have no parents.
+        UserError: `bad-usage` for a hop that does not fit the window, an unknown merge, or where the labels
+            have no parents.
     """
 
     calibration: "Calibration | None" = None
@@ -66,6 +68,9 @@ class AudioTagger:
         merge: Merge = "mean",
         parents: bool = False,
     ):
+        expect(engine, Engine, "an engine", "give a model to beatline.load, which makes it")
+        _check_types(window, hop)
+        _check_known("merge", merge, get_args(Merge))
         if not 1 <= hop * SAMPLE_RATE <= window * SAMPLE_RATE < math.inf:
             raise UserError(
                 "bad-usage",
@@ -107,7 +112,7 @@ class AudioTagger:
 
         Args:
             audio: A path, bytes of a file, a binary stream, or an array `(samples,)` or `(samples, channels)`
-                with its `rate`; or a list of these. The rate may stand beside the array, as `soundfile.read`
+                with its `rate`. Or a list of these. The rate may stand beside the array, as `soundfile.read`
                 gives both.
             rate: Samples a second of arrays, Hz.
             events: As `tag`.
@@ -129,6 +134,8 @@ class AudioTagger:
             read: How a source becomes blocks of so many seconds, and a note; `audio.pool.Decoders.blocks`
                 for what strangers send.
         """
+        if events is not None:
+            expect(events, EventOptions, "events", "give beatline.EventOptions()")
         detail = events is not None and events.level == "steps"
         for recording in scored(
             self.engine,
@@ -275,6 +282,20 @@ def _asked(
     return results if several else results[0]
 
 
+def _check_known(name: str, value: object, known: Iterable[str]) -> None:
+    """Raises `bad-usage` for a value that is no known name."""
+    if not any(value == each for each in known):
+        raise UserError(
+            "bad-usage", f"{name} {value!r}", f"there is no such {name}", f"give {' or '.join(known)}"
+        )
+
+
+def _check_types(window: object, hop: object) -> None:
+    """Raises `bad-usage` for a window or hop that is no number."""
+    expect(window, Real, "window", "give a number of seconds")
+    expect(hop, Real, "hop", "give a number of seconds")
+
+
 def load(
     source: Path | str,
     engine: str = "auto",
@@ -300,15 +321,10 @@ def load(
         UserError: `bad-usage` for an unknown engine, precision or merge; as `AudioTagger` and
             `engines.load`.
     """
-    for name, value, known in (
-        ("engine", engine, engines.engine_names()),
-        ("precision", precision, engines.PRECISIONS),
-        ("merge", merge, get_args(Merge)),
-    ):
-        if value not in known:
-            raise UserError(
-                "bad-usage", f"{name} {value!r}", f"there is no such {name}", f"give {' or '.join(known)}"
-            )
+    _check_known("engine", engine, engines.engine_names())
+    _check_known("precision", precision, engines.PRECISIONS)
+    _check_known("merge", merge, get_args(Merge))
+    _check_types(window, window if hop is None else hop)
     path = Path(source)
     if (path / "model").is_dir():  # a run folder stands for the model in it
         path = path / "model"

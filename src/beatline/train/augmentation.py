@@ -1,9 +1,9 @@
 """What an augmentation is, and what it may draw.
 
-An augmentation turns draws into a change of a batch. The draws are made where the batch is read, by a thread;
-the change is made where the batch is trained on, by its device. Every draw is a pure function of (seed,
-epoch, clip) or (seed, epoch, batch) and of the augmentation's name, so neither workers nor devices nor a
-resume nor another augmentation can change it.
+An augmentation turns draws into a change of a batch. A thread makes the draws where the batch is read. The
+device makes the change where the batch is trained on. Every draw is a pure function of (seed, epoch, clip) or
+(seed, epoch, batch) and of the augmentation's name. So no worker, device, resume or other augmentation can
+change a draw.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class Rows:
 
 
 class Augmentation:
-    """What training does to a batch; one file of `train/augment` each.
+    """What training does to a batch; each is a file of `train/augment`.
 
     Args:
         settings: All settings of augmentations; those of an augmentation without fields there are in
@@ -55,13 +55,13 @@ class Augmentation:
     """
 
     on: ClassVar[Literal["clips", "waveforms", "fbank"]]
-    """What is changed. `clips` are mixed with one another before anything else, see `Mixing`."""
+    """What is changed. `clips` are mixed with each other before anything else, see `Mixing`."""
 
     def __init__(self, settings: AugmentConfig):
         self.settings = settings
 
     def change(self, rows: Rows) -> Change | None:
-        """Draws for these rows, and returns what is to be done to them; None is nothing."""
+        """Draws for these rows, and returns what is to be done to the rows; None is nothing."""
         raise NotImplementedError
 
 
@@ -76,7 +76,7 @@ class Mix:
 
 
 class Mixing(Augmentation):
-    """An augmentation that mixes clips and their targets; a list has one at most."""
+    """An augmentation that mixes clips and their targets; a list has a single such name at most."""
 
     on = "clips"
 

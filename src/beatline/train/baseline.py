@@ -1,8 +1,8 @@
 """store -> scores: a classical baseline, so that a score has something to stand beside.
 
-Mean and standard deviation over time of the log-mel energies and of their frame-to-frame change,
-standardised, then one regularised logistic regression per label. In: a store and clip indices. Out: scores as
-`predict` gives them.
+Features are the mean and deviation over time of log-mel energies and of their frame-to-frame change,
+standardised. A regularised logistic regression for each label follows. In: a store and clip indices. Out:
+scores as `predict` gives them.
 """
 
 import numpy as np

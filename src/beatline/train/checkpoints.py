@@ -1,7 +1,7 @@
 """Where a run stands, on disk: saved, verified, found again, removed.
 
-In: a loop's state, a tagger, an optimiser. Out: `<run>/train/checkpoints`, of which the last two are kept,
-and `<run>/train/epochs`, the weights of those epochs that the final model may need.
+In: a loop's state, a tagger, an optimiser. Out: `<run>/train/checkpoints`, of which the last two are kept.
+`<run>/train/epochs` has the weights of those epochs that the final model may need.
 """
 
 import dataclasses
@@ -120,7 +120,7 @@ class Checkpoints:
                 "corrupt-artefact",
                 f"cannot resume {self.folder}",
                 f"none of its {len(found)} checkpoints is whole",
-                "restore one, or start a new run folder",
+                "restore a checkpoint, or start a new run folder",
             )
         return None
 

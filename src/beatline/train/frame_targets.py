@@ -23,8 +23,7 @@ def frame_targets(
     """What sounds when: `(frames, labels)` float32, 1 where an event with the label sounds at the middle of
     the frame.
 
-    An event between the middles of two frames counts in the frame that holds its own middle, so that none is
-    lost.
+    No event is lost: between the middles of two frames it counts in the frame that holds its own middle.
 
     Args:
         events: Times in seconds from the begin of the first frame; what lies outside of the frames is left
@@ -64,8 +63,8 @@ class StoreEvents:
         self._indices = np.array(indices)
 
     def of(self, index: int) -> list[Event]:
-        """The events of a clip, in order of time: start and end in seconds from the clip's begin, and mid;
-        none where the data names none.
+        """The events of a clip, in order of time: start and end in seconds from the clip's begin, and mid.
+        The list is empty where the data names no event.
         """
         events = slice(*self._starts[index : index + 2].tolist())
         return [

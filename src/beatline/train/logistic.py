@@ -1,6 +1,4 @@
-"""features -> logits: one regularised linear layer, fitted to its optimum. `baseline` and `probe` share
-it.
-"""
+"""features -> logits: a regularised linear layer, fitted to its optimum, for `baseline` and `probe`."""
 
 from typing import Literal
 
@@ -18,8 +16,8 @@ def fit(
     task: Literal["multi-label", "single-label"] = "multi-label",
     start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Weight `(width, labels)` and bias `(labels,)` of the least loss: the cross-entropy of a clip, all
-    labels together, and the penalised squares of the weight.
+    """Weight `(width, labels)` and bias `(labels,)` of the least loss. The loss is the cross-entropy of a
+    clip, all labels together, and the penalised squares of the weight.
 
     Deterministic: L-BFGS on all clips at once, in the type of the features.
 

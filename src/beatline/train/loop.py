@@ -1,8 +1,8 @@
-"""batches -> augment -> tagger -> loss -> optimiser step -> checkpoint: one straight loop.
+"""batches -> augment -> tagger -> loss -> optimiser step -> checkpoint: a straight loop.
 
 In: a configuration and a store. Out: `<run>/model`, the fine-tuned tagger, and `<run>/train` with the log and
-the checkpoints. The loop's state is a handful of integers; everything random is a function of them, so a run
-killed anywhere and resumed ends with the same bits.
+the checkpoints. The loop's state is a handful of integers; everything random is a function of these. So a
+run killed anywhere and resumed ends with the same bits.
 """
 
 import json
@@ -155,7 +155,7 @@ class Trainer:
         self.term = True
 
     def _leave_if_told(self) -> None:
-        """Ends every process where any was told to stop; all of them come here, and wait for one another."""
+        """Ends every process where any was told to stop; all come here, and wait for each other."""
         if parallel.sum_over_processes(torch.tensor(float(self.term), device=self.device)) > 0:
             raise SystemExit(143)
 
@@ -275,8 +275,8 @@ class Trainer:
         (self.objective.outputs(self.tagger, fbank, None, skip).sum() * 0.0).backward()
 
     def _not_finite(self, loss: float, norm: float) -> UserError:
-        """The error for a step whose loss or gradient is not finite, with the clips of all processes: mixup
-        takes partners from the whole step.
+        """The error for a step whose loss or gradient is not finite. It names the clips of all processes,
+        because mixup takes partners from the whole step.
         """
         plan = epoch_batches(self.store, self.clips, self.config.train, self.loop.epoch)
         ids = ", ".join(self.store.ids[i] for i in plan[self.loop.batch])

@@ -13,7 +13,7 @@ class Observer:
     """
 
     def begin(self, step: int) -> None:
-        """The run starts, or goes on, after so many steps; what was heard of later ones is void."""
+        """The run starts, or goes on, after so many steps; what was heard of later steps is void."""
 
     def hear(self, event: str, step: int, epoch: int, figures: Mapping[str, float]) -> None:
         """What was measured.

@@ -1,5 +1,4 @@
-"""loss -> optimiser step: AdamW, its learning rate as a pure function of the step, and its state as plain
-tensors.
+"""loss -> optimiser step: AdamW, its learning rate as a function of the step, its state as plain tensors.
 
 In: parameters with gradients. Out: parameters moved. State goes to and from named tensors, so that a
 checkpoint needs no pickle.
@@ -40,8 +39,8 @@ def learning_rate(step: int, config: OptimConfig, total: int) -> float:
 def parameter_groups(
     model: nn.Module, rates: Mapping[str, float], decay_vectors: bool = True
 ) -> list[dict[str, Any]]:
-    """The parameters in groups of one rate and one weight decay each, for an optimiser; `factor` is what the
-    group's rate is of the schedule's.
+    """The parameters in groups of one rate and one weight decay each, for an optimiser. The rate of a group is
+    `factor` times the rate of the schedule.
 
     Args:
         rates: Factors by the begin of parameters' names, the longest that fits counts; others have 1.
@@ -62,7 +61,7 @@ def parameter_groups(
                 "bad-config",
                 "setting optim.rates",
                 f"no parameter's name begins with {begin}",
-                f"begin with one of {parts}, then a dot and the part of it",
+                f"begin with a part ({parts}), then a dot and what the part contains",
             )
     return [
         {"params": parameters, "factor": factor} | ({} if decays else {"weight_decay": 0.0})
@@ -76,8 +75,8 @@ def _begins(name: str, begin: str) -> bool:
 
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters in the groups of `parameter_groups`, in its fused form where the device has
-    that form.
+    """AdamW over all parameters, in the groups of `parameter_groups`. AdamW is fused where the device allows
+    that.
     """
     return torch.optim.AdamW(
         parameter_groups(model, config.rates, config.decay_vectors),

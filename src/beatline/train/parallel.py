@@ -1,8 +1,7 @@
-"""Several processes as one: what `train` needs from torch.distributed, and nothing where there is one
-process.
+"""What training by several processes needs of torch.distributed; a process that is alone needs nothing.
 
-Outside the straight line. `torchrun` sets the environment; gradients are summed as one flat buffer, so that
-parameters without gradient (layerdrop, a cut gradient) need no special case.
+Outside the straight line. `torchrun` sets the environment. Gradients are summed as a single flat buffer.
+So parameters without gradient (layerdrop, a cut gradient) need no special case.
 """
 
 import os
@@ -16,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for one another: the first may prepare all of AudioSet meanwhile. A process
+"""How long processes wait for each other: the first may prepare all of AudioSet meanwhile. A process
 that has died is `torchrun`'s to notice.
 """
 

@@ -45,18 +45,18 @@ class Learned:
     labels: LabelSet
     chosen: Chosen
     clips: dict[str, int]
-    """By split, those that were used."""
+    """Clips that were used, by split."""
     refused: tuple[str, ...]
-    """Inputs that could not be, each with its reason."""
+    """Inputs that could not be used, each with its reason."""
     dropped: tuple[str, ...]
     """Labels that no train clip has."""
     single: int
-    """Labels that have one train recording."""
+    """Labels that have only a single train recording."""
     test: Figures | None
     """On the test clips, where there are test clips."""
     cross_validated: Figures | None
-    """Where there are none: on the train clips, each by a head that has not seen it. The strength was chosen
-    on them too.
+    """On the train clips where there are no test clips. A clip is scored by a head that has not seen it;
+    the strength was chosen on these clips too.
     """
 
 
@@ -69,14 +69,15 @@ def learn(
     device: str = "auto",
     advance: Callable[[], object] = lambda: None,
 ) -> Learned:
-    """Fits a head to labelled clips, on the frozen encoder of a checkpoint, and publishes `model` in a
-    folder, with `predictions` and `score` of test clips.
+    """Fits a head to labelled clips on a checkpoint's frozen encoder, and publishes `model` in a folder.
+
+    Test clips add `predictions` and `score`.
 
     Args:
         source: A path that `load_checkpoint` reads; the model may lack a head.
-        clips: Of their splits train is learned from, val chooses, test is scored; without splits all are
+        clips: The split train is learned from, val chooses, test is scored; without splits all clips are
             learned from.
-        task: As `Tagger`; None is single-label where every clip has one label, else multi-label.
+        task: As `Tagger`; None is single-label where every clip has a single label, else multi-label.
         advance: Called after each clip.
 
     Raises:
@@ -173,7 +174,7 @@ def _check_labels(clips: Labelled, indices: Iterable[int]) -> None:
     present = np.flatnonzero(clips.targets[train].any(axis=0))
     if len(present) < 2:
         cause = (
-            f"all train clips have the one label {clips.labels.names[present[0]]}"
+            f"all train clips have the same label {clips.labels.names[present[0]]}"
             if len(present)
             else "no train clip can be used"
         )
@@ -213,7 +214,7 @@ def _hear(
 def _examples(
     clips: Labelled, heard: dict[int, np.ndarray], indices: np.ndarray, columns: np.ndarray
 ) -> Examples:
-    """A clip is one example, however many windows it has; its embedding is that of `AudioTagger.embed`."""
+    """An example for each clip, however many windows it has, with the embedding of `AudioTagger.embed`."""
     rows = [(heard[i].astype(np.float64).sum(axis=0) / len(heard[i])).astype(np.float32) for i in indices]
     width = next(iter(heard.values())).shape[1]
     return Examples(
@@ -246,7 +247,7 @@ def _figures(train: Examples, chosen: Chosen, task: Task) -> Figures:
 
 
 def _single(train: Examples) -> int:
-    """Labels that have one recording."""
+    """Labels that have only a single recording."""
     return sum(len({train.recordings[i] for i in np.flatnonzero(column)}) == 1 for column in train.targets.T)
 
 

@@ -54,7 +54,7 @@ def fit(kind: Kind, examples: Examples, strengths: Sequence[float], task: Task) 
     """The head of each strength, in this order.
 
     Args:
-        strengths: Of `STRENGTHS`' kind; falling ones are found fastest.
+        strengths: Of `STRENGTHS`' kind; falling strengths are found fastest.
     """
     if kind == "nearest":
         centre = examples.embeddings.mean(axis=0, dtype=np.float64)

@@ -1,12 +1,12 @@
 """A folder as a registry: each file defines one class, which is found by the file's name."""
 
-import difflib
 import pkgutil
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
 from beatline.core.errors import UserError
+from beatline.core.text import did_you_mean
 
 
 def classes_in(package: str, path: Iterable[str]) -> dict[str, type[Any]]:
@@ -33,10 +33,9 @@ def find(entries: Mapping[str, Entry], name: str, setting: str) -> Entry:
     """
     if name in entries:
         return entries[name]
-    near = difflib.get_close_matches(name, entries, n=1)
     raise UserError(
         "bad-config",
         f"setting {setting}",
         f"there is no {name}",
-        f"did you mean {near[0]}?" if near else f"choose from {', '.join(entries)}",
+        did_you_mean(name, entries, f"choose from {', '.join(entries)}"),
     )

@@ -56,10 +56,13 @@ def check(config: Config) -> None:
     augment.named(config.augment)
     find(objectives.OBJECTIVES, config.train.objective, "train.objective").check(config)
     find(HEADS, config.model.head, "model.head")
-    if config.optim.rates and not config.model.init:
+    rates = config.optim.rates
+    if config.model.init:  # only training reads the checkpoint: here just the first name is known
+        rates = {begin.split(".")[0]: factor for begin, factor in rates.items()}
+    if rates:
         with torch.device("meta"):
             tagger = Tagger(config.model.apply(config.model.encoder), 1, head={"name": config.model.head})
-        parameter_groups(tagger, config.optim.rates)
+        parameter_groups(tagger, rates)
 
 
 def new_tagger(config: Config, labels: LabelSet, init: Path | None = None) -> Tagger:

@@ -1,4 +1,4 @@
-"""audio in an archive -> its bytes: a member of a tar file, a row of a Parquet file, a row of an HDF5 file.
+"""audio in an archive -> its bytes: a member of a tar file, a row of Parquet or HDF5.
 
 In: an archive, and the name of a member. Out: `listing` gives the members, `read` an audio file's bytes.
 Nothing is ever unpacked to disk. A name that leaves the archive's own folder, a link or a device is listed
@@ -60,8 +60,8 @@ def listing(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
 def read(path: Path, member: str) -> bytes:
     """The bytes of an audio file in an archive; int16 rows of HDF5 come as WAV.
 
-    Holds what it returns, and for Parquet a group of rows, which stays for the next call: rows are fast in
-    their own order only.
+    Holds what it returns, and for Parquet a group of rows. The group stays for the next call, because rows
+    are fast in their own order only.
 
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-archive`, `too-large`, `missing-package`.
@@ -74,7 +74,7 @@ def read(path: Path, member: str) -> bytes:
 
 @contextmanager
 def opened(path: Path, member: str = "") -> Iterator[tuple[ReadAt, int]]:
-    """A reader of any part of a file or a member, and its size in bytes; of tar members and files only the
+    """A reader of any part of a file or a member, and its size in bytes. Of tar members and files only the
     parts asked for are read.
 
     Raises:

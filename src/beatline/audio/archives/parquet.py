@@ -1,6 +1,6 @@
 """Parquet files as Hugging Face stores audio: a column of `{bytes, path}` beside a column with the id.
 
-A row can be had only with its whole group, so rows are read forwards, and the position is kept for the next
+A row can be had only with its whole group. So rows are read forwards, and the position is kept for the next
 call.
 """
 

@@ -1,7 +1,7 @@
 """Tar files: their members by their offset in the file.
 
-Our own reader of headers, because the standard library's reads what a hostile header promises into memory and
-keeps every member. A compressed tar file gives no access to single members and is refused.
+Our own reader of headers. The standard library's reads what a hostile header promises into memory, and keeps
+every member. A compressed tar file gives no access to single members and is refused.
 """
 
 import json
@@ -29,8 +29,8 @@ class _Header:
 
 
 def entries(path: Path, extensions: tuple[str, ...]) -> Iterator[Entry]:
-    """The members of audio. A WebDataset sample's may be named by its key or by an id in the JSON file of the
-    same key.
+    """The members of audio. The member of a WebDataset sample may be named by its key, or by an id in its
+    JSON file.
     """
     ids: dict[str, str] = {}
     found: list[Entry] = []
@@ -123,7 +123,8 @@ def _members(descriptor: int) -> Iterator[tuple[int, _Header]]:
         elif header.type not in (b"K", b"g"):
             if header.type != b"5":
                 yield offset, _Header(name, size, header.type)
-            long_name, long_size = "", -1
+            long_name = ""
+            long_size = -1
         offset = after
     raise ArchiveError("bad-archive", f"it breaks off at byte {end}, without an end mark")
 

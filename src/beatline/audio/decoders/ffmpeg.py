@@ -1,7 +1,7 @@
 """What libsndfile does not read, opened by FFmpeg (PyAV, extra `media`) as a `samples.Source`.
 
 In: a stream that can seek. Out: a source of frames, for `media`. `signatures` names the demuxer by the first
-bytes, never by a name and never by FFmpeg's own guess; the codec must be in `CODECS`. Every further address
+bytes, never by a name and never by FFmpeg's own guess. The codec must be in `CODECS`. Every further address
 that a file could name is refused: no protocols, no playlists, no second file. Frames come in order from the
 first frame on, so a cut is exact in every form. PyAV is imported when the first such file is met.
 """
@@ -186,8 +186,8 @@ def _form(stream: BinaryIO) -> tuple[bytes, int, str]:
 
 
 def _lies(stream: BinaryIO) -> bool:
-    """Whether a RIFF file has words about itself that would end after it, for which FFmpeg takes as much
-    memory as they claim; or more chunks than can be looked through.
+    """Whether a RIFF file is unsafe for FFmpeg. Words about itself may claim to end after the file, and
+    FFmpeg takes as much memory as claimed. Or there are more chunks than can be looked through.
     """
     end = stream.seek(0, 2)
 
@@ -275,8 +275,8 @@ class _Container:
             frame = next(self._frames, None)
 
     def _decoded(self, demux: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """Frames up to the first trouble; but trouble before the first of them is passed over, as streams may
-        begin anywhere.
+        """Frames up to the first trouble. Trouble before the first frame is passed over, as streams may begin
+        anywhere.
         """
         import av
 

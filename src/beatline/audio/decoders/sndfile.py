@@ -41,7 +41,7 @@ def decode(
 ) -> Decoded:
     """The stretch from `start` to `end` as 16 kHz mono int16.
 
-    A file that breaks off in the middle gives what decodes before the break, with a note; so does a recording
+    A file that breaks off in the middle gives what decodes before the break, with a note. So does a recording
     that ends before `end`.
 
     Args:
@@ -85,7 +85,7 @@ def opened(source: Path | bytes | BinaryIO) -> Iterator[Source]:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """The file opened for reading; asks what it is first, because opening a pipe waits and opening a device
+    """The file opened for reading. Asks first what the file is: opening a pipe waits, and opening a device
     may do anything.
     """
     try:
@@ -104,8 +104,8 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 class _Sequential(soundfile.SoundFile):
-    """A file read from front to back: soundfile seeks after each read of a seekable file, and MP3
-    decoding is not the same after a jump.
+    """A file read from front to back. After each read soundfile seeks in a seekable file, and MP3 decoding is
+    not the same after a jump.
     """
 
     def seekable(self) -> bool:

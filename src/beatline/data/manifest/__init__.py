@@ -1,10 +1,10 @@
 """labelled audio in any form -> manifest: the table of clips.
 
-In: a `DataConfig`. Out: a `Manifest`: clips with their labels, the splits as lists of clips, and every input
-that cannot become a clip with its reason. Tables, listings of folders and archives, and headers are read;
-what a clip's sound allows is decided where it is decoded, in `prepare`. The readers are `lists`, `audioset`
-and `named`, whose data sets are a file each in `sets`; `rows`, `table` and `splits` serve them all. Imports
-no torch.
+In: a `DataConfig`. Out: a `Manifest`. It holds clips with their labels, and the splits as lists of clips.
+Every input that cannot become a clip is there with its reason. Tables, listings of folders and archives, and
+headers are read. What a clip's sound allows is decided where it is decoded, in `prepare`. The readers are
+`lists`, `audioset` and `named`, whose data sets are a file each in `sets`; `rows`, `table` and `splits` serve
+them all. Imports no torch.
 """
 
 import gc
@@ -58,7 +58,7 @@ def read(data: DataConfig, needed: Sequence[str] = ("train", "test")) -> Manifes
 
     Raises:
         UserError: `bad-config` without a source; `missing-file`, `not-a-file`, `bad-table`, `unknown-label`
-            (a label table that does not fit any row), `split-overlap`, `no-clips`, `missing-package` (an
+            (a label table that does not fit any row), `split-overlap`, `no-clips`. Also `missing-package` (an
             archive whose reader is not installed).
     """
     with _uncollected():
@@ -84,8 +84,8 @@ def _first(rejected: Sequence[Rejected]) -> str:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pauses the search for cycles: there are none among the millions of small objects made here, and looking
-    for them takes a third of the time.
+    """Pauses the search for cycles. The millions of small objects made here have none, and the search takes a
+    third of the time.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -120,8 +120,8 @@ def _table(path: Path) -> Path:
 
 
 def read_listed(source: Path) -> tuple[Sorted, LabelSet]:
-    """The clips of a table (or the word `mini`) or of a folder for each class, with the rejected inputs and
-    the label set: for scoring, where no clip needs a split.
+    """The clips of a table (or `mini`) or of a folder for each class, with rejected inputs and label set.
+    Scoring takes them, where no clip needs a split.
 
     Raises:
         UserError: `missing-file`, `not-a-file`, `bad-table`, `no-clips`; `split-overlap` where a clip is

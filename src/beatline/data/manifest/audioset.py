@@ -2,7 +2,7 @@
 
 In: segment CSVs or the TSVs of the strongly labelled set, and a folder with audio in any layout (`sources`).
 Out: a `Manifest` that accounts for every row of the tables. AS-20K is the balanced CSV, AS-2M the balanced
-and the unbalanced CSV, any other list a CSV of the same form.
+and the unbalanced CSV. Any other list is a CSV of the same form.
 """
 
 import csv
@@ -48,8 +48,8 @@ def read_audioset(root: Path, data: DataConfig) -> Manifest:
     from below `root`.
 
     Tables are looked for in `data.audioset_csv`, else anywhere below `root`. Clip ids are `as20k-train-<row>`
-    for the balanced CSV, `as20k-eval-<row>` for eval, and `<table>-<row>` for others, counted from 0 over the
-    table's rows, with gaps where audio is missing; strong clips have their own ids.
+    for the balanced CSV, `as20k-eval-<row>` for eval, `<table>-<row>` for others. Rows count from 0, with
+    gaps where audio is missing; strong clips have their own ids.
 
     Raises:
         UserError: as `manifest.read`; `bad-table` where a CSV has not as many rows as its own header line
@@ -337,9 +337,7 @@ def _strong_row(name: str, events: list[Event]) -> Row:
 
 
 def _strong_labels(rows: Rows, folder: Path) -> LabelSet:
-    """Every mid of the rows, sorted, named as in the official list of names beside the table, or as in
-    AudioSet.
-    """
+    """Every mid of the rows, sorted. Names are of the official list beside the table, or of AudioSet."""
     names = {label.mid: label.name for label in audioset().labels}
     if (folder / STRONG_NAMES).is_file():
         names |= dict(

@@ -1,7 +1,7 @@
 """Data that its owner listed: a CSV, Kaldi folders, a folder per class.
 
-In: a table or a folder. Out: a `Manifest`. Reads tables and folder listings only; a file that is listed and
-not there is found out when it is decoded.
+In: a table or a folder. Out: a `Manifest`. Reads tables and folder listings only. A file that is listed and
+not there is found out at decoding.
 """
 
 import csv
@@ -30,7 +30,7 @@ from beatline.data.manifest.table import (
 def read_csv(path: Path, data: DataConfig) -> Manifest:
     """The manifest of a table with columns `file,labels` and optionally `split,id,recording,start,end`.
 
-    Files are relative to the table's folder and lie below it, or have absolute paths; labels are mids or
+    Files are relative to the table's folder and lie below it, or have absolute paths. Labels are mids or
     names joined by `;`. Label set: `data.labels`, or `classes.csv` beside the table, or AudioSet's where it
     knows every label, or the labels found, sorted.
 
@@ -80,7 +80,9 @@ def _csv_row(cells: dict, table: Path, line: str) -> Row:
         start, end = float(cells.get("start") or 0), float(cells["end"]) if cells.get("end") else None
         good = 0 <= start < (math.inf if end is None else end) and (end is None or end < math.inf)
     except ValueError:
-        start, end, good = 0.0, None, False
+        start = 0.0
+        end = None
+        good = False
     stretch = f"@{cells.get('start') or 0}-{cells.get('end', '')}" if start or end is not None else ""
     path, problem = file_in(table.parent, file)
     row = Row(
@@ -164,7 +166,7 @@ def _split_folders(folder: Path) -> list[tuple[str, Path]]:
 
 
 def read_folder(folder: Path, data: DataConfig) -> Manifest:
-    """The manifest of a folder per class, `<class>/<file>` or `<split>/<class>/<file>`; every file in a class
+    """The manifest of a folder per class, `<class>/<file>` or `<split>/<class>/<file>`. Every file in a class
     folder that is not hidden is an input.
 
     Raises:

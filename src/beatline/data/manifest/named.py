@@ -48,15 +48,15 @@ class DataSet:
     folds: int = 0
     """Folds of the official protocol; 0 where it has none."""
     read: Callable[[Path, int], Found]
-    """Called with the folder of the local copy and the fold held out for test, 0 where there are no folds."""
+    """Called with the folder of the local copy and the fold held out for test, 0 without folds."""
 
 
 def read_named(data: DataConfig) -> Manifest:
     """The manifest of `data.dataset` in `data.root`.
 
     Raises:
-        UserError: as `manifest.read`; `bad-config` for an unknown name, without a root, without a fold where
-            there are folds, or with a fold where there are none.
+        UserError: as `manifest.read`; `bad-config` for an unknown name or without a root. Also for a missing
+            fold where the data set has folds, or a fold where it has no folds.
     """
     assert data.dataset is not None
     published = data_set(data.dataset)

@@ -1,7 +1,7 @@
 """Rows and clips, and how two million of them fit into memory.
 
-In: rows, one at a time. Out: the same rows and the clips made of them, by index. What is held are columns,
-about 120 bytes a row; a row or a clip is an object only while somebody looks at it.
+In: rows, each in its turn. Out: the same rows and the clips made of them, by index. What is held are columns,
+about 120 bytes a row. A row or a clip is an object only while somebody looks at it.
 """
 
 import math
@@ -41,7 +41,7 @@ class Clip(NamedTuple):
     end: float | None = None
     """Seconds into the file; None is its end."""
     member: str = ""
-    """What of the file it is, as `archives` names it: an offset in a tar file, a row of Parquet or HDF5.
+    """What of the file it is, as `archives` names it. An offset in a tar file, a row of Parquet or HDF5.
     Empty where the file is the audio itself.
     """
     events: tuple[Event, ...] = ()

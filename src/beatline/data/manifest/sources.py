@@ -6,11 +6,11 @@ whole recordings from excerpts by the lengths in the files' headers.
 
 Names: `<id>` or `Y<id>`; either with `_<start>` or `_<start>_<end>`, or with `-` instead of `_`. Times are in
 seconds, a start by itself also in milliseconds. The extension is any of `signatures.EXTENSIONS`. Files may
-lie below the folder at any depth, in tar files (also named by a JSON file beside), Parquet or HDF5. TSV lists
-may name files elsewhere.
+lie below the folder at any depth. They may lie in tar files (also named by a JSON file beside), Parquet or
+HDF5. TSV lists may name files elsewhere.
 
-Which file, where an id is there twice: a file before a tar member before a row of Parquet before a row of
-HDF5 before a file that a TSV lists; then by extension in the order of `EXTENSIONS`; then by path.
+Where an id is there twice, the kind decides first. A file comes before a tar member, then rows of Parquet,
+rows of HDF5, files in a TSV. Extensions in the order of `EXTENSIONS` come next, then paths.
 """
 
 import math
@@ -60,8 +60,8 @@ class Tree:
 
 
 def walk(root: Path) -> Tree:
-    """Everything below a folder, in order of name; hidden and unfinished (`.partial`) folders are left out,
-    links are followed, each folder once.
+    """Everything below a folder, in order of name. Hidden and unfinished (`.partial`) folders are left out.
+    Links are followed, each folder once.
 
     Raises:
         UserError: `missing-file` where the folder cannot be read.
@@ -125,7 +125,7 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 class Whereabouts:
-    """Where the audio of the wanted recordings is: for each a chain of files, held as columns, for there may
+    """Where the audio of the wanted recordings is. Each has a chain of files, held as columns, for there may
     be two million.
     """
 
@@ -240,7 +240,7 @@ def split_name(name: str) -> tuple[str, int]:
 
 
 def match_id(stem: str, wanted: Container[str]) -> re.Match | None:
-    """A name read as id and start, as it stands or without a leading Y; ids have 11 characters, so no name
+    """A name read as id and start, as it stands or without a leading Y. Ids have 11 characters, so no name
     can be read both ways.
     """
     for skip in (0, 1) if stem.startswith("Y") else (0,):
@@ -285,14 +285,14 @@ def cut(rows: Rows, containers: dict[tuple[int, str], array]) -> int:
 
     Rows whose file is the excerpt already lose start and end.
 
-    A file is the whole recording where its header states more than `LONGER` seconds beyond the clip's length,
-    and more than the clip's start. Up to `EVERY_FILE` files of each folder or tar file are measured, `SPREAD`
-    files of a larger folder, and `FIRST_ROWS` rows of a Parquet file. Where a file is a whole recording, all
-    others are measured too. Rows of HDF5 are excerpts.
+    A file is the whole recording where its header states enough seconds. These are more than `LONGER` beyond
+    the clip's length, and more than the clip's start. Up to `EVERY_FILE` files of each folder or tar file are
+    measured. Of a larger folder it is `SPREAD` files, of a Parquet file `FIRST_ROWS` rows. Where a file is a
+    whole recording, all others are measured too. Rows of HDF5 are excerpts.
 
     Args:
-        containers: By kind and name of a folder or an archive the rows that have audio in it, in the order in
-            which that is fast to read.
+        containers: The rows that have audio in a folder or an archive, by its kind and name. Rows are in the
+            order in which the archive is fast to read.
     """
     return sum(_cut_alike(rows, KINDS[kind], numbers) for (kind, _), numbers in containers.items())
 

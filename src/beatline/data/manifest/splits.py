@@ -135,10 +135,10 @@ def _splits(table: Sorted, data: DataConfig, rows: Rows) -> tuple[dict[str, tupl
 def _listed_validation(
     given: dict[str, tuple[int, ...]], table: Sorted, path: Path, known: set[str]
 ) -> tuple[dict[str, tuple[int, ...]], str]:
-    """The splits with the clips in a list as validation; others of the data's own validation train, a listed
-    test clip stays a test clip, which is an overlap.
+    """The splits with the clips in a list as validation. Other clips of the data's own validation become
+    train clips. A listed test clip stays a test clip, which is an overlap.
 
-    Each line of the list is a clip's id, or a recording's, for all its clips; a listed input that was
+    Each line of the list is a clip's id, or a recording's, for all its clips. A listed input that was
     rejected is no error.
     """
     wanted = dict.fromkeys(
@@ -175,14 +175,14 @@ def carve(
     share: float,
     seed: int,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """`indices` as (kept, taken): about `share` of the recordings of every label taken, and at least one of
+    """`indices` as (kept, taken): about `share` of every label's recordings taken, at least one recording of
     every label kept.
 
     Recordings move whole, in the order of their rarest label. Recordings of the same rarest label move in the
-    order of a hash of seed and name. A recording is taken where that brings its labels' shares,
-    counted so far, nearer to the share wanted; rarer labels weigh more. On AudioSet's balanced CSV every
-    label ends within one clip or 0.01 of its share. In the manner of iterative stratification (Sechidis et
-    al. 2011), with running shares instead of its repeated search for the rarest label.
+    order of a hash of seed and name. A recording is taken where that brings its labels' shares, counted so
+    far, nearer to the share wanted. Rarer labels weigh more. On AudioSet's balanced CSV every label ends
+    within one clip or 0.01 of its share. In the manner of iterative stratification (Sechidis et al. 2011).
+    Running shares replace its repeated search for the rarest label.
     """
     first: dict[str, int] = {}
     several: dict[str, tuple[str, ...]] = {}
@@ -254,7 +254,7 @@ def check_overlap(table: Sorted, splits: dict[str, tuple[int, ...]], allow: tupl
 
 
 class _Files:
-    """What a clip's file is, whatever names lead to it; folders are looked at once, which for two million
+    """What a clip's file is, whatever names lead to it. Folders are looked at once, which for two million
     files is all that is affordable.
     """
 

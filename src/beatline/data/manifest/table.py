@@ -1,8 +1,8 @@
 """The table of clips, and what every reader of data hands to it: rows.
 
-In: rows, one per input, with labels as written. Out: a `Manifest` whose clips have mids of one label set,
-with every row that became no clip and its reason. Where a table may point, and what a label may be called, is
-decided here once for all forms of data.
+In: a row for each input, with labels as written. Out: a `Manifest` whose clips have mids of one label set.
+Each row that became no clip is there with its reason. Where a table may point, and what a label may be
+called, is decided here for all forms of data.
 """
 
 import os
@@ -40,7 +40,7 @@ class Manifest:
     clips: Sequence[Clip]
     """In the order of the data."""
     splits: dict[str, tuple[int, ...]]
-    """Indices in `clips` of `train`, `val` and `test`; a clip may be in val and in test under the recipe's
+    """Indices in `clips` of `train`, `val` and `test`. A clip may be in val and in test under the recipe's
     rule.
     """
     rejected: Sequence[Rejected]

@@ -20,8 +20,8 @@ def load_checkpoint(path: Path | str, architecture: Path | str | None = None) ->
     """Reads a model of any supported family, told apart by content; a `LoadedTagger` where it has a head.
 
     Args:
-        path: A beatline model, checkpoint or run folder; a `.pt` of the BEATs release or OpenBEATs; a `.pth`
-            with `config.yaml` beside it (ESPnet), or the folder of either.
+        path: A beatline model, checkpoint or run folder. Or a `.pt` of the BEATs release or OpenBEATs, or a
+            `.pth` with `config.yaml` beside it (ESPnet). Or the folder of such a file.
         architecture: For fine-tuned OpenBEATs, whose architecture is elsewhere: the base model's
             `config.yaml` (with `beats_config`) or `.pt`.
 

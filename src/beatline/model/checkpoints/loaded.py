@@ -142,7 +142,7 @@ class LoadedTagger(Loaded):
         linear = {"head.weight", "head.bias"} == {name for name in self.state if name.startswith("head.")}
         if different or not linear:
             cause = (
-                f"{different[0]} is a label of one of them only"
+                f"{different[0]} is not a label of both"
                 if different
                 else "its labels are in another order, and its head is not linear"
             )

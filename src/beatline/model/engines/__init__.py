@@ -1,5 +1,5 @@
 """In: windows, int16 or float32. Out: `Outputs`: scores, logits, embeddings, by any runtime.
 
-Begin with `base` (`Engine.outputs`); each runtime has a module, which writes its form and runs it, and a name
+Begin with `base` (`Engine.outputs`). Each runtime has a module, which writes its form and runs it, and a name
 in `graphs.RUNTIMES`.
 """

@@ -82,8 +82,8 @@ def export(
     scores of the clips tried.
 
     Args:
-        int8: Also write a graph with int8 weights and activations quantised as they come (dynamic), a scale
-            for each output; for `onnx` alone.
+        int8: Also write a graph with int8 weights and activations quantised as they come (dynamic). Each
+            output has a scale. For `onnx` alone.
         to: Of `load.export_names`.
 
     Raises:
@@ -170,8 +170,8 @@ def _program(tagger: Tagger) -> ExportedProgram:
 
 
 def _any_size() -> Any:
-    """A context in which sizes of 1 are no special case: a clip of a single time step, a batch of a single
-    clip. `torch.onnx` sets it too.
+    """A context in which sizes of 1 are no special case. Such sizes are a clip of a single time step, and a
+    batch of a single clip. `torch.onnx` sets it too.
     """
     from torch.fx.experimental import _config  # the only setting here that PyTorch does not document
 

@@ -1,7 +1,7 @@
 """exported folder -> an engine, by the runtime that its file is for.
 
 In: a folder that `export` wrote. Out: a `GraphEngine`. A runtime is a module that has a `Runtime` and stands
-in `RUNTIMES`: how its form is written, and how it is run. Imports no torch.
+in `RUNTIMES`. The module says how its form is written and run. Imports no torch.
 """
 
 import json

@@ -37,7 +37,7 @@ def export_names() -> tuple[str, ...]:
 
 
 def reduced(name: str, precision: Precision) -> Precision:
-    """The precision that is run: for int8 `auto` takes bfloat16 on a CPU with AMX, which is faster there and
+    """The precision that is run. For int8 `auto` takes bfloat16 on a CPU with AMX, which is faster there and
     nearer to float32 (`docs/decisions/0013`).
     """
     if (name, precision) == ("auto", "int8") and is_installed("openvino") and openvino.has_amx():
@@ -107,8 +107,8 @@ def load_export(
 
 
 def cached(source: Path, int8: bool) -> Path:
-    """Where the export of a checkpoint lies in the user's cache, named by what the checkpoint holds; it may
-    not be there yet.
+    """Where the export of a checkpoint lies in the user's cache, named by what the checkpoint holds. The
+    export may not be there yet.
     """
     about = artefact.contents_file(source)
     content = (
@@ -133,9 +133,9 @@ def load(
 ) -> Engine:
     """Any checkpoint or export as the engine that `name` says.
 
-    `auto`: an export runs on the fastest runtime that is installed; a checkpoint runs on the GPU, or else on
-    its export where the user's cache holds it, or else on PyTorch. A named runtime, and int8, export a
-    checkpoint into the cache first, once.
+    `auto`: an export runs on the fastest runtime that is installed. A checkpoint runs on the GPU, or else on
+    its export where the user's cache holds it. Without either, PyTorch runs it. A named runtime, and int8,
+    export a checkpoint into the cache first, once.
 
     Args:
         source: A checkpoint of any family, or a folder that `export` wrote.

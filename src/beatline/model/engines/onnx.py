@@ -19,7 +19,7 @@ INT8 = "model.int8.onnx"
 
 
 def quiet_onnxruntime() -> None:
-    """To be called before onnxruntime is imported: from 1.29 on it reports to its maker, with an identifier
+    """To be called before onnxruntime is imported. From 1.29 on it reports to its maker, with an identifier
     of this machine, unless this is set by then.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -70,7 +70,7 @@ def quantise(source: Path, target: Path, tagger: "Tagger") -> None:
     """int8 weights for every product of tokens with a weight; the filter bank, the convolution and the head
     stay float32.
 
-    The weights take seven of the eight bits: on CPUs without VNNI onnxruntime adds two products of eight bits
+    The weights take seven of the eight bits. On CPUs without VNNI onnxruntime adds two products of eight bits
     in sixteen, which overflow.
     """
     import onnx

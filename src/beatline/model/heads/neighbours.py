@@ -18,12 +18,12 @@ LEAST = 1e-30  # share of the weights that a label is taken to have at least, so
 
 
 class Neighbours(Head):
-    """Weighted nearest neighbours: an example weighs exp(cosine / temperature), and a label's score is the
-    share of the weight whose examples have it.
+    """Weighted nearest neighbours. An example weighs exp(cosine / temperature). A label's score is the share
+    of the weight whose examples have it.
 
     Both hold of every task: the logits are those of which the sigmoid, or the softmax, is that share. The
     colder, the more the nearest example alone decides.
-    Source: Wu et al., arXiv 1805.01978, section 3.4, over all examples and for several labels; cosines are of
+    Source: Wu et al., arXiv 1805.01978, section 3.4, over all examples and for several labels. Cosines are of
     what is left without the examples' mean.
 
     Args:

@@ -13,7 +13,6 @@ from beatline.serve.tagging import LINES, Tagging
 from beatline.serve.uploads.intake import BODY, FilesAnswer
 from beatline.tag.events import EventOptions
 
-ADDRESS = "/v1/tag"
 REFUSED: dict[int | str, dict[str, Any]] = {
     status: {
         "model": Refusal | Answer if status in (413, 415, 422, 429, 503) else Refusal,
@@ -35,7 +34,7 @@ router = APIRouter()
 
 
 @router.post(
-    ADDRESS,
+    "/v1/tag",
     responses=REFUSED | {200: {"model": Answer, "content": {LINES: {"schema": {"type": "string"}}}}},
     openapi_extra={"requestBody": BODY},
 )

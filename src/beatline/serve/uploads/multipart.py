@@ -130,8 +130,8 @@ def _name(name: bytes) -> str:
 async def receive(
     content_type: str, content_length: str, incoming: Receive, folder: Path, limits: ServeLimits, share: Share
 ) -> list[Upload]:
-    """The files of a request, at least one; files too large have an `error`. Their bytes on disk count on the
-    caller's share.
+    """The files of a request, at least one file; files too large have an `error`. Their bytes on disk count
+    on the caller's share.
 
     Args:
         content_type: The header.

@@ -21,7 +21,9 @@ from beatline.train.parallel import Processes
 
 
 class Clips(Objective):
-    """The labels of each clip as `model.task` takes them: several by a sigmoid, or one by a softmax."""
+    """The labels of each clip as `model.task` takes them: several by a sigmoid, or a single label by a
+    softmax.
+    """
 
     best = "mAP"
 
@@ -72,9 +74,7 @@ class Clips(Objective):
 
 
 def check_one_label(store: Store, clips: np.ndarray) -> None:
-    """Raises `bad-config` for a clip of several labels, of which a softmax could never give more than one its
-    due.
-    """
+    """Raises `bad-config` for a clip of several labels, which a softmax could never all give their due."""
     several = clips[store.label_counts(clips) > 1]
     if len(several):
         cause = (

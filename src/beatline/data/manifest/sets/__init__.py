@@ -5,12 +5,12 @@ set, add a file that ends with its `DATA_SET`; `esc50` is the file to read first
 counts as well once that folder is in `sets.__path__`.
 """
 
-import difflib
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
 from beatline.core.errors import UserError
+from beatline.core.text import nearest
 
 if TYPE_CHECKING:
     from beatline.data.manifest.named import DataSet
@@ -29,11 +29,11 @@ def data_set(name: str) -> "DataSet":
     """
     known = names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
+        near = nearest(name, known)
         raise UserError(
             "bad-config",
             "setting data.dataset",
-            f"there is no data set {name!r}" + (f", did you mean {near[0]}?" if near else ""),
-            f"give one of {', '.join(known)}",
+            f"there is no data set {name!r}" + (f", did you mean {near}?" if near else ""),
+            f"the known names are {', '.join(known)}",
         )
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").DATA_SET

@@ -18,9 +18,9 @@ UNKNOWN = "_unknown_"
 def read(root: Path, fold: int) -> Found:
     """Ten keywords, unknown words, silence.
 
-    Where the official test set of 12 classes lies in or beside the folder, it is the test split, else the
-    clips of the testing list. Silence is the background noise cut into seconds; its recordings stay whole:
-    the first by name is for validation, the second, without the official test set, for test.
+    The test split is the official test set of 12 classes, where it lies in or beside the folder. Else it is
+    the clips of the testing list. Silence is the background noise cut into seconds. Its recordings stay
+    whole. The first by name is for validation. Without the official test set, the second is for test.
     """
     official = next((folder for folder in (root / KS1_TEST, root.parent / KS1_TEST) if folder.is_dir()), None)
     rows = [
