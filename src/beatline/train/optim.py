@@ -39,7 +39,7 @@ def learning_rate(step: int, config: OptimConfig, total: int) -> float:
 def parameter_groups(
     model: nn.Module, rates: Mapping[str, float], decay_vectors: bool = True
 ) -> list[dict[str, Any]]:
-    """The parameters in groups of one rate and one weight decay each, for an optimiser. The rate of a group is
+    """The parameters in groups of one rate and one weight decay each, for an optimiser. A group's rate is
     `factor` times the rate of the schedule.
 
     Args:
