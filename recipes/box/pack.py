@@ -85,6 +85,7 @@ def main() -> None:
         "teacher": "YAMNet",
         "parameters": sum(tensor.numel() for tensor in loaded.state.values()),
         "clips": clips,
+        "licence": "CC BY-SA 4.0",
         "figure": f"mini-audioset {100 * figures['mini-audioset test, as it is']['mAP']:.1f} mAP",
         "note": given.note,
         "figures": figures,

@@ -325,13 +325,13 @@ class TrainConfig:
     epochs: int = 160
     """Passes over the training clips, at least 1."""
     batch: int = 40
-    """Clips of one step, all processes together, at least 1."""
+    """Clips of a step, all processes together, at least 1."""
     crop_seconds: float = 0.0
     """Length of the random crop of a clip that training takes, seconds, 0.2 or more; 0 is whole clips."""
     crop_epochs: int = 0
     """First epochs that take crops, whole clips come after them; 0 is all epochs."""
     crop_batch: int = 0
-    """Clips of one step that takes crops, at least 1; 0 is train.batch."""
+    """Clips of a step that takes crops, at least 1; 0 is train.batch."""
     balance: float = 0.0
     """Power of a clip's rarity by which an epoch draws it, 0 to 1; 0 takes each clip once."""
     fold_seconds: float = 0.0
@@ -364,15 +364,10 @@ class TrainConfig:
     """Decay of a running mean of the weights, which is validated and published, below 1; 0 is off."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "validate_every", "save_every"):
-            _check(getattr(self, name) >= 1, f"train.{name}", "must be at least 1")
-        _check(
-            self.workers >= 0 and self.average >= 0 and self.fold_seconds >= 0,
-            "train",
-            "workers, average and fold_seconds must not be negative",
-        )
-        for name in ("teacher_clips", "teacher_patches", "teacher_embeddings", "crop_epochs", "crop_batch"):
-            _check(getattr(self, name) >= 0, f"train.{name}", "must not be negative")
+        _not_below(1, self, "train.", "epochs", "batch", "accumulate", "validate_every", "save_every")
+        _not_below(0, self, "train.", "workers", "average", "fold_seconds")
+        _not_below(0, self, "train.", "teacher_clips", "teacher_patches", "teacher_embeddings")
+        _not_below(0, self, "train.", "crop_epochs", "crop_batch")
         _check(
             self.crop_seconds == 0 or self.crop_seconds >= 0.2,
             "train.crop_seconds",

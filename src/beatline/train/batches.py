@@ -25,8 +25,8 @@ COMMON = 10
 
 
 def read_clips(store: Store, indices: np.ndarray, width: int, crops: Sequence[slice] = ()) -> Tensor:
-    """Clips of a store as one zero-padded tensor `(clips, width)` int16, in pinned memory where this process
-    computes on a GPU, which then copies meanwhile.
+    """Clips of a store as one zero-padded tensor `(clips, width)` int16. The tensor is in pinned memory where
+    this process computes on a GPU, which then copies meanwhile.
 
     Args:
         crops: The samples of each clip that are wanted; all of them where it is left out.

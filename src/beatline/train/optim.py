@@ -39,8 +39,8 @@ def learning_rate(step: int, config: OptimConfig, total: int) -> float:
 def parameter_groups(
     model: nn.Module, rates: Mapping[str, float], decay_vectors: bool = True
 ) -> list[dict[str, Any]]:
-    """The parameters in groups of one rate and one weight decay each, for an optimiser; `factor` is what the
-    group's rate is of the schedule's.
+    """The parameters in groups of one rate and one weight decay each, for an optimiser. A group's rate is
+    `factor` times the rate of the schedule.
 
     Args:
         rates: Factors by the begin of parameters' names, the longest that fits counts; others have 1.
@@ -75,8 +75,8 @@ def _begins(name: str, begin: str) -> bool:
 
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters in the groups of `parameter_groups`, in its fused form where the device has
-    that form.
+    """AdamW over all parameters, in the groups of `parameter_groups`. AdamW is fused where the device allows
+    that.
     """
     return torch.optim.AdamW(
         parameter_groups(model, config.rates, config.decay_vectors),

@@ -21,7 +21,9 @@ from beatline.train.parallel import Processes
 
 
 class Clips(Objective):
-    """The labels of each clip as `model.task` takes them: several by a sigmoid, or one by a softmax."""
+    """The labels of each clip as `model.task` takes them: several by a sigmoid, or a single label by a
+    softmax.
+    """
 
     best = "mAP"
 
