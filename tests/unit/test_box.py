@@ -250,13 +250,14 @@ def test_ordinary_sound_has_no_note():
 @real
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 4.0, 10.0, 23.0])
 def test_nothing_is_tagged_in_digital_silence_but_silence(seconds):
-    heard = beatline.load("box")(np.zeros(round(seconds * 16_000)), 16_000).above(0.3)
-    assert {label.name for label, _ in heard} <= {"Silence"}
+    best = beatline.load("box")(np.zeros(round(seconds * 16_000)), 16_000).top(521)
+    assert {label.name for label, score in best if score > 0.3} <= {"Silence"}
 
 
 @real
 def test_a_known_clip_has_its_label_on_top():
-    assert beatline.load("box")(CLIP).top(3)[0][0].name in {"Bird", "Bird vocalization, bird call, bird song"}
+    thunder = CLIP.with_name("test_thunder_01.ogg")
+    assert beatline.load("box")(thunder).top(1)[0][0].name in {"Thunder", "Thunderstorm"}
 
 
 @real
