@@ -4,7 +4,6 @@ In: a path. Out: an `Engine`. Imports no torch before a checkpoint needs it.
 """
 
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
@@ -121,6 +120,8 @@ def cached(source: Path, int8: bool) -> Path:
             sorted((p.name, artefact.sha256_file(p)) for p in source.iterdir() if p.is_file())
         )
     )
+    from importlib.metadata import version  # 3 ms that an export need not wait for
+
     key = artefact.hash_json([content, FORMAT, OPSET, version("torch"), version("beatline")])[:24]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "beatline/exports" / (key + ("-int8" if int8 else ""))
