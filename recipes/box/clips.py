@@ -1,6 +1,6 @@
 """a package's sound files -> clips of 4 s.
 
-In: an unpacked package. Out: `<name>.train.wav` and `<name>.val.wav`, its clips end to end; `<name>.csv`, a
+In: an unpacked package. Out: `<name>.<split>.wav`, its clips of a split end to end; `<name>.csv`, a
 row for each clip; `<name>.npz`, the prints of its recordings. Long files are cut. Short takes stand alone,
 and once more repeated and among neighbours of their folder. Speech is packed. Whatever is drawn is a function
 of the package and the file.
@@ -21,7 +21,9 @@ from sound import RATE, SAMPLES, faded, finished, generator, print_of, read, rms
 from unpack import AUDIO
 
 SPEECH = re.compile(r"asterisk|/voices?/|/speech/|prompt|/alphabet", re.I)
-SPLITS = ("train", "val")
+SPLITS = ("train", "alone", "val")
+"""Of clips; `alone` are for training too, and in no composition."""
+
 COLUMNS = ("clip", "split", "licence", "recordings")
 VALIDATION = 20
 """Of so many families of recordings, those whose names differ by a number, one is for validation."""

@@ -141,7 +141,7 @@ def _manifest_rows(clips: Path, licences: dict[str, str], unseen: bool) -> list[
         rows.append(
             {
                 "file": str(Path(f"{clips}.{row['split']}.wav").resolve()),
-                "split": "test" if unseen else row["split"],
+                "split": "test" if unseen else row["split"].replace("alone", "train"),
                 "id": row["clip"],
                 "recording": row["recordings"],
                 "start": begin,
