@@ -145,7 +145,7 @@ def test_the_label_table_is_audiosets_and_sherpas():
 @pytest.mark.slow
 def test_tagging_by_an_export_imports_and_leaves_no_more_than_it_must(tmp_path_factory, tmp_path):
     """A part of the light installation; nor may onnxruntime report to anyone."""
-    required = {"numpy", "soundfile", "soxr", "onnxruntime", "jsonargparse"}
+    required = {"numpy", "soundfile", "soxr", "onnxruntime"}
     theirs = {
         "_soundfile",
         "_soundfile_data",
@@ -154,10 +154,6 @@ def test_tagging_by_an_export_imports_and_leaves_no_more_than_it_must(tmp_path_f
         "pycparser",
         "typing_extensions",
         "flatbuffers",
-        "yaml",  # of jsonargparse
-        "_yaml",
-        "attr",  # which jsonargparse imports where it is installed
-        "attrs",
         "google",
         "packaging",
     }

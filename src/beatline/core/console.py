@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, TextIO
 
 from beatline.core import artefact
@@ -66,8 +67,10 @@ def progress(stage: str, total: int) -> Iterator[Any]:
         monitor_interval = 0  # no thread beside those of the work
 
     Bar.set_lock(threading.RLock())
+    size = get_terminal_size()  # of a terminal that has none, tqdm would show nothing
+    look = {"ncols": size.columns, "nrows": size.lines, "leave": False}
     form = "{desc}{bar:40} {n_fmt}/{total_fmt}  {remaining} {postfix}"
-    with Bar(total=total, desc=f"{stage:<8} ", bar_format=form, leave=False, dynamic_ncols=True) as bar:
+    with Bar(total=total, desc=f"{stage:<8} ", bar_format=form, **look) as bar:
 
         def advance(count: int = 1, text: str | None = None) -> None:
             if text is not None:
