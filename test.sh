@@ -9,8 +9,8 @@ unset PYTHONDONTWRITEBYTECODE # or every program that a test starts compiles all
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
 
 check() {
-  "$venv/bin/ruff" check src tests benchmarks examples/python
-  "$venv/bin/ruff" format --check src tests benchmarks examples/python
+  "$venv/bin/ruff" check src tests benchmarks examples/python recipes
+  "$venv/bin/ruff" format --check src tests benchmarks examples/python recipes
   "$venv/bin/lint-imports" --no-cache
 }
 
