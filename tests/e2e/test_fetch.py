@@ -39,11 +39,13 @@ sys.exit(cli.main())
 """The program, for which what stands for a checkpoint here is the release's."""
 
 
-@pytest.fixture(autouse=True)
-def release(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def release():
     """The same for what this process does."""
     digest = hashlib.sha256(WEIGHTS).hexdigest()
-    monkeypatch.setitem(known.RELEASE, NAME, replace(known.RELEASE[NAME], sha256=digest))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(known.RELEASE, NAME, replace(known.RELEASE[NAME], sha256=digest))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -266,7 +266,7 @@ def test_predictions_leave_and_return_as_espnets_files(tmp_path, capsys):
         (["tran"], "did you mean train"),
         (["run", "nothere.yaml"], "no such file"),
         (["run", "mini", "--optim.lrr", "1"], "did you mean --optim.lr"),
-        (["convert", "x"], "required: TARGET"),
+        (["convert", "x"], "missing: TARGET"),
         (["score", "--scores"], "value is missing"),
         (["score", "--scores", "x"], "all of"),
         (["prepare", "as20k"], "no data is named"),

@@ -336,4 +336,4 @@ def test_verify_takes_any_published_folder_and_those_below_one(tmp_path, capsys)
     )
     assert main(["verify", str(tmp_path / "run/model")]) == 4
     assert main(["verify", str(tmp_path / "nothing")]) == 3
-    assert main(["verify"]) == 2
+    assert main(["verify"]) == 0 and "assets/box (model)" in capsys.readouterr().out

@@ -131,8 +131,8 @@ def test_transformers_trainer_fine_tunes_it_on_labels_of_one_s_own(packed, tmp_p
 
     settings = TrainingArguments(
         str(tmp_path),
-        max_steps=12,
-        learning_rate=0.01,
+        max_steps=24,
+        learning_rate=0.005,
         per_device_train_batch_size=20,
         logging_steps=1,
         remove_unused_columns=False,

@@ -79,6 +79,7 @@ def progress(stage: str, total: int) -> Iterator[Any]:
 
         with redirect_stdout(_Above(bar, sys.stdout)) if sys.stdout.isatty() else nullcontext():
             yield advance
+        bar.refresh()  # the end is drawn, however soon after the update before it
 
 
 class _Above(io.TextIOBase):
