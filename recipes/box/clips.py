@@ -17,8 +17,10 @@ from pathlib import Path
 import licences
 import numpy as np
 import soundfile
-from sound import RATE, SAMPLES, faded, finished, generator, print_of, read, rms
+from sound import RATE, SAMPLES, faded, finished, print_of, read, rms
 from unpack import AUDIO
+
+from beatline.train.augmentation import generator
 
 SPEECH = re.compile(r"asterisk|/voices?/|/speech/|prompt|/alphabet", re.I)
 SPLITS = ("train", "alone", "val")

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import soxr
 from clips import write
-from sound import FRAME, RATE, SAMPLES, faded, generator, levels, rms
+from sound import FRAME, RATE, SAMPLES, faded, levels, rms
+
+from beatline.train.augmentation import generator
 
 SILENCE = "/m/028v0c"
 BLOCK = 2000

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from clips import write
-from sound import RATE, SAMPLES, finished, generator, print_of
+from sound import RATE, SAMPLES, finished, print_of
+
+from beatline.train.augmentation import generator
 
 DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)
 BAND = (

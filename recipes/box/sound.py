@@ -1,6 +1,5 @@
 """audio file -> takes: what is heard in a file, at 16 kHz, without silence around it."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,6 @@ SAMPLES = 64000
 
 FRAME = 400
 """Samples over which a level is taken: 25 ms."""
-
-
-def generator(*key: object) -> np.random.Generator:
-    """A generator of random numbers that is a function of its key alone."""
-    digest = hashlib.blake2b("\0".join(map(str, key)).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
 def rms(samples: np.ndarray) -> float:

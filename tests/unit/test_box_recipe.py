@@ -28,7 +28,9 @@ import played
 import score
 import unpack
 import yamnet
-from sound import RATE, SAMPLES, generator, print_of
+from sound import RATE, SAMPLES, print_of
+
+from beatline.train.augmentation import generator
 
 COPYRIGHT = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
